@@ -1,0 +1,149 @@
+//! The newest entry point of every live push, kept in memory within one budget for all of them.
+//!
+//! When the budget is full the oldest entry point of any push goes, so one push with huge keyframes cannot push the
+//! process over its limit; that push then simply has no picture to offer until its next entry point.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+
+use framehook_domain::id::PushSequence;
+use framehook_domain::time::{Mono, UnixMs};
+use framehook_media::AccessUnit;
+
+/// When an entry point's last byte arrived, on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    pub mono: Mono,
+    pub wall: UnixMs,
+}
+
+/// The store of kept entry points. Shared by all sessions; every call holds its lock for a few map operations only.
+#[derive(Debug)]
+pub struct Keyframes {
+    bytes_max: u64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    bytes: u64,
+    next_turn: u64,
+    /// Turn of arrival to push, so the first entry is the oldest.
+    by_turn: BTreeMap<u64, PushSequence>,
+    kept: HashMap<PushSequence, Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    turn: u64,
+    unit: AccessUnit,
+    arrival: Arrival,
+}
+
+impl Keyframes {
+    /// A store that pins at most `bytes_max` bytes of coded pictures.
+    pub fn new(bytes_max: u64) -> Self {
+        Self { bytes_max, inner: Mutex::default() }
+    }
+
+    /// Keeps `unit` as the newest entry point of `push`, dropping the one before it and, if the budget asks for it, the
+    /// oldest ones of other pushes. A unit larger than the whole budget is not kept.
+    pub fn keep(&self, push: PushSequence, unit: AccessUnit, arrival: Arrival) {
+        let mut inner = self.lock();
+        inner.forget(push);
+        let size = unit.data.len() as u64;
+        if size > self.bytes_max {
+            return;
+        }
+        while inner.bytes + size > self.bytes_max {
+            let Some((_, &oldest)) = inner.by_turn.first_key_value() else { break };
+            inner.forget(oldest);
+        }
+        let turn = inner.next_turn;
+        inner.next_turn += 1;
+        inner.bytes += size;
+        inner.by_turn.insert(turn, push);
+        inner.kept.insert(push, Kept { turn, unit, arrival });
+    }
+
+    /// The newest entry point of `push`, if it is still kept.
+    pub fn newest(&self, push: PushSequence) -> Option<(AccessUnit, Arrival)> {
+        let inner = self.lock();
+        inner.kept.get(&push).map(|kept| (kept.unit.clone(), kept.arrival))
+    }
+
+    /// Drops what is kept for a push that ended.
+    pub fn forget(&self, push: PushSequence) {
+        self.lock().forget(push);
+    }
+
+    /// Bytes of coded pictures held now.
+    pub fn bytes(&self) -> u64 {
+        self.lock().bytes
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn forget(&mut self, push: PushSequence) {
+        if let Some(old) = self.kept.remove(&push) {
+            self.bytes -= old.unit.data.len() as u64;
+            self.by_turn.remove(&old.turn);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use framehook_media::{Codec, DecoderConfig};
+
+    use super::*;
+
+    fn unit(bytes: usize) -> AccessUnit {
+        let config = Arc::new(DecoderConfig { codec: Codec::H264, record: Bytes::new() });
+        AccessUnit { config, data: Bytes::from(vec![0; bytes]), dts_ms: 0, composition_offset_ms: 0 }
+    }
+
+    fn at(seconds: u64) -> Arrival {
+        Arrival { mono: Mono(Duration::from_secs(seconds)), wall: UnixMs(seconds as i64 * 1000) }
+    }
+
+    #[test]
+    fn the_oldest_goes_when_the_budget_is_full() {
+        let keyframes = Keyframes::new(100);
+        let (first, second, third) = (PushSequence(1), PushSequence(2), PushSequence(3));
+        keyframes.keep(first, unit(40), at(1));
+        keyframes.keep(second, unit(40), at(2));
+        keyframes.keep(first, unit(50), at(3));
+        assert_eq!(keyframes.bytes(), 90);
+        keyframes.keep(third, unit(30), at(4));
+        assert!(keyframes.newest(second).is_none(), "the second push's entry point was the oldest");
+        assert_eq!(keyframes.newest(first).unwrap().0.data.len(), 50);
+        assert_eq!(keyframes.newest(third).unwrap().1.wall, UnixMs(4000));
+        assert_eq!(keyframes.bytes(), 80);
+    }
+
+    #[test]
+    fn a_unit_larger_than_the_budget_is_not_kept_and_costs_nobody_else() {
+        let keyframes = Keyframes::new(100);
+        keyframes.keep(PushSequence(1), unit(60), at(1));
+        keyframes.keep(PushSequence(2), unit(101), at(2));
+        assert!(keyframes.newest(PushSequence(2)).is_none());
+        assert!(keyframes.newest(PushSequence(1)).is_some());
+    }
+
+    #[test]
+    fn an_ended_push_gives_its_bytes_back() {
+        let keyframes = Keyframes::new(100);
+        keyframes.keep(PushSequence(1), unit(60), at(1));
+        keyframes.forget(PushSequence(1));
+        assert_eq!(keyframes.bytes(), 0);
+    }
+}
