@@ -1,0 +1,626 @@
+//! The configuration: one typed tree out of a TOML file, the environment and the command line, read and checked in full
+//! before any port opens.
+//!
+//! A flag wins over the environment, the environment over the file, the file over the default. Everything has a default,
+//! so an empty file and no file at all are the same. [`Config::load`] reports every problem at once; the declarations
+//! below are also the text of `docs/config.md` and of `framehook config example`.
+
+mod declared;
+mod problem;
+mod reference;
+mod section;
+mod value;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use framehook_domain::time::NameZone;
+
+pub use declared::{CallbackRule, CallbackTemplate, Declared, Domain, SnapshotRule, SnapshotTemplate};
+pub use problem::{ConfigError, Origin, Problem};
+use section::{ENVIRONMENT_PREFIX, Overrides, Reader, Section, Table, environment_name, section};
+pub use value::{ByteSize, Cidr, LogFormat, LogLevel, PushAuth};
+
+section! {
+    pub struct Process at "" {
+        /// Where the database, the spool, the objects of the local store and the credentials are kept. One process at a
+        /// time may use it.
+        data_dir: PathBuf = "./framehook-data",
+        /// The account number that callbacks carry as `appid`, and the tail of a bucket's full name where a template
+        /// gives no `cos_app_id`.
+        app_id: u64 = "1250000000" in "1"..="9223372036854775807",
+    }
+}
+
+section! {
+    /// The HTTP listener: the API, `/v1`, and the objects of the local store.
+    pub struct Http at "http" {
+        /// Address and port. Port 0 takes a free one. It is loopback by default because `/objects/` asks for no login.
+        addr: SocketAddr = "127.0.0.1:8080",
+        /// Address and port for `/metrics`, `/healthz` and `/readyz` alone. When it is set they leave `http.addr`.
+        admin: Option<SocketAddr> = "",
+        /// Time for one request to be received and answered, apart from the body of a stored object.
+        request_timeout: Duration = "30s" in "1s"..="10m",
+        /// Largest request body. API requests are a few kilobytes.
+        body_bytes_max: ByteSize = "1MiB" in "4KiB"..="64MiB",
+        /// Connections at a time; further ones wait to be accepted.
+        connections_max: u32 = "1024" in "8"..="65536",
+    }
+}
+
+section! {
+    /// The RTMP listener.
+    pub struct Rtmp at "rtmp" {
+        /// Address and port that encoders connect to. `[::]` takes IPv4 as well; where the machine has no IPv6 it is
+        /// taken as `0.0.0.0`. Port 0 takes a free one.
+        addr: SocketAddr = "[::]:1935",
+    }
+}
+
+section! {
+    /// Publishers and what they may cost.
+    pub struct Ingest at "ingest" {
+        /// The push domain of publishers that connect by a bare address or by `localhost`. Without it they are refused
+        /// once a domain is configured, unless the address itself is one.
+        default_domain: Option<String> = "",
+        /// Connections at a time, publishing or not.
+        connections_max: u32 = "4096" in "1"..="100000",
+        /// Connections at a time from one address.
+        connections_per_address_max: u32 = "1024" in "1"..="100000",
+        /// Time from the connection to the accepted publish. A slow or silent peer is cut off after it.
+        handshake_timeout: Duration = "10s" in "1s"..="2m",
+        /// Time without a byte after which a publisher counts as gone.
+        idle_timeout: Duration = "30s" in "1s"..="10m",
+        /// Time within which a publisher that was cut off may return and go on with the same push: no callback is sent
+        /// for the gap. CSS gives 70 s.
+        reconnect_grace: Duration = "70s" in "0"..="1h",
+        /// Memory for the newest keyframe of every stream, all streams together. Beyond it the oldest go.
+        keyframe_bytes_max: ByteSize = "256MiB" in "8MiB"..="64GiB",
+    }
+}
+
+section! {
+    /// The worker processes that decode and encode.
+    pub struct Render at "render" {
+        /// Worker processes; 0 is one for each core.
+        workers: u32 = "0" in "0"..="256",
+        /// Time for one picture, from handing it to a worker to its answer. The worker is killed after it.
+        deadline: Duration = "10s" in "100ms"..="2m",
+        /// Address space of one worker. A 4K HEVC picture needs about a quarter of the default.
+        memory_max: ByteSize = "1GiB" in "128MiB"..="16GiB",
+        /// The program `framehook-render`. Without it, the one that lies beside `framehook`.
+        executable: Option<PathBuf> = "",
+        /// Runs the workers even where the kernel cannot lock them in. A hostile stream may then take over the machine.
+        unsafe_no_jail: bool = "false",
+    }
+}
+
+section! {
+    /// Pictures that are committed and not stored yet.
+    pub struct Spool at "spool" {
+        /// Room for them. When it is full new pictures are skipped; those that are owed stay.
+        bytes_max: ByteSize = "4GiB" in "16MiB"..="64TiB",
+        /// Free room that is left on the disk. With less, new pictures are skipped.
+        disk_reserve: ByteSize = "512MiB" in "0"..="1TiB",
+    }
+}
+
+section! {
+    /// Object stores.
+    pub struct Store at "store" {
+        /// Uploads at a time. After an outage the backlog takes at most half of them.
+        concurrency: u32 = "16" in "2"..="1024",
+        /// Time for one upload, answer included.
+        put_timeout: Duration = "60s" in "1s"..="10m",
+    }
+}
+
+section! {
+    /// The store in the data directory.
+    pub struct LocalStore at "store.local" {
+        /// What a callback's `pic_full_url` starts with, before `/<bucket>-<appid>/<key>`. Set it to how your receiver
+        /// reaches `http.addr`; without it the URL is `http://<http.addr>/objects`.
+        public_url: Option<url::Url> = "",
+    }
+}
+
+section! {
+    /// Callbacks.
+    pub struct Deliver at "deliver" {
+        /// Networks with private addresses that callbacks may go to. All other private, loopback and link-local addresses
+        /// are refused. The flag `--allow-receiver` may be repeated.
+        allow_receiver: Vec<Cidr> = "",
+        /// Time for one attempt: name resolution, connection, TLS, request and the whole answer. CSS gives 20 s.
+        timeout: Duration = "20s" in "100ms"..="5m",
+        /// Further attempts for event 200 after the first.
+        snapshot_retries: u32 = "5" in "0"..="100",
+        /// Wait before each of them, from the end of the attempt before.
+        snapshot_retry_interval: Duration = "2m" in "10ms"..="1d",
+        /// Further attempts for events 1 and 0 after the first.
+        push_retries: u32 = "12" in "0"..="100",
+        /// Wait before each of them, from the end of the attempt before.
+        push_retry_interval: Duration = "1m" in "10ms"..="1d",
+        /// Attempts at a time.
+        concurrency: u32 = "256" in "1"..="4096",
+        /// Attempts at a time to one host, so that a slow receiver delays nobody else's callbacks.
+        per_endpoint: u32 = "8" in "1"..="256",
+        /// How long settled deliveries and their attempts are kept.
+        log_retention: Duration = "14d" in "1h"..="365d",
+        /// Room for them in the database. The oldest go first.
+        log_bytes_max: ByteSize = "2GiB" in "1MiB"..="1TiB",
+    }
+}
+
+section! {
+    /// Names of stored objects.
+    pub struct Names at "names" {
+        /// Time zone of `{Year}` to `{Second}`: an offset such as `+08:00`, or an IANA name such as `Europe/Berlin`. CSS
+        /// names in UTC+8.
+        time_zone: NameZone = "+08:00",
+    }
+}
+
+section! {
+    /// Log lines, on standard error.
+    pub struct Log at "log" {
+        /// The least severe line that is written.
+        level: LogLevel = "info",
+        /// `auto` is text on a terminal and JSON otherwise.
+        format: LogFormat = "auto",
+    }
+}
+
+section! {
+    /// How long each step of an orderly end may take; together at most 25 s. What is not done by then is picked up by the
+    /// next start.
+    pub struct Shutdown at "shutdown" {
+        /// Publishers: told to go, and their pushes recorded.
+        sessions: Duration = "2s" in "0"..="20s",
+        /// Pictures that workers have in hand.
+        renders: Duration = "4s" in "0"..="20s",
+        /// Uploads under way.
+        puts: Duration = "6s" in "0"..="20s",
+        /// Callbacks under way.
+        attempts: Duration = "8s" in "0"..="20s",
+    }
+}
+
+/// Everything that a person can set.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// The account number of this deployment.
+    pub app_id: u64,
+    /// `[http]`
+    pub http: Http,
+    /// `[rtmp]`
+    pub rtmp: Rtmp,
+    /// `[ingest]`
+    pub ingest: Ingest,
+    /// `[render]`
+    pub render: Render,
+    /// `[spool]`
+    pub spool: Spool,
+    /// `[store]`
+    pub store: Store,
+    /// `[store.local]`
+    pub store_local: LocalStore,
+    /// `[deliver]`
+    pub deliver: Deliver,
+    /// `[names]`
+    pub names: Names,
+    /// `[log]`
+    pub log: Log,
+    /// `[shutdown]`
+    pub shutdown: Shutdown,
+    /// Domains, templates and rules.
+    pub declared: Declared,
+}
+
+/// Every table in the order of the reference.
+const TABLES: &[Table] = &[
+    Process::TABLE,
+    Http::TABLE,
+    Rtmp::TABLE,
+    Ingest::TABLE,
+    Render::TABLE,
+    Spool::TABLE,
+    Store::TABLE,
+    LocalStore::TABLE,
+    Deliver::TABLE,
+    Names::TABLE,
+    Log::TABLE,
+    Shutdown::TABLE,
+    Domain::TABLE,
+    SnapshotTemplate::TABLE,
+    CallbackTemplate::TABLE,
+    SnapshotRule::TABLE,
+    CallbackRule::TABLE,
+];
+
+/// Variables with our prefix that are read elsewhere: the file's path, the key of the keys, and the crash suite's two.
+const OTHER_VARIABLES: &[&str] =
+    &["FRAMEHOOK_CONFIG", "FRAMEHOOK_MASTER_KEY", "FRAMEHOOK_FAIL_POINT", "FRAMEHOOK_FAIL_POINT_LOG"];
+
+/// Largest configuration file that is read. Ten thousand rules take about one megabyte.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Where a configuration is read from. Kept by `serve`, since a reload reads the same places.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The TOML file, if there is one.
+    pub file: Option<PathBuf>,
+    /// The environment's variables. Those without our prefix are passed over.
+    pub environment: Vec<(String, String)>,
+    /// Flags of the command line: the flag's name for messages, the key it sets, and the value. A repeated flag adds to
+    /// a list.
+    pub flags: Vec<(&'static str, &'static str, String)>,
+}
+
+impl Sources {
+    /// The file and this process's environment. Variables that are not UTF-8 are passed over.
+    pub fn of_process(file: Option<PathBuf>) -> Self {
+        let utf8 = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Self { file, environment: std::env::vars_os().filter_map(utf8).collect(), flags: Vec::new() }
+    }
+
+    /// Adds a flag: `name` for messages, the key it sets, and its value.
+    pub fn flag(&mut self, name: &'static str, key: &'static str, value: impl Into<String>) {
+        self.flags.push((name, key, value.into()));
+    }
+
+    fn overrides(&self) -> Overrides {
+        let mut overrides = Overrides::new();
+        for (name, text) in &self.environment {
+            let field_of = |table: &Table| {
+                let mut keys = table.fields.iter().map(|field| table.key(field));
+                keys.find(|key| !table.repeated && environment_name(key) == *name)
+            };
+            if let Some(key) = TABLES.iter().find_map(field_of) {
+                overrides.insert(key, (Origin::Environment(name.clone()), text.clone()));
+            }
+        }
+        for &(name, key, ref text) in &self.flags {
+            let origin = Origin::Flag(name);
+            let value = match overrides.get(key) {
+                Some((earlier, before)) if *earlier == origin => format!("{before},{text}"),
+                _ => text.clone(),
+            };
+            overrides.insert(key.to_owned(), (origin, value));
+        }
+        overrides
+    }
+
+    /// Variables that look like ours and set nothing, each with the one that was probably meant.
+    ///
+    /// They are not refused, as an unknown key of the file is: Kubernetes gives every container variables named after
+    /// its services, and a service named `framehook` must not keep Framehook from starting.
+    pub fn unknown_variables(&self) -> Vec<(String, Option<String>)> {
+        let settings = TABLES.iter().filter(|table| !table.repeated);
+        let mut known: Vec<String> =
+            settings.flat_map(|table| table.fields.iter().map(|field| environment_name(&table.key(field)))).collect();
+        known.extend(OTHER_VARIABLES.iter().map(|&name| name.to_owned()));
+        let ours = self.environment.iter().map(|(name, _)| name).filter(|name| name.starts_with(ENVIRONMENT_PREFIX));
+        ours.filter(|name| !known.contains(name))
+            .map(|name| (name.clone(), problem::nearest(name, known.iter().map(String::as_str)).map(str::to_owned)))
+            .collect()
+    }
+}
+
+impl Config {
+    /// Reads and checks everything.
+    ///
+    /// # Errors
+    /// Every problem of the file, the environment and the flags together.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        let text = match &sources.file {
+            Some(path) => read_file(path)?,
+            None => String::new(),
+        };
+        Self::parse(&text, sources)
+    }
+
+    /// Like [`Config::load`], with the file's text at hand.
+    ///
+    /// # Errors
+    /// Every problem of the text, the environment and the flags together.
+    pub fn parse(text: &str, sources: &Sources) -> Result<Self, ConfigError> {
+        let root: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            let what = format!("is not TOML: {}", error.to_string().trim_end().replace('\n', "\n  "));
+            Problem::in_file("", None, what)
+        })?;
+        let mut problems = Vec::new();
+        section::refuse_unknown(&root, "", TABLES, &mut problems);
+        let overrides = sources.overrides();
+        let config = Self::read(&root, &overrides, &mut problems);
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(ConfigError { problems }),
+        }
+    }
+
+    fn read(root: &toml::Table, overrides: &Overrides, problems: &mut Vec<Problem>) -> Option<Self> {
+        fn table<S: Section>(root: &toml::Table, overrides: &Overrides, problems: &mut Vec<Problem>) -> Option<S> {
+            let mut parts = S::TABLE.path.split('.').filter(|part| !part.is_empty());
+            let written = parts.try_fold(root, |table, part| table.get(part)?.as_table());
+            S::read(&mut Reader { written, path: S::TABLE.path.to_owned(), overrides, problems })
+        }
+        let process: Option<Process> = table(root, overrides, problems);
+        let http = table(root, overrides, problems);
+        let rtmp = table(root, overrides, problems);
+        let ingest = table(root, overrides, problems);
+        let render = table(root, overrides, problems);
+        let spool = table(root, overrides, problems);
+        let store = table(root, overrides, problems);
+        let store_local = table(root, overrides, problems);
+        let deliver = table(root, overrides, problems);
+        let names = table(root, overrides, problems);
+        let log = table(root, overrides, problems);
+        let shutdown = table(root, overrides, problems);
+        let declared = Declared::read(root, overrides, problems);
+        let process = process?;
+        let config = Self {
+            data_dir: process.data_dir,
+            app_id: process.app_id,
+            http: http?,
+            rtmp: rtmp?,
+            ingest: ingest?,
+            render: render?,
+            spool: spool?,
+            store: store?,
+            store_local: store_local?,
+            deliver: deliver?,
+            names: names?,
+            log: log?,
+            shutdown: shutdown?,
+            declared: declared?,
+        };
+        config.check_together(problems);
+        Some(config)
+    }
+
+    /// What no single key can tell.
+    fn check_together(&self, problems: &mut Vec<Problem>) {
+        let Shutdown { sessions, renders, puts, attempts } = self.shutdown;
+        let total = sessions + renders + puts + attempts;
+        if total > SHUTDOWN_MAX {
+            let what = format!("the steps take {total:?} together, and an orderly end may take {SHUTDOWN_MAX:?}");
+            problems.push(Problem::in_file("shutdown", None, what));
+        }
+        if self.http.admin.is_some_and(|admin| admin == self.http.addr && admin.port() != 0) {
+            let value = Some(format!("{:?}", self.http.addr.to_string()));
+            problems.push(Problem::in_file("http.admin", value, "must differ from http.addr"));
+        }
+    }
+}
+
+/// Supervisors kill after 30 s by default in some places and 10 s in none that we know; 25 s leaves room to close the
+/// database.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(25);
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::parse("", &Sources::default()).expect("an empty configuration is valid, which a test shows")
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, Problem> {
+    use std::io::Read as _;
+    let unreadable = |error: std::io::Error| {
+        Problem::in_file("", None, format!("cannot read the configuration file {}: {error}", path.display()))
+    };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        let what = format!("the configuration file {} is larger than {}", path.display(), ByteSize(FILE_BYTES_MAX));
+        return Err(Problem::in_file("", None, what));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, &Sources::default())
+    }
+
+    /// What a person reads, one line per problem.
+    fn complaints(text: &str) -> Vec<String> {
+        let error = parse(text).expect_err("the text has problems");
+        error.problems.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn an_empty_file_gives_the_documented_defaults() {
+        let config = Config::default();
+        assert_eq!(config.data_dir, Path::new("./framehook-data"));
+        assert_eq!(config.rtmp.addr.to_string(), "[::]:1935");
+        assert_eq!(config.http.addr.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.http.admin, None);
+        assert_eq!(config.ingest.reconnect_grace, Duration::from_secs(70));
+        assert_eq!(config.ingest.keyframe_bytes_max, ByteSize(256 << 20));
+        assert_eq!(config.spool.bytes_max, ByteSize(4 << 30));
+        assert_eq!(config.spool.disk_reserve, ByteSize(512 << 20));
+        assert_eq!((config.deliver.timeout, config.deliver.snapshot_retries), (Duration::from_secs(20), 5));
+        assert_eq!((config.deliver.push_retries, config.deliver.push_retry_interval.as_secs()), (12, 60));
+        assert_eq!(config.deliver.log_bytes_max, ByteSize(2 << 30));
+        assert_eq!(config.names.time_zone, NameZone::default());
+        assert!(!config.render.unsafe_no_jail);
+    }
+
+    #[test]
+    fn every_default_lies_in_its_range_and_every_range_can_be_read() {
+        // A bound that cannot be parsed would count as no bound: each is therefore also written as a value.
+        for table in TABLES.iter().filter(|table| !table.repeated) {
+            for field in table.fields {
+                let Some((least, most)) = field.range else { continue };
+                for bound in [least, most] {
+                    let value = if field.quoted { format!("{bound:?}") } else { bound.to_owned() };
+                    let header = if table.path.is_empty() { String::new() } else { format!("[{}]\n", table.path) };
+                    let problems = match parse(&format!("{header}{} = {value}", field.name)) {
+                        Ok(_) => Vec::new(),
+                        Err(error) => error.problems,
+                    };
+                    let key = table.key(field);
+                    assert!(!problems.iter().any(|problem| problem.key == key), "{key} = {value}: {problems:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn reports_every_problem_at_once_with_key_value_and_range() {
+        let text = r#"
+            app_id = 0
+            colour = "red"
+            [deliver]
+            timeout = "20"
+            snapshot_retries = 101
+            retry = 1
+            allow_receiver = ["10.0.0.0/8", "example.com"]
+            [rtmp]
+            adr = "[::]:1935"
+            [spool]
+            bytes_max = "1KiB"
+            [[snapshot_rule]]
+            domain = "push.example.com"
+            [[domain]]
+            name = "push.example.com"
+            main_kee = "x"
+        "#;
+        assert_eq!(
+            complaints(text),
+            [
+                "colour: is no setting; `framehook config reference` lists them all",
+                "deliver.retry: is no setting; `framehook config reference` lists them all",
+                "domain[1].main_kee: is no setting; did you mean main_key?",
+                "rtmp.adr: is no setting; did you mean rtmp.addr?",
+                "app_id = 0: must be from 1 to 9223372036854775807",
+                "spool.bytes_max = \"1KiB\": must be from 16MiB to 64TiB",
+                "deliver.allow_receiver = [\"10.0.0.0/8\", \"example.com\"]: expected a list, each a network such as \
+                 \"10.0.0.0/8\" or an address",
+                "deliver.timeout = \"20\": expected a duration such as \"250ms\", \"10s\", \"2m\", \"1h30m\" or \"14d\" \
+                 from 100ms to 5m",
+                "deliver.snapshot_retries = 101: must be from 0 to 100",
+                "snapshot_rule[1].template: is required: expected a text",
+            ]
+        );
+    }
+
+    #[test]
+    fn refuses_a_value_of_another_kind() {
+        assert_eq!(complaints("rtmp = 1935"), ["rtmp: expected [rtmp]"]);
+        assert_eq!(complaints("domain = 1"), ["domain: expected [[domain]]"]);
+        assert_eq!(complaints("[domain]\nname = \"a\""), ["domain: expected [[domain]]"]);
+        assert_eq!(complaints("domain = [1]")[0], "domain[1] = 1: expected [[domain]]");
+        assert_eq!(
+            complaints("app_id = \"1\"")[0],
+            "app_id = \"1\": expected a whole number from 1 to 9223372036854775807"
+        );
+        assert_eq!(complaints("app_id = -1")[0], "app_id = -1: expected a whole number from 1 to 9223372036854775807");
+        assert_eq!(complaints("[render]\nunsafe_no_jail = 1"), ["render.unsafe_no_jail = 1: expected true or false"]);
+    }
+
+    #[test]
+    fn shows_where_a_file_is_not_toml() {
+        let complaints = complaints("app_id = 1\n[rtmp\n");
+        assert!(complaints[0].contains("line 2"), "{complaints:?}");
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+        let mut sources = Sources {
+            environment: vec![
+                ("FRAMEHOOK_RTMP_ADDR".to_owned(), "127.0.0.1:2".to_owned()),
+                ("FRAMEHOOK_HTTP_ADDR".to_owned(), "127.0.0.1:2".to_owned()),
+                ("FRAMEHOOK_DELIVER_ALLOW_RECEIVER".to_owned(), "10.0.0.0/8, 127.0.0.1".to_owned()),
+            ],
+            ..Sources::default()
+        };
+        sources.flag("--rtmp", "rtmp.addr", "127.0.0.1:3");
+        let text = "data_dir = \"here\"\n[rtmp]\naddr = \"127.0.0.1:1\"\n[http]\naddr = \"127.0.0.1:1\"";
+        let config = Config::parse(text, &sources).expect("valid");
+        assert_eq!(config.rtmp.addr.port(), 3);
+        assert_eq!(config.http.addr.port(), 2);
+        assert_eq!(config.data_dir, Path::new("here"));
+        assert_eq!(config.deliver.allow_receiver.len(), 2);
+    }
+
+    #[test]
+    fn a_repeated_flag_makes_a_list() {
+        let mut sources = Sources::default();
+        sources.flag("--allow-receiver", "deliver.allow_receiver", "10.0.0.0/8");
+        sources.flag("--allow-receiver", "deliver.allow_receiver", "192.168.0.0/16");
+        let config = Config::parse("[deliver]\nallow_receiver = [\"172.16.0.0/12\"]", &sources).expect("valid");
+        let shown: Vec<String> = config.deliver.allow_receiver.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["10.0.0.0/8", "192.168.0.0/16"]);
+    }
+
+    #[test]
+    fn a_bad_value_is_blamed_on_where_it_was_read() {
+        let mut sources = Sources {
+            environment: vec![("FRAMEHOOK_DELIVER_TIMEOUT".to_owned(), "soon".to_owned())],
+            ..Sources::default()
+        };
+        sources.flag("--rtmp", "rtmp.addr", "1935");
+        let error = Config::parse("", &sources).expect_err("two bad values");
+        let complaints: Vec<String> = error.problems.iter().map(ToString::to_string).collect();
+        assert!(
+            complaints[0].starts_with("rtmp.addr = \"1935\" (flag --rtmp): expected an address and port"),
+            "{complaints:?}"
+        );
+        let expected =
+            "deliver.timeout = \"soon\" (environment variable FRAMEHOOK_DELIVER_TIMEOUT): expected a duration";
+        assert!(complaints[1].starts_with(expected), "{complaints:?}");
+    }
+
+    #[test]
+    fn a_mistyped_variable_is_named_but_not_refused() {
+        let names = ["FRAMEHOOK_RTMP_ADR", "FRAMEHOOK_PORT_8080_TCP_PROTO", "FRAMEHOOK_MASTER_KEY", "HOME"];
+        let environment = names.map(|name| (name.to_owned(), "x".to_owned())).to_vec();
+        let sources = Sources { environment, ..Sources::default() };
+        Config::parse("", &sources).expect("unknown variables are passed over");
+        assert_eq!(
+            sources.unknown_variables(),
+            [
+                ("FRAMEHOOK_RTMP_ADR".to_owned(), Some("FRAMEHOOK_RTMP_ADDR".to_owned())),
+                ("FRAMEHOOK_PORT_8080_TCP_PROTO".to_owned(), None),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_secret_is_repeated_in_no_message() {
+        let text = "[[callback_template]]\nname = \"a\"\ncallback_key = 77123\nsnapshot_notify_url = 88123";
+        let complaints = complaints(text).join("\n");
+        assert!(complaints.contains("callback_template[1].callback_key: expected a text"), "{complaints}");
+        assert!(!complaints.contains("123"), "{complaints}");
+        let config = parse("[[domain]]\nname = \"a\"\nmain_key = \"hunter2\"").expect("valid");
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_refused() {
+        assert_eq!(
+            complaints("[shutdown]\nputs = \"20s\"\n[http]\naddr = \"127.0.0.1:80\"\nadmin = \"127.0.0.1:80\""),
+            [
+                "shutdown: the steps take 34s together, and an orderly end may take 25s",
+                "http.admin = \"127.0.0.1:80\": must differ from http.addr",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let file = Some(PathBuf::from("/nowhere/framehook.toml"));
+        let error = Config::load(&Sources { file, ..Sources::default() }).expect_err("no file");
+        assert!(error.problems[0].to_string().contains("/nowhere/framehook.toml"), "{error:?}");
+    }
+}
