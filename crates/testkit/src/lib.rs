@@ -1,1 +1,30 @@
-//! Placeholder
+//! Real parts for tests: what stands around Framehook when it runs, under a test's control.
+//!
+//! It talks to the server as customers do, over sockets and files, and never depends on `framehook-server`. Everything
+//! blocks, on threads of its own where needed, so that a test reads from top to bottom; everything that waits has a
+//! deadline and, when that passes, says what it saw instead. Whatever is started ends when its handle is dropped.
+//!
+//! | Part | What it is |
+//! |---|---|
+//! | [`clip`] | H.264 clips of any shape, made by ffmpeg when first needed; every frame carries its number |
+//! | [`encoder`] | ffmpeg and GStreamer as publishers |
+//! | [`server`] | the executable `framehook serve` on a data directory of its own |
+//! | [`receiver`] | an HTTP receiver of callbacks that records everything and misbehaves on demand |
+//! | [`proxy`] | a TCP line that can stall, slow down and break |
+//! | [`jpeg`], [`picture`] | stored pictures, decoded and compared |
+//! | [`flv`], [`http`], [`metrics`] | the formats between them, as much as tests need |
+//! | [`process`], [`wait`] | child processes that never outlive a test; waiting without sleeping |
+
+pub mod clip;
+pub mod encoder;
+pub mod flv;
+pub mod http;
+pub mod jpeg;
+mod listener;
+pub mod metrics;
+pub mod picture;
+pub mod process;
+pub mod proxy;
+pub mod receiver;
+pub mod server;
+pub mod wait;
