@@ -134,16 +134,12 @@ pub(crate) mod arbitrary {
             })
     }
 
+    /// Shares of the room, so that eight of them fit together.
     fn image() -> impl Strategy<Value = ImageAt> {
-        (0..IMAGES_BYTES_MAX as u32, 1u32..=IMAGE_SIDE_MAX, 1u32..=IMAGE_SIDE_MAX).prop_flat_map(
-            |(offset, width, height)| {
-                (1..=IMAGES_BYTES_MAX as u32 - offset).prop_map(move |bytes| ImageAt {
-                    offset,
-                    bytes,
-                    size: Size::new(width, height),
-                })
-            },
-        )
+        let share = (IMAGES_BYTES_MAX / RENDITIONS_MAX) as u32;
+        let side = 1u32..=IMAGE_SIDE_MAX;
+        (0..=IMAGES_BYTES_MAX as u32 - share, 1..=share, side.clone(), side)
+            .prop_map(|(offset, bytes, width, height)| ImageAt { offset, bytes, size: Size::new(width, height) })
     }
 
     fn rendered() -> impl Strategy<Value = Rendered> {

@@ -193,7 +193,12 @@ impl Rendered {
         if self.images.is_empty() || self.images.len() > RENDITIONS_MAX {
             return Err(WireError::Value("image count"));
         }
-        self.images.iter().try_for_each(ImageAt::check)
+        self.images.iter().try_for_each(ImageAt::check)?;
+        // Places could overlap, and the reader copies each image: together they must not exceed what apart they could.
+        if self.images.iter().map(|image| u64::from(image.bytes)).sum::<u64>() > IMAGES_BYTES_MAX as u64 {
+            return Err(WireError::Value("image bytes in all"));
+        }
+        Ok(())
     }
 
     fn write(&self, to: &mut Writer) -> Result<(), WireError> {

@@ -6,4 +6,5 @@ pub mod clock;
 pub mod config;
 pub mod fail_point;
 pub mod notify;
+pub mod render;
 pub mod shutdown;

@@ -1,0 +1,383 @@
+//! One worker process: how it is spawned, spoken with and never leaked.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use framehook_render_wire::{
+    EXCHANGE_BYTES, Failure, FromWorker, Hello, IMAGES_OFFSET, JailReport, MESSAGE_BYTES_MAX, Rendered, ToWorker,
+    WireError,
+};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{RenderError, RenderJob, RenderedImage, RenderedPicture};
+
+/// Time for a new process to lock itself in and say hello: 40 ms of CPU with the system's FFmpeg, so this is for a machine
+/// that is badly overloaded.
+const HELLO_WAIT: Duration = Duration::from_secs(10);
+
+/// Requests waiting for the spawning thread. Each worker has at most one spawn and one reap under way, and the thread does
+/// each in milliseconds; when it is full, senders wait.
+const SPAWN_QUEUE: usize = 64;
+
+/// What the exchange may keep allocated between jobs. An ordinary job uses a few hundred KiB; only the rare giant pays for
+/// fresh pages.
+const EXCHANGE_KEPT_BYTES: usize = 4 << 20;
+
+/// Last bytes of a dead worker's stderr that are worth keeping: a panic message and where.
+const LAST_WORDS_BYTES_MAX: usize = 600;
+
+/// What a pipe holds when nobody reads it.
+const PIPE_BYTES_MAX: u64 = 64 << 10;
+
+/// The executable `framehook-render`, opened once. An upgrade on disk cannot bring two versions together.
+#[derive(Debug)]
+pub(super) struct Executable {
+    file: File,
+}
+
+impl Executable {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        File::open(path).map(|file| Self { file })
+    }
+
+    /// Opens the descriptor's own file again, whatever stands at its path by now.
+    fn command(&self) -> Command {
+        Command::new(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    }
+}
+
+/// Why a process did not become a worker.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    #[error("could not start the process")]
+    Start(#[source] io::Error),
+    #[error("could not watch the process's socket")]
+    Socket(#[source] io::Error),
+    #[error("the process did not say hello within {HELLO_WAIT:?}")]
+    Silent,
+    #[error("the process ended before it said hello: {0}")]
+    Ended(String),
+    #[error("the process's hello was not understood")]
+    Hello(#[source] WireError),
+    #[error("the worker could not lock itself in: {0:?}")]
+    NotLocked(JailReport),
+}
+
+/// Spawns and reaps from one thread that lives as long as any handle to it. The parent-death signal of a child is bound to
+/// the *thread* that made it, and tokio's threads may come and go.
+#[derive(Debug, Clone)]
+pub(super) struct Spawner {
+    requests: mpsc::Sender<Request>,
+    jail_required: bool,
+}
+
+#[derive(Debug)]
+enum Request {
+    Spawn { done: oneshot::Sender<io::Result<Spawned>> },
+    Reap { child: Child, done: Option<oneshot::Sender<ProcessEnd>> },
+}
+
+impl Spawner {
+    pub(super) fn start(executable: Executable, jail_required: bool) -> io::Result<Self> {
+        let (requests, mut inbox) = mpsc::channel(SPAWN_QUEUE);
+        // Weak, or the thread would keep its own inbox open.
+        let reaper = requests.downgrade();
+        std::thread::Builder::new().name("render-spawner".to_owned()).spawn(move || {
+            while let Some(request) = inbox.blocking_recv() {
+                match request {
+                    Request::Spawn { done } => {
+                        let Some(reaper) = reaper.upgrade() else { return };
+                        // If nobody waits any more, the answer is dropped here and the process with it.
+                        let _ = done.send(spawn(&executable, jail_required, reaper));
+                    }
+                    Request::Reap { child, done } => {
+                        let end = reap(child);
+                        if let Some(done) = done {
+                            let _ = done.send(end);
+                        }
+                    }
+                }
+            }
+        })?;
+        Ok(Self { requests, jail_required })
+    }
+
+    /// Starts a process and waits for its hello. Cancel-safe.
+    pub(super) async fn spawn(&self) -> Result<Running, SpawnError> {
+        let gone = || SpawnError::Start(io::Error::other("the spawning thread is gone"));
+        let (done, answer) = oneshot::channel();
+        self.requests.send(Request::Spawn { done }).await.map_err(|_| gone())?;
+        let spawned = answer.await.map_err(|_| gone())?.map_err(SpawnError::Start)?;
+        Running::greet(spawned, self.jail_required).await
+    }
+}
+
+/// A process that has not said anything yet.
+#[derive(Debug)]
+struct Spawned {
+    process: Process,
+    socket: OwnedFd,
+    exchange: File,
+}
+
+fn spawn(executable: &Executable, jail_required: bool, reaper: mpsc::Sender<Request>) -> io::Result<Spawned> {
+    let (socket, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let exchange = File::from(rustix::fs::memfd_create("framehook-exchange", flags)?);
+    exchange.set_len(EXCHANGE_BYTES as u64)?;
+    rustix::fs::fcntl_add_seals(&exchange, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+
+    let mut command = executable.command();
+    command
+        .arg0("framehook-render")
+        .args(["--worker", "--parent", &std::process::id().to_string()])
+        .env_clear()
+        .current_dir("/")
+        // A group of its own: Ctrl-C is for the server, which finishes its renders before it ends.
+        .process_group(0)
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::from(exchange.try_clone()?))
+        .stderr(Stdio::piped());
+    if !jail_required {
+        command.arg("--unsafe-no-jail");
+    }
+    let child = command.spawn()?;
+    Ok(Spawned { process: Process { child: Some(child), reaper }, socket, exchange })
+}
+
+/// How a process ended.
+#[derive(Debug, Default)]
+struct ProcessEnd {
+    signal: Option<i32>,
+    last_words: String,
+}
+
+/// Waits for a process that is dead or about to be, and reads what it wrote last.
+fn reap(mut child: Child) -> ProcessEnd {
+    let signal = child.wait().ok().and_then(|status| status.signal());
+    let last_words = child.stderr.take().map(last_words).unwrap_or_default();
+    ProcessEnd { signal, last_words }
+}
+
+/// The writer is dead and could not have children, so this ends after at most one pipe's worth.
+fn last_words(stderr: ChildStderr) -> String {
+    let mut all = Vec::new();
+    let _ = stderr.take(PIPE_BYTES_MAX).read_to_end(&mut all);
+    let tail = &all[all.len().saturating_sub(LAST_WORDS_BYTES_MAX)..];
+    String::from_utf8_lossy(tail).trim().to_owned()
+}
+
+/// A process that dies with this value, and is reaped.
+#[derive(Debug)]
+struct Process {
+    child: Option<Child>,
+    reaper: mpsc::Sender<Request>,
+}
+
+impl Process {
+    /// Kills the process if it still lives, and waits for its end. Cancel-safe.
+    async fn end(mut self) -> ProcessEnd {
+        let Some(child) = self.child.as_mut() else { return ProcessEnd::default() };
+        // Harmless to one that is dead already: its status is kept until it is reaped.
+        let _ = child.kill();
+        let Ok(permit) = self.reaper.reserve().await else { return ProcessEnd::default() };
+        let Some(child) = self.child.take() else { return ProcessEnd::default() };
+        let (done, end) = oneshot::channel();
+        permit.send(Request::Reap { child, done: Some(done) });
+        end.await.unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let _ = child.kill();
+        if let Err(unsent) = self.reaper.try_send(Request::Reap { child, done: None })
+            && let Request::Reap { child, .. } = unsent.into_inner()
+        {
+            // The thread is busy; the process has been killed, so waiting for it here takes microseconds.
+            reap(child);
+        }
+    }
+}
+
+/// What ended the use of a process.
+#[derive(Debug)]
+pub(super) enum Breakage {
+    /// It went by itself.
+    Died,
+    TimedOut,
+    /// It answered what the wire does not allow.
+    Wire(WireError),
+    /// Its exchange could not be read or written.
+    Exchange(io::Error),
+    /// It has done its share of jobs.
+    Worn,
+}
+
+/// How and why the use of a process ended, for the job it held and for the log.
+#[derive(Debug)]
+pub(super) struct End {
+    breakage: Breakage,
+    process: ProcessEnd,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.breakage {
+            Breakage::Died => match self.process.signal {
+                Some(signal) => write!(f, "died of signal {signal}")?,
+                None => f.write_str("left by itself")?,
+            },
+            Breakage::TimedOut => f.write_str("was killed at the deadline")?,
+            Breakage::Wire(error) => write!(f, "was killed for its answer: {error}")?,
+            Breakage::Exchange(error) => write!(f, "was killed because its exchange failed: {error}")?,
+            Breakage::Worn => f.write_str("was replaced after its share of jobs")?,
+        }
+        if self.process.last_words.is_empty() { Ok(()) } else { write!(f, "; it said: {}", self.process.last_words) }
+    }
+}
+
+impl From<End> for RenderError {
+    fn from(end: End) -> Self {
+        match &end.breakage {
+            Breakage::Died => Self::WorkerCrashed { signal: end.process.signal, last_words: end.process.last_words },
+            Breakage::TimedOut => Self::TimedOut,
+            Breakage::Wire(_) | Breakage::Exchange(_) | Breakage::Worn => Self::WorkerBroken(end.to_string()),
+        }
+    }
+}
+
+/// A process that said hello and may be given jobs.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) hello: Hello,
+    process: Process,
+    socket: UnixDatagram,
+    exchange: File,
+    next_job_id: u64,
+}
+
+impl Running {
+    async fn greet(spawned: Spawned, jail_required: bool) -> Result<Self, SpawnError> {
+        let Spawned { process, socket, exchange } = spawned;
+        let socket = watched(socket).map_err(SpawnError::Socket)?;
+        let answer = match tokio::time::timeout(HELLO_WAIT, receive(&socket)).await {
+            Ok(answer) => answer,
+            Err(_) => return Err(SpawnError::Silent),
+        };
+        let hello = match answer {
+            Ok(FromWorker::Hello(hello)) => hello,
+            Ok(FromWorker::Outcome(_)) => return Err(SpawnError::Hello(WireError::Value("first message"))),
+            Err(Breakage::Wire(error)) => return Err(SpawnError::Hello(error)),
+            Err(breakage) => {
+                let process = process.end().await;
+                return Err(SpawnError::Ended(End { breakage, process }.to_string()));
+            }
+        };
+        if jail_required && !hello.jail.is_locked() {
+            return Err(SpawnError::NotLocked(hello.jail));
+        }
+        Ok(Self { hello, process, socket, exchange, next_job_id: 1 })
+    }
+
+    /// Gives the process a job and waits for its answer; the outer error means that the process is of no more use.
+    pub(super) async fn exchange(&mut self, job: &RenderJob) -> Result<Result<RenderedPicture, Failure>, Breakage> {
+        let id = self.next_job_id;
+        self.next_job_id += 1;
+        let message = ToWorker::Job(job.to_wire(id)).write().map_err(Breakage::Wire)?;
+        self.exchange.write_all_at(&job.config.record, 0).map_err(Breakage::Exchange)?;
+        self.exchange.write_all_at(&job.data, job.config.record.len() as u64).map_err(Breakage::Exchange)?;
+        self.send(&message).await?;
+
+        let outcome = match receive(&self.socket).await? {
+            FromWorker::Outcome(outcome) if outcome.job_id == id => outcome,
+            FromWorker::Outcome(_) => return Err(Breakage::Wire(WireError::Value("job id"))),
+            FromWorker::Hello(_) => return Err(Breakage::Wire(WireError::Value("second hello"))),
+        };
+        let mut used_bytes = job.config.record.len() + job.data.len();
+        let result = match outcome.result {
+            Ok(rendered) if rendered.images.len() != job.renditions.len() => {
+                return Err(Breakage::Wire(WireError::Value("image count")));
+            }
+            Ok(rendered) => {
+                used_bytes += rendered.images.iter().map(|image| image.bytes as usize).sum::<usize>();
+                Ok(self.take_images(rendered).map_err(Breakage::Exchange)?)
+            }
+            Err(failure) => Err(failure),
+        };
+        if used_bytes > EXCHANGE_KEPT_BYTES {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            rustix::fs::fallocate(&self.exchange, flags, 0, EXCHANGE_BYTES as u64)
+                .map_err(|error| Breakage::Exchange(error.into()))?;
+        }
+        Ok(result)
+    }
+
+    /// Copies the images out of the exchange. Their places and sizes were checked when the outcome was parsed.
+    fn take_images(&self, rendered: Rendered) -> io::Result<RenderedPicture> {
+        let mut images = Vec::with_capacity(rendered.images.len());
+        for image in &rendered.images {
+            let mut bytes = vec![0; image.bytes as usize];
+            self.exchange.read_exact_at(&mut bytes, (IMAGES_OFFSET + image.offset as usize) as u64)?;
+            images.push(RenderedImage { size: image.size, bytes: Bytes::from(bytes) });
+        }
+        let Rendered { facts, judgement, timings, .. } = rendered;
+        Ok(RenderedPicture { facts, judgement, timings, images })
+    }
+
+    async fn send(&self, message: &[u8]) -> Result<(), Breakage> {
+        // A datagram goes whole or not at all; the only way to fail is that nobody is at the other end.
+        self.socket.send(message).await.map(drop).map_err(|_| Breakage::Died)
+    }
+
+    /// Whether the process is gone, or talks without being asked, which ends its use as well.
+    pub(super) fn has_ended(&self) -> bool {
+        let peek = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        let seen = rustix::net::recv(&self.socket, &mut [0_u8; 1][..], peek);
+        !matches!(seen, Err(Errno::AGAIN))
+    }
+
+    /// Waits until [`has_ended`](Self::has_ended). Cancel-safe.
+    pub(super) async fn ended(&self) {
+        let look = || if self.has_ended() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        // The other error would be that the runtime shuts down, which ends its use too.
+        let _ = self.socket.async_io(Interest::READABLE, look).await;
+    }
+
+    /// Kills the process if it still lives and waits for its end. Cancel-safe.
+    pub(super) async fn end(self, breakage: Breakage) -> End {
+        End { breakage, process: self.process.end().await }
+    }
+}
+
+/// std and tokio have no type for `SOCK_SEQPACKET`; the datagram type makes the same system calls, and is told of the end
+/// of the other side by an empty datagram, which no message is.
+fn watched(socket: OwnedFd) -> io::Result<UnixDatagram> {
+    let socket = std::os::unix::net::UnixDatagram::from(socket);
+    socket.set_nonblocking(true)?;
+    UnixDatagram::from_std(socket)
+}
+
+async fn receive(socket: &UnixDatagram) -> Result<FromWorker, Breakage> {
+    // One byte more than allowed, so that a longer message is seen as such and not cut to a valid one.
+    let mut buffer = [0; MESSAGE_BYTES_MAX + 1];
+    match socket.recv(&mut buffer).await {
+        Ok(0) | Err(_) => Err(Breakage::Died),
+        Ok(length) => FromWorker::parse(&buffer[..length]).map_err(Breakage::Wire),
+    }
+}
