@@ -1,0 +1,200 @@
+//! Everything configured, as one immutable value.
+//!
+//! The server builds a [`Catalog`] from the configuration file and the database, swaps it in whole, and every decision about
+//! a stream is made against one version of it. While nothing at all is configured a built-in rule takes its place, so that
+//! the first push of a newcomer just works.
+
+mod parts;
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    vec,
+    vec::Vec,
+};
+
+pub use parts::{CatalogError, CatalogParts, Domain, ForbiddenStream, ManagedBy, PushAuth};
+
+use crate::{
+    id::{RuleId, TemplateId},
+    pick::{Subscriber, Subscription},
+    push_auth,
+    refusal::Refusal,
+    rule::{self, CallbackRule, RuleScope, SnapshotRule},
+    stream::{DomainName, HostKind, PublishAddress, StreamId},
+    template::{CallbackTemplate, SnapshotTemplate, StoreTarget},
+    time::UnixMs,
+};
+
+/// Everything configured, at one version.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    version: u64,
+    domains: BTreeMap<DomainName, Domain>,
+    snapshot_templates: BTreeMap<TemplateId, Arc<SnapshotTemplate>>,
+    callback_templates: BTreeMap<TemplateId, Arc<CallbackTemplate>>,
+    snapshot_rules: BTreeMap<RuleScope, SnapshotRule>,
+    callback_rules: BTreeMap<RuleScope, CallbackRule>,
+    forbidden: BTreeMap<StreamId, UnixMs>,
+    built_in: Arc<SnapshotTemplate>,
+}
+
+/// The rule that applies while nothing is configured.
+pub const BUILT_IN_RULE: RuleId = RuleId(0);
+
+/// What admission needs to know beside the catalog.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdmitPolicy {
+    /// `ingest.default_domain`: the push domain of pushes to a bare IP address or to localhost.
+    pub default_domain: Option<DomainName>,
+}
+
+/// A push that may begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// As addressed, or under the default domain.
+    pub stream: StreamId,
+}
+
+impl Catalog {
+    /// Nothing configured.
+    pub fn empty() -> Self {
+        Self::build(0, CatalogParts::default()).expect("no parts have no conflicts")
+    }
+
+    /// Checks that the parts fit together. Each part was validated on its own before.
+    ///
+    /// # Errors
+    /// Two parts with one identity, or a rule whose domain or template is not there.
+    pub fn build(version: u64, parts: CatalogParts) -> Result<Self, CatalogError> {
+        parts.into_catalog(version)
+    }
+
+    /// Grows with every change.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Whether no domain, template or rule exists, so that the built-in rule applies.
+    pub fn is_empty(&self) -> bool {
+        self.domains.is_empty()
+            && self.snapshot_templates.is_empty()
+            && self.callback_templates.is_empty()
+            && self.snapshot_rules.is_empty()
+            && self.callback_rules.is_empty()
+    }
+
+    /// May this push begin? The checks in order: domain known, domain enabled, stream not forbidden, signature.
+    ///
+    /// # Errors
+    /// [`Refusal::BareIp`], [`Refusal::DomainUnknown`], [`Refusal::DomainDisabled`], [`Refusal::StreamForbidden`], or what
+    /// [`push_auth::check`] says.
+    pub fn admit(&self, address: &PublishAddress, now: UnixMs, policy: &AdmitPolicy) -> Result<Admission, Refusal> {
+        let mut stream = address.stream.clone();
+        if self.is_empty() {
+            self.check_not_forbidden(&stream, now)?;
+            return Ok(Admission { stream });
+        }
+        if !self.domains.contains_key(&stream.domain) {
+            stream.domain = stand_in(&stream.domain, policy)?;
+        }
+        let domain = self.domains.get(&stream.domain).ok_or(Refusal::DomainUnknown)?;
+        if !domain.enabled {
+            return Err(Refusal::DomainDisabled);
+        }
+        self.check_not_forbidden(&stream, now)?;
+        if let Some(keys) = domain.keys_to_check() {
+            push_auth::check(keys, &stream.name, &address.param, now)?;
+        }
+        Ok(Admission { stream })
+    }
+
+    /// The one snapshot rule that applies to a stream, with its template.
+    pub fn snapshot_rule_for(&self, stream: &StreamId) -> Option<(RuleId, Arc<SnapshotTemplate>)> {
+        if self.is_empty() {
+            return Some((BUILT_IN_RULE, Arc::clone(&self.built_in)));
+        }
+        let rule = rule::most_specific(&self.snapshot_rules, stream)?;
+        let template = self.snapshot_templates.get(&rule.template)?;
+        Some((rule.id, Arc::clone(template)))
+    }
+
+    /// Who wants pictures of a stream, for [`PushPicks::reconcile`](crate::pick::PushPicks::reconcile).
+    pub fn subscriptions_for(&self, stream: &StreamId) -> Vec<Subscription> {
+        match self.snapshot_rule_for(stream) {
+            Some((rule, template)) => vec![Subscription { subscriber: Subscriber::Rule(rule), template }],
+            None => Vec::new(),
+        }
+    }
+
+    /// Whom to tell about a stream's events.
+    pub fn callback_template_for(&self, stream: &StreamId) -> Option<Arc<CallbackTemplate>> {
+        let rule = rule::most_specific(&self.callback_rules, stream)?;
+        self.callback_templates.get(&rule.template).map(Arc::clone)
+    }
+
+    /// Whether a stream is forbidden at `now`: a push is refused, and a running one is cut.
+    pub fn is_forbidden(&self, stream: &StreamId, now: UnixMs) -> bool {
+        self.forbidden.get(stream).is_some_and(|until| now < *until)
+    }
+
+    fn check_not_forbidden(&self, stream: &StreamId, now: UnixMs) -> Result<(), Refusal> {
+        if self.is_forbidden(stream, now) { Err(Refusal::StreamForbidden) } else { Ok(()) }
+    }
+
+    pub fn domain(&self, name: &DomainName) -> Option<&Domain> {
+        self.domains.get(name)
+    }
+
+    /// Of a delivery's template, read again for each attempt.
+    pub fn callback_template(&self, id: TemplateId) -> Option<&Arc<CallbackTemplate>> {
+        self.callback_templates.get(&id)
+    }
+
+    pub fn snapshot_template(&self, id: TemplateId) -> Option<&Arc<SnapshotTemplate>> {
+        self.snapshot_templates.get(&id)
+    }
+
+    /// By name.
+    pub fn domains(&self) -> impl Iterator<Item = &Domain> {
+        self.domains.values()
+    }
+
+    /// By id, without the built-in one.
+    pub fn snapshot_templates(&self) -> impl Iterator<Item = &Arc<SnapshotTemplate>> {
+        self.snapshot_templates.values()
+    }
+
+    /// By id.
+    pub fn callback_templates(&self) -> impl Iterator<Item = &Arc<CallbackTemplate>> {
+        self.callback_templates.values()
+    }
+
+    /// By scope, without the built-in one.
+    pub fn snapshot_rules(&self) -> impl Iterator<Item = &SnapshotRule> {
+        self.snapshot_rules.values()
+    }
+
+    /// By scope.
+    pub fn callback_rules(&self) -> impl Iterator<Item = &CallbackRule> {
+        self.callback_rules.values()
+    }
+
+    /// Every bucket a picture may go to, so that stores can be probed.
+    pub fn store_targets(&self) -> BTreeSet<&StoreTarget> {
+        let built_in = self.is_empty().then_some(&self.built_in);
+        self.snapshot_templates.values().chain(built_in).map(|template| &template.store).collect()
+    }
+}
+
+/// The domain that stands in for an address nobody added.
+fn stand_in(host: &DomainName, policy: &AdmitPolicy) -> Result<DomainName, Refusal> {
+    match (host.kind(), &policy.default_domain) {
+        (HostKind::Ip | HostKind::Localhost, Some(default_domain)) => Ok(default_domain.clone()),
+        (HostKind::Ip, None) => Err(Refusal::BareIp),
+        (HostKind::Localhost, None) | (HostKind::Name, _) => Err(Refusal::DomainUnknown),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,286 @@
+use core::time::Duration;
+
+use super::*;
+use crate::{
+    push_auth::{PushKey, PushKeys},
+    stream::{AppName, StreamName, StreamParam},
+    template::{CallbackTemplateDraft, CallbackUrls, SnapshotTemplateDraft},
+};
+
+const NOW: UnixMs = UnixMs::from_secs(1_735_689_600);
+
+fn domain_name(text: &str) -> DomainName {
+    DomainName::parse(text).expect("a domain")
+}
+
+fn domain(name: &str) -> Domain {
+    Domain { name: domain_name(name), enabled: true, auth: None, managed_by: ManagedBy::File }
+}
+
+fn guarded(name: &str, enabled: bool) -> Domain {
+    let keys = PushKeys {
+        main: PushKey::parse("M4sterPushKey0123456789abcdefXYZ").expect("a key"),
+        backup: None,
+        auth_delta: Duration::ZERO,
+    };
+    Domain { auth: Some(PushAuth { enabled, keys }), ..domain(name) }
+}
+
+fn stream(domain: &str, app: &str, name: &str) -> StreamId {
+    StreamId {
+        domain: domain_name(domain),
+        app: AppName::parse(app).expect("an app"),
+        name: StreamName::parse(name).expect("a stream"),
+    }
+}
+
+fn address(domain: &str, query: &str) -> PublishAddress {
+    PublishAddress { stream: stream(domain, "live", "room_1001"), param: StreamParam::parse(query).expect("a query") }
+}
+
+fn scope(domain: &str, app: Option<&str>, stream: Option<&str>) -> RuleScope {
+    RuleScope {
+        domain: domain_name(domain),
+        app: app.map(|app| AppName::parse(app).expect("an app")),
+        stream: stream.map(|stream| StreamName::parse(stream).expect("a stream")),
+    }
+}
+
+fn snapshot_template(id: i64) -> SnapshotTemplate {
+    let draft = SnapshotTemplateDraft {
+        name: "shots".into(),
+        app_id: 1_250_000_000,
+        bucket: "shots".into(),
+        region: "ap-guangzhou".into(),
+        ..SnapshotTemplateDraft::default()
+    };
+    SnapshotTemplate::validate(TemplateId(id), draft).expect("a template")
+}
+
+fn callback_template(id: i64) -> CallbackTemplate {
+    let draft = CallbackTemplateDraft {
+        name: "callbacks".into(),
+        urls: CallbackUrls { snapshot_notify: Some("https://a.example/".into()), ..CallbackUrls::default() },
+        ..CallbackTemplateDraft::default()
+    };
+    CallbackTemplate::validate(TemplateId(id), draft).expect("a template")
+}
+
+fn snapshot_rule(id: i64, scope: RuleScope, template: i64) -> SnapshotRule {
+    SnapshotRule { id: RuleId(id), scope, template: TemplateId(template) }
+}
+
+fn callback_rule(id: i64, scope: RuleScope, template: i64) -> CallbackRule {
+    CallbackRule { id: RuleId(id), scope, template: TemplateId(template) }
+}
+
+#[test]
+fn admits_known_domains_and_refuses_others_with_their_code() {
+    let signed = "txSecret=97672276ddfff159cdb1ab726863f7bd&txTime=6955B8FF";
+    let catalog = Catalog::build(
+        1,
+        CatalogParts {
+            domains: vec![
+                domain("open.example"),
+                guarded("guarded.example", true),
+                guarded("unguarded.example", false),
+                Domain { enabled: false, ..guarded("off.example", true) },
+                domain("192.0.2.1"),
+            ],
+            forbidden: vec![
+                ForbiddenStream { stream: stream("forbidden.example", "live", "room_1001"), until: NOW },
+                ForbiddenStream { stream: stream("open.example", "vod", "room_1001"), until: UnixMs(NOW.0 + 1) },
+            ],
+            ..CatalogParts::default()
+        },
+    )
+    .expect("a catalog");
+    let cases = [
+        ("known", "open.example", "", Ok(())),
+        ("known, signature not needed", "unguarded.example", "", Ok(())),
+        ("known IP", "192.0.2.1", "", Ok(())),
+        ("signed", "guarded.example", signed, Ok(())),
+        ("not signed", "guarded.example", "", Err(Refusal::TxTimeMissing)),
+        ("disabled comes before the signature", "off.example", "", Err(Refusal::DomainDisabled)),
+        ("unknown", "other.example", "", Err(Refusal::DomainUnknown)),
+        ("bare IP", "192.0.2.2", "", Err(Refusal::BareIp)),
+        ("bare IPv6", "::1", "", Err(Refusal::BareIp)),
+        ("localhost", "localhost", "", Err(Refusal::DomainUnknown)),
+    ];
+    for (name, host, query, expected) in cases {
+        let address = address(host, query);
+        let admitted = catalog.admit(&address, NOW, &AdmitPolicy::default());
+        assert_eq!(admitted, expected.map(|()| Admission { stream: address.stream }), "{name}");
+    }
+}
+
+#[test]
+fn refuses_a_forbidden_stream_until_its_time() {
+    let forbidden = ForbiddenStream { stream: stream("open.example", "live", "room_1001"), until: NOW };
+    let parts = CatalogParts {
+        domains: vec![domain("open.example")],
+        forbidden: vec![forbidden.clone()],
+        ..Default::default()
+    };
+    let catalog = Catalog::build(1, parts).expect("a catalog");
+    let admit = |now| catalog.admit(&address("open.example", ""), now, &AdmitPolicy::default()).map(|_| ());
+    assert_eq!(admit(UnixMs(NOW.0 - 1)), Err(Refusal::StreamForbidden));
+    assert_eq!(admit(NOW), Ok(()));
+
+    let parts = CatalogParts { forbidden: vec![forbidden], ..Default::default() };
+    let catalog = Catalog::build(1, parts).expect("a catalog");
+    assert!(catalog.is_empty());
+    let admitted = catalog.admit(&address("open.example", ""), UnixMs(NOW.0 - 1), &AdmitPolicy::default());
+    assert_eq!(admitted, Err(Refusal::StreamForbidden), "also while nothing else is configured");
+}
+
+#[test]
+fn the_default_domain_stands_in_for_addresses_only() {
+    let parts =
+        CatalogParts { domains: vec![guarded("push.example", true), domain("192.0.2.1")], ..Default::default() };
+    let catalog = Catalog::build(1, parts).expect("a catalog");
+    let policy = AdmitPolicy { default_domain: Some(domain_name("push.example")) };
+    let signed = "txSecret=97672276ddfff159cdb1ab726863f7bd&txTime=6955B8FF";
+    let cases = [
+        ("bare IP", "192.0.2.9", signed, Ok("push.example")),
+        ("localhost", "localhost", signed, Ok("push.example")),
+        ("an IP that was added stays itself", "192.0.2.1", "", Ok("192.0.2.1")),
+        ("its signature is checked", "192.0.2.9", "", Err(Refusal::TxTimeMissing)),
+        ("not for names", "other.example", signed, Err(Refusal::DomainUnknown)),
+    ];
+    for (name, host, query, expected) in cases {
+        let admitted = catalog.admit(&address(host, query), NOW, &policy);
+        assert_eq!(admitted.map(|admission| admission.stream.domain), expected.map(domain_name), "{name}");
+    }
+    let policy = AdmitPolicy { default_domain: Some(domain_name("gone.example")) };
+    assert_eq!(catalog.admit(&address("192.0.2.9", ""), NOW, &policy), Err(Refusal::DomainUnknown));
+}
+
+#[test]
+fn while_nothing_is_configured_every_host_is_accepted_with_the_built_in_rule() {
+    let catalog = Catalog::empty();
+    for host in ["push.example.com", "192.0.2.1", "::1", "localhost"] {
+        let address = address(host, "");
+        assert!(catalog.admit(&address, NOW, &AdmitPolicy::default()).is_ok(), "{host}");
+        let (rule, template) = catalog.snapshot_rule_for(&address.stream).expect("the built-in rule");
+        assert_eq!((rule, template.id, template.interval.secs()), (BUILT_IN_RULE, TemplateId(0), 10));
+        assert_eq!(template.store.full_bucket(), "framehook-1250000000");
+        assert_eq!(catalog.callback_template_for(&address.stream), None);
+        assert_eq!(catalog.subscriptions_for(&address.stream).len(), 1);
+    }
+    assert_eq!(catalog.snapshot_templates().count() + catalog.snapshot_rules().count(), 0, "no list shows it");
+    assert_eq!(catalog.store_targets().len(), 1);
+}
+
+#[test]
+fn the_built_in_rule_ends_with_the_first_object() {
+    let firsts = [
+        ("domain", CatalogParts { domains: vec![domain("a.example")], ..Default::default() }),
+        ("snapshot template", CatalogParts { snapshot_templates: vec![snapshot_template(1)], ..Default::default() }),
+        ("callback template", CatalogParts { callback_templates: vec![callback_template(1)], ..Default::default() }),
+    ];
+    for (name, parts) in firsts {
+        let catalog = Catalog::build(1, parts).expect("a catalog");
+        assert_eq!(catalog.snapshot_rule_for(&stream("b.example", "live", "room")), None, "{name}");
+        let refused = catalog.admit(&address("b.example", ""), NOW, &AdmitPolicy::default());
+        assert_eq!(refused, Err(Refusal::DomainUnknown), "{name}");
+    }
+}
+
+#[test]
+fn the_most_specific_rule_gives_the_template() {
+    let catalog = Catalog::build(
+        1,
+        CatalogParts {
+            domains: vec![domain("a.example")],
+            snapshot_templates: vec![snapshot_template(1), snapshot_template(2)],
+            callback_templates: vec![callback_template(1), callback_template(2)],
+            snapshot_rules: vec![
+                snapshot_rule(11, scope("a.example", None, None), 1),
+                snapshot_rule(12, scope("a.example", Some("live"), Some("room")), 2),
+            ],
+            callback_rules: vec![
+                callback_rule(21, scope("a.example", Some("live"), None), 1),
+                callback_rule(22, scope("a.example", None, None), 2),
+            ],
+            ..CatalogParts::default()
+        },
+    )
+    .expect("a catalog");
+    let cases = [
+        ("its own rule", stream("a.example", "live", "room"), Some((12, 2)), Some(1)),
+        ("the domain's", stream("a.example", "live", "other"), Some((11, 1)), Some(1)),
+        ("the domain's on another app", stream("a.example", "vod", "room"), Some((11, 1)), Some(2)),
+        ("none", stream("b.example", "live", "room"), None, None),
+    ];
+    for (name, stream, snapshot, callback) in cases {
+        let found = catalog.snapshot_rule_for(&stream).map(|(rule, template)| (rule.0, template.id.0));
+        assert_eq!(found, snapshot, "{name}");
+        assert_eq!(catalog.callback_template_for(&stream).map(|template| template.id.0), callback, "{name}");
+    }
+}
+
+#[test]
+fn refuses_parts_that_do_not_fit_together() {
+    let base = || CatalogParts {
+        domains: vec![domain("a.example")],
+        snapshot_templates: vec![snapshot_template(1)],
+        callback_templates: vec![callback_template(1)],
+        ..CatalogParts::default()
+    };
+    let whole = || scope("a.example", None, None);
+    let cases = [
+        (
+            CatalogParts { domains: vec![domain("a.example"), domain("A.example")], ..base() },
+            CatalogError::DuplicateDomain(domain_name("a.example")),
+        ),
+        (
+            CatalogParts { snapshot_templates: vec![snapshot_template(1), snapshot_template(1)], ..base() },
+            CatalogError::DuplicateSnapshotTemplate(TemplateId(1)),
+        ),
+        (
+            CatalogParts { callback_templates: vec![callback_template(1), callback_template(1)], ..base() },
+            CatalogError::DuplicateCallbackTemplate(TemplateId(1)),
+        ),
+        (
+            CatalogParts { snapshot_rules: vec![snapshot_rule(1, whole(), 1), snapshot_rule(2, whole(), 1)], ..base() },
+            CatalogError::DuplicateSnapshotRule(whole()),
+        ),
+        (
+            CatalogParts {
+                snapshot_rules: vec![
+                    snapshot_rule(1, whole(), 1),
+                    snapshot_rule(1, scope("a.example", Some("x"), None), 1),
+                ],
+                ..base()
+            },
+            CatalogError::DuplicateRuleId(RuleId(1)),
+        ),
+        (
+            CatalogParts { callback_rules: vec![callback_rule(1, whole(), 1), callback_rule(2, whole(), 1)], ..base() },
+            CatalogError::DuplicateCallbackRule(whole()),
+        ),
+        (
+            CatalogParts { snapshot_rules: vec![snapshot_rule(1, scope("b.example", None, None), 1)], ..base() },
+            CatalogError::UnknownDomain(scope("b.example", None, None)),
+        ),
+        (
+            CatalogParts { snapshot_rules: vec![snapshot_rule(1, whole(), 2)], ..base() },
+            CatalogError::UnknownTemplate { scope: whole(), template: TemplateId(2) },
+        ),
+        (
+            CatalogParts { callback_rules: vec![callback_rule(1, whole(), 2)], ..base() },
+            CatalogError::UnknownTemplate { scope: whole(), template: TemplateId(2) },
+        ),
+        (
+            CatalogParts {
+                callback_rules: vec![callback_rule(1, scope("a.example", None, Some("room")), 1)],
+                ..base()
+            },
+            CatalogError::CallbackRuleOfStream(scope("a.example", None, Some("room"))),
+        ),
+    ];
+    for (parts, expected) in cases {
+        assert_eq!(Catalog::build(1, parts).err(), Some(expected));
+    }
+}

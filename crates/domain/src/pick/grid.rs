@@ -1,0 +1,233 @@
+//! The dues of one rule on one push.
+
+use core::time::Duration;
+
+use super::{DueCounts, SkipReason};
+use crate::{template::SnapshotInterval, time::Mono};
+
+/// The earliest an entry point may come before its due and still serve it, capped: half a second is less than anybody's
+/// idea of "every ten seconds", and catches encoders whose GOP drifts around the grid.
+const EARLY_MAX: Duration = Duration::from_millis(500);
+
+/// A due that an entry point was picked for. It is spent by [`Grid::hand_over`] or [`Grid::settle`]; one that is dropped
+/// leaves the due open until the next one falls.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a pick ends by being handed over or settled"]
+pub struct DueTicket {
+    serial: u64,
+    /// When the due fell, or would have fallen if it was served early.
+    due: Mono,
+    is_first: bool,
+}
+
+impl DueTicket {
+    pub fn due(&self) -> Mono {
+        self.due
+    }
+
+    /// Whether this is the pick that anchors the grid.
+    pub fn is_first(&self) -> bool {
+        self.is_first
+    }
+}
+
+/// A due that counts as taken, on its way through commit. It needs no confirmation; [`Grid::undo_taken`] takes it back.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TakenTicket(());
+
+/// What the due that fell last is waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    /// Nothing: every due so far is decided.
+    No,
+    /// An entry point.
+    Waiting(Mono),
+    /// The renderer; the number is the ticket's.
+    InFlight(u64),
+}
+
+/// The fixed monotonic grid of one rule on one push, from its first picture to the end of either.
+///
+/// Dues are counted lazily: any call with a later `now` first lets every due up to `now` fall.
+#[derive(Clone, Debug)]
+pub struct Grid {
+    interval: SnapshotInterval,
+    state: State,
+    open: Open,
+    counts: DueCounts,
+    /// Tickets given out so far.
+    serial: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Waits for the first entry point.
+    Unanchored,
+    Running {
+        last_pick: Mono,
+        next_due: Mono,
+    },
+    Ended,
+}
+
+impl Grid {
+    /// A grid whose first due falls with the first entry point.
+    pub fn new(interval: SnapshotInterval) -> Self {
+        Self { interval, state: State::Unanchored, open: Open::No, counts: DueCounts::default(), serial: 0 }
+    }
+
+    pub fn interval(&self) -> SnapshotInterval {
+        self.interval
+    }
+
+    /// An entry point's last byte arrived at `now`: is it picked?
+    ///
+    /// The first one is, and it anchors the grid. After that the first entry point in or after the window of a due is,
+    /// unless the last pick was less than half an interval ago; the window opens `min(interval / 4, 500 ms)` early.
+    /// When several dues have passed, or the window of the next one is open already, the latest is served and the others
+    /// are skipped: never two pictures in a row to make up for lost ones.
+    pub fn on_entry_point(&mut self, now: Mono) -> Option<DueTicket> {
+        self.advance(now);
+        match self.state {
+            State::Ended => None,
+            State::Unanchored => {
+                self.state = State::Running { last_pick: now, next_due: now.plus(self.interval.duration()) };
+                self.fall(now);
+                Some(self.pick(now, now, true))
+            }
+            State::Running { last_pick, .. } if now.since(last_pick) < self.interval.duration() / 2 => None,
+            State::Running { next_due, .. } if now.plus(self.early()) >= next_due => {
+                self.fall(next_due);
+                Some(self.pick(now, next_due, false))
+            }
+            State::Running { .. } => match self.open {
+                Open::Waiting(due) => Some(self.pick(now, due, false)),
+                Open::No | Open::InFlight(_) => None,
+            },
+        }
+    }
+
+    /// Lets every due up to `now` fall. The one that was open before is decided by that: it got no entry point, or the
+    /// renderer did not keep up. Of several that fall at once only the last stays open.
+    pub fn advance(&mut self, now: Mono) {
+        let State::Running { next_due, .. } = self.state else { return };
+        if now < next_due {
+            return;
+        }
+        let interval = self.interval.duration();
+        // An interval is at least 2 s, so the quotient of two `Duration`s fits 64 bits.
+        let further = (now.since(next_due).as_nanos() / interval.as_nanos()) as u64;
+        let latest = next_due.plus(Duration::from_nanos_u128(interval.as_nanos() * u128::from(further)));
+        if further > 0 {
+            self.fall(next_due);
+            // All between the first and the last, which falls below.
+            self.counts.due += further - 1;
+            self.counts.skip(SkipReason::NoEntryPoint, further - 1);
+        }
+        self.fall(latest);
+    }
+
+    /// Called right before commit: from now on the due counts as taken. `None` when it was decided meanwhile (the next due
+    /// fell, the rule changed or ended, the push ended): the picture must not be committed.
+    pub fn hand_over(&mut self, now: Mono, ticket: DueTicket) -> Option<TakenTicket> {
+        self.advance(now);
+        if self.open != Open::InFlight(ticket.serial) {
+            return None;
+        }
+        self.open = Open::No;
+        self.counts.open -= 1;
+        self.counts.taken += 1;
+        Some(TakenTicket(()))
+    }
+
+    /// The pick came to nothing. A due that was decided meanwhile keeps its first reason.
+    pub fn settle(&mut self, now: Mono, ticket: DueTicket, reason: SkipReason) {
+        self.advance(now);
+        if self.open == Open::InFlight(ticket.serial) {
+            self.decide_open(reason, reason);
+        }
+    }
+
+    /// The commit of a due that was handed over failed for want of disk space: it counts as skipped after all.
+    pub fn undo_taken(&mut self, _ticket: TakenTicket, reason: SkipReason) {
+        self.counts.taken -= 1;
+        self.counts.skip(reason, 1);
+    }
+
+    /// Begins a new grid at the last pick plus the new interval, or now if that is past. A due that waits for an entry point
+    /// is skipped as `rule_changed`; one in flight stays good until the new grid's first due falls.
+    pub fn change_interval(&mut self, now: Mono, interval: SnapshotInterval) {
+        self.advance(now);
+        if interval == self.interval {
+            return;
+        }
+        self.interval = interval;
+        if let State::Running { last_pick, .. } = self.state {
+            if matches!(self.open, Open::Waiting(_)) {
+                self.decide_open(SkipReason::RuleChanged, SkipReason::RuleChanged);
+            }
+            self.state = State::Running { last_pick, next_due: last_pick.plus(interval.duration()).max(now) };
+            self.advance(now);
+        }
+    }
+
+    /// Moves every later due back by `by`, once, to spread pushes that began together (see [`crate::storm`]). The due that is
+    /// open now stays as it is.
+    pub fn shift_phase(&mut self, now: Mono, by: Duration) {
+        self.advance(now);
+        if let State::Running { last_pick, next_due } = self.state {
+            self.state = State::Running { last_pick, next_due: next_due.plus(by) };
+        }
+    }
+
+    /// The push ended: what is open is skipped as `push_ended` and nothing is due any more.
+    pub fn end(&mut self, now: Mono) {
+        self.end_because(now, SkipReason::PushEnded);
+    }
+
+    pub(super) fn end_because(&mut self, now: Mono, reason: SkipReason) {
+        self.advance(now);
+        if self.open != Open::No {
+            self.decide_open(reason, reason);
+        }
+        self.state = State::Ended;
+    }
+
+    /// As of the last call with a time.
+    pub fn counts(&self) -> DueCounts {
+        self.counts
+    }
+
+    fn early(&self) -> Duration {
+        (self.interval.duration() / 4).min(EARLY_MAX)
+    }
+
+    /// The due at `due`, which is the next one, falls.
+    fn fall(&mut self, due: Mono) {
+        if self.open != Open::No {
+            self.decide_open(SkipReason::NoEntryPoint, SkipReason::RendererBusy);
+        }
+        self.open = Open::Waiting(due);
+        self.counts.due += 1;
+        self.counts.open += 1;
+        if let State::Running { last_pick, .. } = self.state {
+            self.state = State::Running { last_pick, next_due: due.plus(self.interval.duration()) };
+        }
+    }
+
+    fn decide_open(&mut self, if_waiting: SkipReason, if_in_flight: SkipReason) {
+        let reason = if matches!(self.open, Open::InFlight(_)) { if_in_flight } else { if_waiting };
+        self.open = Open::No;
+        self.counts.open -= 1;
+        self.counts.skip(reason, 1);
+    }
+
+    fn pick(&mut self, now: Mono, due: Mono, is_first: bool) -> DueTicket {
+        if let State::Running { next_due, .. } = self.state {
+            self.state = State::Running { last_pick: now, next_due };
+        }
+        self.serial += 1;
+        self.open = Open::InFlight(self.serial);
+        DueTicket { serial: self.serial, due, is_first }
+    }
+}

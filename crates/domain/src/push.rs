@@ -1,0 +1,107 @@
+//! One push: how it ends, comes back, and is fought over.
+
+use core::time::Duration;
+
+use crate::{refusal::PushEnd, time::Mono};
+
+/// How long a push may be without a session before it counts as ended (CSS, FAQ 267/35598).
+pub const GRACE: Duration = Duration::from_secs(70);
+
+/// What to do when a session of a push ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The publisher said goodbye, or we cut it: the push is over, event 0 goes out at once.
+    EndPush,
+    /// The publisher vanished: the push waits for it, with its sequence and grid, and ends after this long.
+    AwaitReturn(Duration),
+    /// A newer session of the same push took over: nothing is told.
+    Displaced,
+}
+
+/// Decides by the cause, with the configured `grace` (70 s unless changed).
+pub fn on_session_end(end: PushEnd, grace: Duration) -> SessionEnd {
+    use crate::refusal::CutReason;
+    match end {
+        PushEnd::Unpublished | PushEnd::DeleteStream | PushEnd::CloseStream => SessionEnd::EndPush,
+        PushEnd::Cut(CutReason::Displaced | CutReason::DisplacedIdle) => SessionEnd::Displaced,
+        PushEnd::Cut(CutReason::Dropped | CutReason::Forbidden) => SessionEnd::EndPush,
+        // What we cut for its content is a broken connection to the publisher, which will come back and may do better.
+        PushEnd::BadRtmp | PushEnd::BadAmf | PushEnd::MessageTooBig | PushEnd::AccessUnitTooBig => {
+            SessionEnd::AwaitReturn(grace)
+        }
+        PushEnd::PeerClosed | PushEnd::ReadError | PushEnd::Silent | PushEnd::ServerStopped => {
+            SessionEnd::AwaitReturn(grace)
+        }
+    }
+}
+
+/// Displacements within this time count together, and the newcomer is refused for as long after the last one allowed.
+const FIGHT: Duration = Duration::from_secs(10);
+
+/// The displacements of one stream. Two encoders with the same push URL and automatic reconnect displace each other for ever;
+/// after the third time within 10 s the newcomer is refused (18/601) for 10 s, so that one of them gets to stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Displacements {
+    /// The last three, oldest first.
+    recent: [Option<Mono>; 3],
+}
+
+impl Displacements {
+    /// A newcomer wants a stream that is being pushed. `true`: it may take over, and that is counted. `false`: refuse it.
+    pub fn admit(&mut self, now: Mono) -> bool {
+        let [oldest, middle, newest] = self.recent;
+        let is_fight = matches!((oldest, newest), (Some(first), Some(last)) if last.since(first) <= FIGHT);
+        if is_fight && newest.is_some_and(|last| now.since(last) < FIGHT) {
+            return false;
+        }
+        self.recent = [middle, newest, Some(now)];
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::refusal::CutReason;
+
+    #[test]
+    fn an_orderly_end_is_told_at_once_and_a_loss_after_the_grace() {
+        let cases = [
+            (PushEnd::Unpublished, SessionEnd::EndPush),
+            (PushEnd::DeleteStream, SessionEnd::EndPush),
+            (PushEnd::CloseStream, SessionEnd::EndPush),
+            (PushEnd::Cut(CutReason::Dropped), SessionEnd::EndPush),
+            (PushEnd::Cut(CutReason::Forbidden), SessionEnd::EndPush),
+            (PushEnd::Cut(CutReason::Displaced), SessionEnd::Displaced),
+            (PushEnd::PeerClosed, SessionEnd::AwaitReturn(GRACE)),
+            (PushEnd::ReadError, SessionEnd::AwaitReturn(GRACE)),
+            (PushEnd::Silent, SessionEnd::AwaitReturn(GRACE)),
+            (PushEnd::ServerStopped, SessionEnd::AwaitReturn(GRACE)),
+            (PushEnd::BadRtmp, SessionEnd::AwaitReturn(GRACE)),
+        ];
+        for (end, expected) in cases {
+            assert_eq!(on_session_end(end, GRACE), expected, "{end:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_the_newcomer_for_ten_seconds_after_three_displacements_in_ten() {
+        let cases: [(&str, &[(u64, bool)]); 5] = [
+            ("three are allowed", &[(0, true), (1, true), (2, true)]),
+            ("the fourth is not", &[(0, true), (1, true), (2, true), (3, false), (11, false)]),
+            ("until ten seconds after the third", &[(0, true), (1, true), (2, true), (11, false), (12, true)]),
+            ("slow ones are never refused", &[(0, true), (6, true), (12, true), (18, true), (24, true)]),
+            (
+                "a refusal does not extend itself",
+                &[(0, true), (1, true), (2, true), (11, false), (12, true), (13, true)],
+            ),
+        ];
+        for (name, arrivals) in cases {
+            let mut displacements = Displacements::default();
+            for (at_secs, expected) in arrivals {
+                let admitted = displacements.admit(Mono(Duration::from_secs(*at_secs)));
+                assert_eq!(admitted, *expected, "{name}: at {at_secs} s");
+            }
+        }
+    }
+}

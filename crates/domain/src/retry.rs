@@ -1,0 +1,243 @@
+//! When a callback is sent again, and how an attempt ended (CSS §1.2).
+
+use core::time::Duration;
+
+use crate::{callback::EventKind, fault::Fault, time::UnixMs};
+
+/// What follows a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Try again this long after the attempt was judged failed, on the monotonic clock.
+    After(Duration),
+    /// No attempts are left: the delivery is dead, kept and replayable.
+    Dead,
+}
+
+/// How often and how far apart the attempts of one kind of event are: constant steps, as CSS's receivers expect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    pub step: Duration,
+    /// Attempts after the first.
+    pub retries: u32,
+}
+
+impl Schedule {
+    /// CSS's schedule: snapshots 5 times every 2 min, everything else 12 times every 1 min.
+    pub const fn css(kind: EventKind) -> Self {
+        match kind {
+            EventKind::Snapshot => Self { step: Duration::from_secs(120), retries: 5 },
+            EventKind::PushBegan | EventKind::PushEnded => Self { step: Duration::from_secs(60), retries: 12 },
+        }
+    }
+
+    /// The same number of attempts with every step multiplied, so that tests need not wait ten minutes.
+    pub fn scaled(self, factor: f64) -> Self {
+        Self { step: Duration::try_from_secs_f64(self.step.as_secs_f64() * factor).unwrap_or(Duration::ZERO), ..self }
+    }
+
+    /// What follows when attempt number `attempt` (the first is 1) has failed.
+    pub const fn next(self, attempt: u32) -> Next {
+        if attempt > self.retries { Next::Dead } else { Next::After(self.step) }
+    }
+
+    /// A stored due time brought within one step of `now`. Due times are stored on the wall clock; after that was set back,
+    /// the next attempt would wait for hours. One that is past stays past: it is owed at once, and only once, because the
+    /// next one is counted from the end of the attempt.
+    pub fn clamp(self, due: UnixMs, now: UnixMs) -> UnixMs {
+        due.min(now.plus(self.step))
+    }
+}
+
+/// How one attempt ended. Only status 200 delivers: 204 and redirects are failures, as in CSS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    Delivered,
+    /// Any other status.
+    Status(u16),
+    /// No complete response head within the deadline, whatever it was waiting for.
+    Timeout,
+    /// The host name did not resolve.
+    Resolve,
+    /// The connection was refused or could not be made.
+    Connect,
+    /// The handshake failed or the certificate is not good.
+    Tls,
+    /// The connection broke before a response came.
+    Reset,
+    /// What came back is not HTTP.
+    BadResponse,
+    /// The host is, or resolves to, an address that may not be called.
+    AddressForbidden,
+    /// Our own end: no descriptor, no memory.
+    Ours,
+}
+
+impl Outcome {
+    /// By the status of a complete response head.
+    pub const fn from_status(status: u16) -> Self {
+        match status {
+            200 => Self::Delivered,
+            other => Self::Status(other),
+        }
+    }
+
+    pub const fn is_delivered(self) -> bool {
+        matches!(self, Self::Delivered)
+    }
+
+    /// The name used in metrics, logs and the database; it never changes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Status(_) => "status",
+            Self::Timeout => "timeout",
+            Self::Resolve => "resolve",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Reset => "reset",
+            Self::BadResponse => "bad_response",
+            Self::AddressForbidden => "address_forbidden",
+            Self::Ours => "ours",
+        }
+    }
+
+    /// Reads back what [`Outcome::name`] and [`Outcome::status`] gave.
+    pub fn from_name(name: &str, status: Option<u16>) -> Option<Self> {
+        let simple = [
+            Self::Delivered,
+            Self::Timeout,
+            Self::Resolve,
+            Self::Connect,
+            Self::Tls,
+            Self::Reset,
+            Self::BadResponse,
+            Self::AddressForbidden,
+            Self::Ours,
+        ];
+        match status {
+            Some(status) if name == "status" => Some(Self::Status(status)),
+            _ => simple.into_iter().find(|outcome| outcome.name() == name),
+        }
+    }
+
+    /// The HTTP status, where a response came.
+    pub const fn status(self) -> Option<u16> {
+        match self {
+            Self::Delivered => Some(200),
+            Self::Status(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// `ResultCode` of CSS's callback records: 0 delivered, else the status, −2 for a time-out, −1 for any other failure.
+    pub const fn result_code(self) -> i32 {
+        match self {
+            Self::Delivered => 0,
+            Self::Status(status) => status as i32,
+            Self::Timeout => -2,
+            _ => -1,
+        }
+    }
+
+    /// Who is to blame, where anybody is.
+    pub const fn fault(self) -> Option<Fault> {
+        match self {
+            Self::Delivered => None,
+            Self::Ours => Some(Fault::Ours),
+            Self::Resolve => Some(Fault::Dependency),
+            _ => Some(Fault::Peer),
+        }
+    }
+}
+
+/// Why a delivery is dead. Each can be replayed by hand, some with another URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeadReason {
+    /// Every attempt failed.
+    Exhausted,
+    /// Its callback template was deleted or lost its URL.
+    TemplateDeleted,
+    /// A replay found that the picture is gone.
+    ObjectExpired,
+}
+
+impl DeadReason {
+    pub const ALL: [Self; 3] = [Self::Exhausted, Self::TemplateDeleted, Self::ObjectExpired];
+
+    /// The name used in metrics, commands and the database; it never changes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exhausted => "exhausted",
+            Self::TemplateDeleted => "template_deleted",
+            Self::ObjectExpired => "object_expired",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn follows_the_schedule_of_css() {
+        let cases = [(EventKind::Snapshot, 5, 120), (EventKind::PushBegan, 12, 60), (EventKind::PushEnded, 12, 60)];
+        for (kind, retries, step_secs) in cases {
+            let followed: Vec<_> = (1..=retries + 2).map(|attempt| Schedule::css(kind).next(attempt)).collect();
+            let (waits, dead) = followed.split_at(retries as usize);
+            assert!(waits.iter().all(|next| *next == Next::After(Duration::from_secs(step_secs))), "{kind:?}");
+            assert!(dead.iter().all(|next| *next == Next::Dead), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn scaling_shortens_steps_and_keeps_their_number() {
+        let schedule = Schedule::css(EventKind::Snapshot).scaled(0.001);
+        assert_eq!(schedule, Schedule { step: Duration::from_millis(120), retries: 5 });
+        assert_eq!(schedule.scaled(f64::NAN).step, Duration::ZERO, "a bad factor waits for nothing and does not panic");
+    }
+
+    #[test]
+    fn a_stored_due_never_lies_further_off_than_a_step() {
+        let schedule = Schedule::css(EventKind::Snapshot);
+        let now = UnixMs::from_secs(10_000);
+        let cases = [
+            ("within a step", 10_060, 10_060),
+            ("past", 9_000, 9_000),
+            ("the wall clock was set back an hour", 13_600, 10_120),
+        ];
+        for (name, due_secs, expected_secs) in cases {
+            assert_eq!(schedule.clamp(UnixMs::from_secs(due_secs), now), UnixMs::from_secs(expected_secs), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_status_200_delivers() {
+        let cases = [
+            ("200", Outcome::from_status(200), true, 0),
+            ("201", Outcome::from_status(201), false, 201),
+            ("204", Outcome::from_status(204), false, 204),
+            ("302", Outcome::from_status(302), false, 302),
+            ("500", Outcome::from_status(500), false, 500),
+            ("time-out", Outcome::Timeout, false, -2),
+            ("refused", Outcome::Connect, false, -1),
+            ("forbidden address", Outcome::AddressForbidden, false, -1),
+        ];
+        for (name, outcome, delivered, result_code) in cases {
+            assert_eq!((outcome.is_delivered(), outcome.result_code()), (delivered, result_code), "{name}");
+            assert_eq!(Outcome::from_name(outcome.name(), outcome.status()), Some(outcome), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_not_an_outcome() {
+        assert_eq!(Outcome::from_name("status", None), None);
+        assert_eq!(Outcome::from_name("vanished", None), None);
+        assert_eq!(DeadReason::from_name("exhausted"), Some(DeadReason::Exhausted));
+    }
+}

@@ -1,0 +1,203 @@
+//! The receiver's procedure for CSS's signature (CSS §1.5), with a finding for each check, so that a person learns which one
+//! failed.
+
+use alloc::{format, string::String, vec::Vec};
+use core::time::Duration;
+
+use serde_json::Value;
+use subtle::ConstantTimeEq;
+
+use super::css;
+use crate::{template::CallbackKey, time::UnixMs};
+
+/// Clocks of sender and receiver may differ by this much before a `t` counts as made for later use.
+const CLOCK_SKEW: Duration = Duration::from_secs(300);
+
+/// The checks, in the order they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    BodyIsObject,
+    TPresent,
+    SignPresent,
+    /// `t` has not passed.
+    Fresh,
+    /// `t` is no later than a sender with a slightly wrong clock would make it.
+    NotTooFarAhead,
+    SignatureEqual,
+}
+
+impl Check {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BodyIsObject => "body_is_object",
+            Self::TPresent => "t_present",
+            Self::SignPresent => "sign_present",
+            Self::Fresh => "fresh",
+            Self::NotTooFarAhead => "not_too_far_ahead",
+            Self::SignatureEqual => "signature_equal",
+        }
+    }
+}
+
+/// One check and how it ended: the error says in a clause what was wrong.
+pub type Finding = (Check, Result<(), String>);
+
+/// Every check that could be made, in order. A check whose input is missing is not made: its absence already failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyReport {
+    pub findings: Vec<Finding>,
+}
+
+impl VerifyReport {
+    pub fn passed(&self) -> bool {
+        self.findings.iter().all(|(_, result)| result.is_ok())
+    }
+
+    /// The first check that failed, and why.
+    pub fn first_failure(&self) -> Option<(Check, &str)> {
+        self.findings.iter().find_map(|(check, result)| result.as_ref().err().map(|why| (*check, why.as_str())))
+    }
+}
+
+/// Checks a callback body as a receiver should. Without a key only its form is checked.
+pub fn verify(body: &[u8], key: Option<&CallbackKey>, now: UnixMs) -> VerifyReport {
+    let mut findings = Vec::new();
+    let fields = match serde_json::from_slice(body) {
+        Ok(Value::Object(fields)) => {
+            findings.push((Check::BodyIsObject, Ok(())));
+            fields
+        }
+        Ok(_) => {
+            findings.push((Check::BodyIsObject, Err("the body is JSON, but not an object".into())));
+            return VerifyReport { findings };
+        }
+        Err(error) => {
+            findings.push((Check::BodyIsObject, Err(format!("the body is not JSON: {error}"))));
+            return VerifyReport { findings };
+        }
+    };
+    let Some(key) = key else { return VerifyReport { findings } };
+
+    let t = read_t(fields.get("t"));
+    let sign =
+        fields.get("sign").and_then(Value::as_str).ok_or_else(|| String::from("sign is missing or not a string"));
+    findings.push((Check::TPresent, t.as_ref().map(|_| ()).map_err(Clone::clone)));
+    findings.push((Check::SignPresent, sign.as_ref().map(|_| ()).map_err(Clone::clone)));
+    if let Ok(t) = t {
+        findings.push((Check::Fresh, is_fresh(t, now)));
+        findings.push((Check::NotTooFarAhead, is_not_too_far_ahead(t, now)));
+        if let Ok(sign) = sign {
+            findings.push((Check::SignatureEqual, is_equal(&css::sign(key, t), sign)));
+        }
+    }
+    VerifyReport { findings }
+}
+
+/// CSS's current tables say `t` is a number, its legacy ones a string; receivers take both.
+fn read_t(t: Option<&Value>) -> Result<i64, String> {
+    match t {
+        None => Err("t is missing".into()),
+        Some(Value::Number(number)) => number.as_i64().ok_or_else(|| format!("t is not a whole number: {number}")),
+        Some(Value::String(text)) => text.parse().map_err(|_| format!("t is not a decimal number: {text:?}")),
+        Some(_) => Err("t is neither a number nor a string".into()),
+    }
+}
+
+fn is_fresh(t: i64, now: UnixMs) -> Result<(), String> {
+    let late = now.secs().saturating_sub(t);
+    if late <= 0 { Ok(()) } else { Err(format!("t passed {late} s ago")) }
+}
+
+fn is_not_too_far_ahead(t: i64, now: UnixMs) -> Result<(), String> {
+    let latest = css::expiry_secs(now.plus(CLOCK_SKEW));
+    if t <= latest {
+        Ok(())
+    } else {
+        Err(format!("t lies {} s beyond what a correct clock makes", t.saturating_sub(latest)))
+    }
+}
+
+fn is_equal(expected: &str, sign: &str) -> Result<(), String> {
+    if expected.as_bytes().ct_eq(sign.to_ascii_lowercase().as_bytes()).into() {
+        Ok(())
+    } else {
+        Err("sign is not MD5(key + t): another key, or a changed t".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> CallbackKey {
+        CallbackKey::parse("k3yForDocs2024").expect("a key").expect("not empty")
+    }
+
+    const NOW: UnixMs = UnixMs::from_secs(1_735_689_601);
+
+    #[test]
+    fn names_the_check_that_failed() {
+        let good = r#"{"t":1735690201,"sign":"4f9ce1a147eede4654f8d35ce939c39e"}"#;
+        let cases = [
+            ("as sent", good, NOW, None),
+            ("t as a string", r#"{"t":"1735690201","sign":"4f9ce1a147eede4654f8d35ce939c39e"}"#, NOW, None),
+            ("sign in upper case", r#"{"t":1735690201,"sign":"4F9CE1A147EEDE4654F8D35CE939C39E"}"#, NOW, None),
+            ("unknown fields", r#"{"idc_id":34,"t":1735690201,"sign":"4f9ce1a147eede4654f8d35ce939c39e"}"#, NOW, None),
+            ("not JSON", "t=1", NOW, Some(Check::BodyIsObject)),
+            ("empty", "", NOW, Some(Check::BodyIsObject)),
+            ("array", "[]", NOW, Some(Check::BodyIsObject)),
+            ("no t", r#"{"sign":"4f9ce1a147eede4654f8d35ce939c39e"}"#, NOW, Some(Check::TPresent)),
+            ("t with a fraction", r#"{"t":1.5,"sign":"4f9ce1a147eede4654f8d35ce939c39e"}"#, NOW, Some(Check::TPresent)),
+            ("t null", r#"{"t":null,"sign":"4f9ce1a147eede4654f8d35ce939c39e"}"#, NOW, Some(Check::TPresent)),
+            ("no sign", r#"{"t":1735690201}"#, NOW, Some(Check::SignPresent)),
+            ("sign a number", r#"{"t":1735690201,"sign":4}"#, NOW, Some(Check::SignPresent)),
+            ("at its last second", good, UnixMs(1_735_690_201_999), None),
+            ("a second too late", good, UnixMs::from_secs(1_735_690_202), Some(Check::Fresh)),
+            ("sender's clock five minutes ahead", good, UnixMs::from_secs(1_735_689_301), None),
+            ("a second more", good, UnixMs::from_secs(1_735_689_300), Some(Check::NotTooFarAhead)),
+            (
+                "forged",
+                r#"{"t":1735690201,"sign":"4f9ce1a147eede4654f8d35ce939c39f"}"#,
+                NOW,
+                Some(Check::SignatureEqual),
+            ),
+            (
+                "changed t",
+                r#"{"t":1735690200,"sign":"4f9ce1a147eede4654f8d35ce939c39e"}"#,
+                NOW,
+                Some(Check::SignatureEqual),
+            ),
+            ("shortened sign", r#"{"t":1735690201,"sign":"4f9c"}"#, NOW, Some(Check::SignatureEqual)),
+            ("t at the end of its range", r#"{"t":9223372036854775807,"sign":""}"#, NOW, Some(Check::NotTooFarAhead)),
+        ];
+        for (name, body, now, failed) in cases {
+            let report = verify(body.as_bytes(), Some(&key()), now);
+            assert_eq!(report.first_failure().map(|(check, _)| check), failed, "{name}");
+            assert_eq!(report.passed(), failed.is_none(), "{name}");
+        }
+    }
+
+    #[test]
+    fn reports_every_check_also_after_one_failed() {
+        let stale = r#"{"t":1735690201,"sign":"4f9ce1a147eede4654f8d35ce939c39e"}"#;
+        let report = verify(stale.as_bytes(), Some(&key()), UnixMs::from_secs(1_800_000_000));
+        let shown: Vec<_> = report.findings.iter().map(|(check, result)| (check.name(), result.is_ok())).collect();
+        assert_eq!(
+            shown,
+            [
+                ("body_is_object", true),
+                ("t_present", true),
+                ("sign_present", true),
+                ("fresh", false),
+                ("not_too_far_ahead", true),
+                ("signature_equal", true)
+            ]
+        );
+    }
+
+    #[test]
+    fn without_a_key_only_the_form_is_checked() {
+        assert!(verify(b"{}", None, NOW).passed());
+        assert!(!verify(b"[]", None, NOW).passed());
+    }
+}

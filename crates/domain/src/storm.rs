@@ -1,0 +1,153 @@
+//! Spreads pushes that all began at once.
+//!
+//! After a network fault or a restart every encoder reconnects within a second, and because a grid begins with the first
+//! picture, all pictures would be due together for hours. [`Phases`] counts how many pushes share a phase; a push that finds
+//! its phase crowded moves its second and later dues by a fixed fraction of the interval that follows from its sequence.
+//! Its second picture comes up to one interval later than usual, once; its first one is not touched.
+
+use alloc::collections::BTreeMap;
+use core::time::Duration;
+
+use crate::{id::PushSequence, template::SnapshotInterval, time::Mono};
+
+/// An interval is cut into this many phases: 5 % each, half a second of the default 10 s.
+const PHASES: usize = 20;
+
+/// A phase is crowded when it holds more than one in this many of the pushes with the same interval. Evenly spread, each
+/// phase holds one in twenty.
+const CROWDED_SHARE: usize = 5;
+
+/// Below this many pushes in one phase there is nothing to spread: rendering takes some 30 ms, so they are done within the
+/// phase's half second even on one core.
+const CROWDED_MIN: usize = 16;
+
+/// How many pushes share each phase, by interval.
+#[derive(Clone, Debug, Default)]
+pub struct Phases {
+    seats: BTreeMap<SnapshotInterval, [usize; PHASES]>,
+}
+
+/// A push's place in [`Phases`]; give it back with [`Phases::leave`].
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a seat is given back when the push or its rule ends"]
+pub struct Seat {
+    interval: SnapshotInterval,
+    phase: usize,
+}
+
+impl Phases {
+    /// A push whose grid has just been anchored takes its place. With `Some`, move its later dues by that much
+    /// ([`Grid::shift_phase`](crate::pick::Grid::shift_phase)); the seat already counts as moved.
+    pub fn join(&mut self, interval: SnapshotInterval, anchor: Mono, push: PushSequence) -> (Seat, Option<Duration>) {
+        let phases = self.seats.entry(interval).or_insert([0; PHASES]);
+        let own = phase_of(interval, anchor);
+        let crowd = phases[own] + 1;
+        let all = phases.iter().sum::<usize>() + 1;
+        let is_crowded = crowd >= CROWDED_MIN && crowd * CROWDED_SHARE > all;
+        let shift = is_crowded.then(|| shift(interval, push));
+        let phase = phase_of(interval, anchor.plus(shift.unwrap_or_default()));
+        phases[phase] += 1;
+        (Seat { interval, phase }, shift)
+    }
+
+    pub fn leave(&mut self, seat: Seat) {
+        if let Some(phases) = self.seats.get_mut(&seat.interval) {
+            phases[seat.phase] -= 1;
+            if phases.iter().all(|pushes| *pushes == 0) {
+                self.seats.remove(&seat.interval);
+            }
+        }
+    }
+}
+
+fn phase_of(interval: SnapshotInterval, at: Mono) -> usize {
+    let interval_ns = interval.duration().as_nanos();
+    // A remainder below `interval_ns` times 20, divided by it, is below 20.
+    ((at.0.as_nanos() % interval_ns) * PHASES as u128 / interval_ns) as usize
+}
+
+/// `hash(push) × interval`: anywhere in the interval, the same for a push for ever.
+pub fn shift(interval: SnapshotInterval, push: PushSequence) -> Duration {
+    let interval_ns = interval.duration().as_nanos();
+    Duration::from_nanos_u128(interval_ns * u128::from(mix(push.as_u64())) >> 64)
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): sequences of one storm share their high bits, and every bit of the
+/// input must move every bit of the result.
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ value >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+    use crate::time::UnixMs;
+
+    fn interval(secs: i64) -> SnapshotInterval {
+        SnapshotInterval::from_secs(secs).expect("an interval")
+    }
+
+    fn at_ms(ms: u64) -> Mono {
+        Mono(Duration::from_millis(ms))
+    }
+
+    fn push(n: u32) -> PushSequence {
+        PushSequence::new(UnixMs(1_735_689_600_000), n)
+    }
+
+    #[test]
+    fn leaves_pushes_alone_that_come_one_by_one() {
+        let mut phases = Phases::default();
+        for n in 0..400 {
+            let (_, shift) = phases.join(interval(10), at_ms(u64::from(n) * 137), push(n));
+            assert_eq!(shift, None, "push {n}");
+        }
+    }
+
+    #[test]
+    fn leaves_a_handful_alone_that_comes_together() {
+        let mut phases = Phases::default();
+        let shifted = (0..15).filter(|n| phases.join(interval(10), at_ms(0), push(*n)).1.is_some()).count();
+        assert_eq!(shifted, 0);
+    }
+
+    #[test]
+    fn spreads_a_storm_until_no_phase_is_crowded() {
+        let mut phases = Phases::default();
+        let shifts: Vec<_> = (0..1000).filter_map(|n| phases.join(interval(10), at_ms(100), push(n)).1).collect();
+        assert!(shifts.iter().all(|shift| *shift < Duration::from_secs(10)));
+        let fullest = phases.seats[&interval(10)].iter().max().copied();
+        assert!(fullest <= Some(1000 / CROWDED_SHARE + 100), "the fullest phase holds {fullest:?} of 1000");
+    }
+
+    #[test]
+    fn a_shift_is_the_same_for_a_push_for_ever_and_differs_between_pushes() {
+        assert_eq!(shift(interval(10), push(1)), shift(interval(10), push(1)));
+        assert_ne!(shift(interval(10), push(1)), shift(interval(10), push(2)));
+    }
+
+    #[test]
+    fn intervals_do_not_count_for_each_other() {
+        let mut phases = Phases::default();
+        for n in 0..15 {
+            let _ = phases.join(interval(10), at_ms(0), push(n));
+        }
+        assert_eq!(phases.join(interval(20), at_ms(0), push(99)).1, None);
+    }
+
+    #[test]
+    fn a_seat_given_back_makes_room() {
+        let mut phases = Phases::default();
+        let seats: Vec<_> = (0..15).map(|n| phases.join(interval(10), at_ms(0), push(n)).0).collect();
+        for seat in seats {
+            phases.leave(seat);
+        }
+        assert!(phases.seats.is_empty());
+        assert_eq!(phases.join(interval(10), at_ms(0), push(99)).1, None);
+    }
+}

@@ -1,0 +1,251 @@
+//! Callback templates (CSS §5.1).
+
+use alloc::{string::String, sync::Arc};
+use core::fmt;
+
+use url::Url;
+
+use super::{check_description, check_name};
+use crate::{callback::EventKind, field::FieldError, id::TemplateId, secret::Secret};
+
+/// The key shared by all URLs of a callback template. `Debug` prints `***`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallbackKey(Secret);
+
+/// CSS's console takes 32 letters and digits and its API names no limit. 128 bytes hold the longest secret that Standard
+/// Webhooks allows in its own spelling (`whsec_` and the base64 of 64 bytes).
+const KEY_BYTES_MAX: usize = 128;
+
+impl CallbackKey {
+    /// `Ok(None)` for the empty key, which means "do not sign".
+    ///
+    /// # Errors
+    /// Longer than 128 bytes or with control characters.
+    pub fn parse(text: &str) -> Result<Option<Self>, FieldError> {
+        if text.len() > KEY_BYTES_MAX || text.contains(char::is_control) {
+            return Err(FieldError::secret("key", text, "at most 128 bytes without control characters"));
+        }
+        Ok((!text.is_empty()).then(|| Self(Secret::new(text))))
+    }
+
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+/// Longest callback URL. Receivers put tokens of a few hundred bytes into the query; servers commonly stop at 8 KiB.
+const URL_BYTES_MAX: usize = 2048;
+
+/// Where to POST an event: `http` or `https`, query kept, `user:password@` allowed (sent as Basic). Printing it masks the
+/// user information.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CallbackUrl(Arc<Url>);
+
+impl CallbackUrl {
+    /// # Errors
+    /// Not an absolute `http` or `https` URL, with a fragment, or longer than 2048 bytes. `field` names it in the error.
+    pub fn parse(field: &'static str, text: &str) -> Result<Self, FieldError> {
+        // The value may hold a password, so the error must not repeat it.
+        let refused = || FieldError::secret(field, text, "an http:// or https:// URL of at most 2048 bytes without #");
+        if text.len() > URL_BYTES_MAX {
+            return Err(refused());
+        }
+        let url = Url::parse(text).map_err(|_| refused())?;
+        let is_http = matches!(url.scheme(), "http" | "https");
+        if !is_http || !url.has_host() || url.fragment().is_some() {
+            return Err(refused());
+        }
+        Ok(Self(Arc::new(url)))
+    }
+
+    /// With everything in it, passwords included: for sending, never for a log.
+    pub fn expose(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl fmt::Display for CallbackUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.username().is_empty() && self.0.password().is_none() {
+            return self.0.fmt(f);
+        }
+        let mut masked = Url::clone(&self.0);
+        // Both setters fail only for URLs that cannot have a host, which `parse` refuses.
+        let _ = masked.set_username("***");
+        let _ = masked.set_password(None);
+        masked.fmt(f)
+    }
+}
+
+impl fmt::Debug for CallbackUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// One URL per event kind; an event without a URL is not sent. We send the first three; the others are kept for programs
+/// that set and read them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallbackUrls<T = Option<CallbackUrl>> {
+    pub snapshot_notify: T,
+    pub stream_begin_notify: T,
+    pub stream_end_notify: T,
+    pub record_notify: T,
+    pub record_status_notify: T,
+    pub record_exception_notify: T,
+    pub porn_censorship_notify: T,
+    pub push_exception_notify: T,
+    pub audio_audit_notify: T,
+}
+
+impl CallbackUrls {
+    /// Where events of this kind go.
+    pub fn of(&self, kind: EventKind) -> Option<&CallbackUrl> {
+        match kind {
+            EventKind::Snapshot => self.snapshot_notify.as_ref(),
+            EventKind::PushBegan => self.stream_begin_notify.as_ref(),
+            EventKind::PushEnded => self.stream_end_notify.as_ref(),
+        }
+    }
+
+    fn validate(draft: CallbackUrls<Option<String>>) -> Result<Self, FieldError> {
+        // CSS's programs send an empty string where they mean no URL.
+        let url = |field, text: Option<String>| match text.as_deref() {
+            None | Some("") => Ok(None),
+            Some(text) => CallbackUrl::parse(field, text).map(Some),
+        };
+        Ok(Self {
+            snapshot_notify: url("snapshot_notify_url", draft.snapshot_notify)?,
+            stream_begin_notify: url("stream_begin_notify_url", draft.stream_begin_notify)?,
+            stream_end_notify: url("stream_end_notify_url", draft.stream_end_notify)?,
+            record_notify: url("record_notify_url", draft.record_notify)?,
+            record_status_notify: url("record_status_notify_url", draft.record_status_notify)?,
+            record_exception_notify: url("record_exception_notify_url", draft.record_exception_notify)?,
+            porn_censorship_notify: url("porn_censorship_notify_url", draft.porn_censorship_notify)?,
+            push_exception_notify: url("push_exception_notify_url", draft.push_exception_notify)?,
+            audio_audit_notify: url("audio_audit_notify_url", draft.audio_audit_notify)?,
+        })
+    }
+}
+
+/// Whom to tell about the events of a stream, and how to sign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallbackTemplate {
+    pub id: TemplateId,
+    pub name: String,
+    pub description: String,
+    /// `None`: nothing is signed, and `t` and `sign` are left out.
+    pub key: Option<CallbackKey>,
+    pub urls: CallbackUrls,
+    /// Whether a receiver's certificate must be good; off only for private authorities.
+    pub verify_tls: bool,
+}
+
+/// A callback template as plain values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallbackTemplateDraft {
+    pub name: String,
+    pub description: Option<String>,
+    pub key: Option<String>,
+    pub urls: CallbackUrls<Option<String>>,
+    pub verify_tls: Option<bool>,
+}
+
+impl CallbackTemplate {
+    /// # Errors
+    /// The first field outside its limits, or no URL at all. Whether an address may be called is not decided here.
+    pub fn validate(id: TemplateId, draft: CallbackTemplateDraft) -> Result<Self, FieldError> {
+        check_name(&draft.name)?;
+        let description = draft.description.unwrap_or_default();
+        check_description(&description)?;
+        let key = CallbackKey::parse(draft.key.as_deref().unwrap_or(""))?;
+        let urls = CallbackUrls::validate(draft.urls)?;
+        if urls == CallbackUrls::default() {
+            return Err(FieldError::new(
+                "snapshot_notify_url",
+                "",
+                "at least one of the template's URLs must be given",
+            ));
+        }
+        Ok(Self { id, name: draft.name, description, key, urls, verify_tls: draft.verify_tls.unwrap_or(true) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::{format, string::ToString};
+
+    use super::*;
+
+    fn draft() -> CallbackTemplateDraft {
+        CallbackTemplateDraft {
+            name: "moderation".into(),
+            key: Some("k3yForDocs2024".into()),
+            urls: CallbackUrls {
+                snapshot_notify: Some("https://a.example/notify?action=snapshot".into()),
+                ..Default::default()
+            },
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn keeps_the_query_of_a_url() {
+        let template = CallbackTemplate::validate(TemplateId(1), draft()).expect("a template");
+        let url = template.urls.of(EventKind::Snapshot).expect("a URL");
+        assert_eq!(url.expose().as_str(), "https://a.example/notify?action=snapshot");
+        assert_eq!(template.urls.of(EventKind::PushBegan), None);
+        assert!(template.verify_tls);
+    }
+
+    #[test]
+    fn an_empty_key_or_url_is_none() {
+        let mut draft = draft();
+        draft.key = Some(String::new());
+        draft.urls.stream_end_notify = Some(String::new());
+        let template = CallbackTemplate::validate(TemplateId(1), draft).expect("a template");
+        assert_eq!((template.key, template.urls.stream_end_notify), (None, None));
+    }
+
+    #[test]
+    fn refuses_each_field_outside_its_limits() {
+        type Change = fn(&mut CallbackTemplateDraft);
+        let cases: [(&str, &str, Change); 10] = [
+            ("no name", "name", |d| d.name = String::new()),
+            ("long description", "description", |d| d.description = Some("a".repeat(1025))),
+            ("long key", "key", |d| d.key = Some("k".repeat(129))),
+            ("key with a line break", "key", |d| d.key = Some("k\n".into())),
+            ("no URL at all", "snapshot_notify_url", |d| d.urls.snapshot_notify = None),
+            ("another scheme", "snapshot_notify_url", |d| d.urls.snapshot_notify = Some("ftp://a.example/".into())),
+            ("no scheme", "snapshot_notify_url", |d| d.urls.snapshot_notify = Some("a.example/notify".into())),
+            ("no host", "snapshot_notify_url", |d| d.urls.snapshot_notify = Some("http://".into())),
+            ("fragment", "stream_end_notify_url", |d| d.urls.stream_end_notify = Some("http://a.example/#x".into())),
+            ("long URL", "stream_begin_notify_url", |d| {
+                d.urls.stream_begin_notify = Some(format!("http://a.example/{}", "x".repeat(2048)))
+            }),
+        ];
+        for (name, field, change) in cases {
+            let mut draft = draft();
+            change(&mut draft);
+            assert_eq!(CallbackTemplate::validate(TemplateId(1), draft).expect_err(name).field, field, "{name}");
+        }
+    }
+
+    #[test]
+    fn masks_keys_and_user_information() {
+        let mut draft = draft();
+        draft.urls.snapshot_notify = Some("https://me:hunter2@a.example/notify".into());
+        let template = CallbackTemplate::validate(TemplateId(1), draft).expect("a template");
+        let shown = format!("{template:?}");
+        assert!(!shown.contains("hunter2") && !shown.contains("k3yForDocs"), "{shown}");
+        let url = template.urls.snapshot_notify.expect("a URL");
+        assert_eq!(url.to_string(), "https://***@a.example/notify");
+        assert_eq!(url.expose().password(), Some("hunter2"));
+    }
+
+    #[test]
+    fn a_refused_url_is_not_repeated() {
+        let error = CallbackUrl::parse("snapshot_notify_url", "ftp://me:hunter2@a.example/").expect_err("ftp");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+}
