@@ -4,7 +4,12 @@
 
 pub mod clock;
 pub mod config;
+pub mod db;
+mod durable;
+pub mod entropy;
 pub mod fail_point;
+pub mod fatal;
 pub mod notify;
 pub mod render;
 pub mod shutdown;
+pub mod telemetry;

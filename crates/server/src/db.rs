@@ -1,0 +1,345 @@
+//! The database: one SQLite file, one thread that writes, a few connections that only read.
+//!
+//! [`Db::write`] hands a closure to the writer thread, which takes whatever is waiting, runs each closure in a savepoint
+//! of one transaction, commits with a sync, and answers all of them (group commit: [`writer`]). So an answer means that
+//! the data is on the disk. [`Db::read`] runs on a connection that cannot write. SQL lives in the modules below this one
+//! and nowhere else; their functions take a [`Tx`] where they write and a [`Connection`] where they only read.
+//!
+//! A failed sync or I/O error on the writer is [`Fatal`]: nothing is acknowledged any more and the process must end. A
+//! full disk is not: the operation fails with [`DbError::Full`] and whoever owes it tries again later.
+
+mod migrate;
+mod reader;
+pub mod secret;
+mod writer;
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::fatal::Fatal;
+use migrate::DirLock;
+use reader::Readers;
+use secret::Vault;
+use writer::{Message, Writer};
+
+pub use writer::DbStats;
+
+/// The file inside the data directory.
+pub const FILE_NAME: &str = "framehook.db";
+
+/// Operations that may wait for the writer. Callers of [`Db::write`] beyond it wait for room. Four full batches: more
+/// would only add latency, since what waits here is not durable yet.
+const QUEUE_OPERATIONS_MAX: usize = 4 * writer::BATCH_OPERATIONS_MAX;
+
+/// SQLite before 3.51.3 could corrupt a file when a checkpoint and a write raced over resetting the WAL.
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+
+/// How long a connection waits for a lock that another process holds, for instance an operator's `sqlite3` shell. Our own
+/// connections never block each other: there is one writer, and in WAL mode readers do not wait for it.
+const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// A process's turn at this database: 1 for the first start, one more for each start after it. Claims name it, so that a
+/// start knows which claims a dead process left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Epoch(pub i64);
+
+/// Why a database operation did not happen. Nothing of it is stored then.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum DbError {
+    /// No space left. What is owed stays owed; try again later.
+    #[error("the disk or the database is full")]
+    Full,
+    /// The database has stopped, after [`Fatal`] or because it was closed. It will not answer until the next start.
+    #[error("the database has stopped")]
+    Stopped,
+    /// A stored value is not one that we ever write.
+    #[error("{what} in the database is damaged")]
+    Damaged { what: &'static str },
+    /// Any other failure of a statement: a broken constraint, or a defect of ours.
+    #[error("a database statement failed")]
+    Statement(#[source] Arc<rusqlite::Error>),
+}
+
+impl DbError {
+    /// Whether a UNIQUE or PRIMARY KEY constraint refused a row.
+    pub fn is_taken(&self) -> bool {
+        let Self::Statement(error) = self else { return false };
+        matches!(
+            error.sqlite_extended_error_code(),
+            Some(rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE | rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY)
+        )
+    }
+}
+
+impl From<rusqlite::Error> for DbError {
+    fn from(error: rusqlite::Error) -> Self {
+        if is_full(&error) { Self::Full } else { Self::Statement(Arc::new(error)) }
+    }
+}
+
+/// Whether SQLite ran out of space. Growing the shared-memory file is a write as well, but has an error code of its own;
+/// that file is only an index over the WAL, rebuilt at will, so no data hangs on it.
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+        || error.sqlite_extended_error_code() == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+}
+
+/// Whether the writer may not go on after this error: the file or the memory under it cannot be trusted.
+fn is_fatal(error: &rusqlite::Error) -> bool {
+    !is_full(error)
+        && matches!(
+            error.sqlite_error_code(),
+            Some(
+                ErrorCode::SystemIoFailure
+                    | ErrorCode::DatabaseCorrupt
+                    | ErrorCode::NotADatabase
+                    | ErrorCode::OutOfMemory
+                    | ErrorCode::ReadOnly
+                    | ErrorCode::CannotOpen
+            )
+        )
+}
+
+/// Why the database could not be opened. Each ends the start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot use the data directory {}", path.display())]
+    Directory { path: PathBuf, source: io::Error },
+    #[error("another Framehook{} uses the data directory {}", holder(pid), path.display())]
+    Locked { path: PathBuf, pid: Option<u32> },
+    #[error("{} has schema {found}, made by a newer Framehook; this one knows schemas up to {known}", path.display())]
+    Newer { path: PathBuf, found: i64, known: i64 },
+    #[error("{} is not a Framehook database", path.display())]
+    Foreign { path: PathBuf },
+    #[error("SQLite {found} is too old, at least {} is needed", dotted(SQLITE_VERSION_MIN))]
+    OldSqlite { found: String },
+    #[error("cannot open {}", path.display())]
+    Sqlite { path: PathBuf, source: rusqlite::Error },
+    #[error("migration {number} ({name}) failed")]
+    Migration { number: i64, name: &'static str, source: rusqlite::Error },
+    #[error("cannot copy the database to {} before its migration", path.display())]
+    Copy { path: PathBuf, source: rusqlite::Error },
+    #[error(
+        "the master key does not open the keys stored in {}: start with the key under which they were stored \
+         (FRAMEHOOK_MASTER_KEY or DIR/master.key)",
+        path.display()
+    )]
+    WrongMasterKey { path: PathBuf },
+    #[error("cannot start the database's thread")]
+    Thread(#[source] io::Error),
+}
+
+fn holder(pid: &Option<u32>) -> String {
+    pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+}
+
+fn dotted(version: i32) -> String {
+    format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000)
+}
+
+/// A write transaction, as far as one operation sees it: its own savepoint. It derefs to the [`Connection`], so functions
+/// that only read can be called with it; functions that write ask for it, so they cannot be called on a reader.
+pub struct Tx<'c> {
+    conn: &'c Connection,
+}
+
+impl Tx<'_> {
+    /// Runs `work` in a savepoint of its own: if it fails, only what it did is undone and the operation may go on.
+    ///
+    /// # Errors
+    /// The error of `work`, or of undoing it.
+    pub fn nested<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, DbError>) -> Result<T, DbError> {
+        self.conn.execute_batch("SAVEPOINT part")?;
+        match work(self) {
+            Ok(value) => {
+                self.conn.execute_batch("RELEASE part")?;
+                Ok(value)
+            }
+            Err(error) => {
+                // SQLite may have rolled the whole transaction back already; then there is no savepoint left to undo.
+                if !self.conn.is_autocommit() {
+                    self.conn.execute_batch("ROLLBACK TO part; RELEASE part")?;
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Deref for Tx<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.conn
+    }
+}
+
+impl fmt::Debug for Tx<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tx")
+    }
+}
+
+/// A handle to the open database. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Db {
+    operations: mpsc::Sender<Message>,
+    readers: Arc<Readers>,
+    stats: Arc<writer::Stats>,
+    epoch: Epoch,
+}
+
+impl Db {
+    /// Opens `DIR/framehook.db`, creating or migrating it, and takes the directory's lock for as long as the database is
+    /// open. Blocks: call it at the start only.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Nothing was changed then, but for migrations that had already committed.
+    pub fn open(dir: &Path, vault: &Vault, clock: Clock, fatal: Fatal) -> Result<Self, OpenError> {
+        if rusqlite::version_number() < SQLITE_VERSION_MIN {
+            return Err(OpenError::OldSqlite { found: rusqlite::version().to_owned() });
+        }
+        fs::create_dir_all(dir).map_err(|source| OpenError::Directory { path: dir.to_owned(), source })?;
+        let lock = DirLock::take(dir)?;
+        let path = dir.join(FILE_NAME);
+        let failed = |source| OpenError::Sqlite { path: path.clone(), source };
+
+        let mut conn = Connection::open(&path).map_err(failed)?;
+        configure_writer(&conn).map_err(failed)?;
+        migrate::run(&mut conn, &path)?;
+        let epoch = next_epoch(&mut conn).map_err(failed)?;
+        if !secret::check(&conn, vault).map_err(failed)? {
+            return Err(OpenError::WrongMasterKey { path });
+        }
+
+        let readers = Readers::open(&path).map_err(failed)?;
+        let (operations, waiting) = mpsc::channel(QUEUE_OPERATIONS_MAX);
+        let stats = Arc::new(writer::Stats::default());
+        let writer = Writer::new(conn, lock, clock, fatal, Arc::clone(&stats)).map_err(failed)?;
+        writer.start(waiting).map_err(OpenError::Thread)?;
+        Ok(Self { operations, readers: Arc::new(readers), stats, epoch })
+    }
+
+    /// This process's turn at the database.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Runs `work` on the writer thread and answers once its result is durable. Waits while the queue is full. A future
+    /// dropped after that does not undo it.
+    ///
+    /// # Errors
+    /// What `work` returned (its changes are undone then, those of others are not), [`DbError::Full`], or
+    /// [`DbError::Stopped`].
+    pub async fn write<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, DbError> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        self.send(Message::operation(work, answer)).await?;
+        answered.await.map_err(|_| DbError::Stopped)?
+    }
+
+    /// Like [`Db::write`] for work that may refuse by its own rules: a refusal undoes its changes too and comes back as
+    /// the inner error.
+    ///
+    /// # Errors
+    /// As [`Db::write`]; the inner result is the work's own.
+    pub async fn write_checked<T, R, F>(&self, work: F) -> Result<Result<T, R>, DbError>
+    where
+        T: Send + 'static,
+        R: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<Result<T, R>, DbError> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        self.send(Message::checked_operation(work, answer)).await?;
+        answered.await.map_err(|_| DbError::Stopped)?
+    }
+
+    /// Queues `work` behind all writes queued before it and does not wait, neither for room nor for the result. For facts
+    /// that a later write repeats: with the queue full or the disk full the work is dropped and counted.
+    pub fn write_forget<F>(&self, work: F)
+    where
+        F: FnOnce(&Tx<'_>) -> Result<(), DbError> + Send + 'static,
+    {
+        let (answer, _) = oneshot::channel();
+        if self.operations.try_send(Message::operation(work, answer)).is_err() {
+            self.stats.count_forgotten();
+        }
+    }
+
+    /// Runs `work` on a connection that cannot write. It sees what was durable when it began and nothing later.
+    ///
+    /// # Errors
+    /// What `work` returned, or [`DbError::Stopped`].
+    pub async fn read<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, DbError> + Send + 'static,
+    {
+        self.readers.run(work).await
+    }
+
+    /// Finishes what was queued, refuses what comes later, moves the WAL into the file and closes it. The directory's
+    /// lock is free when this returns.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        let (answer, answered) = oneshot::channel();
+        if self.operations.send(Message::Close(answer)).await.is_ok() {
+            // An error means that the writer had ended already.
+            let _ = answered.await;
+        }
+    }
+
+    /// Counters and gauges for the metrics page.
+    pub fn stats(&self) -> DbStats {
+        self.stats.read(QUEUE_OPERATIONS_MAX - self.operations.capacity())
+    }
+
+    async fn send(&self, message: Message) -> Result<(), DbError> {
+        self.operations.send(message).await.map_err(|_| DbError::Stopped)
+    }
+}
+
+fn configure_writer(conn: &Connection) -> rusqlite::Result<()> {
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    // Must come before the first table exists: it decides the file's layout. Pruned pages can then be given back to the
+    // file system in small steps instead of by a VACUUM that copies everything.
+    conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    // Sync at every commit: an answered write is on the disk.
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    // The writer checkpoints itself, between batches, where it sees errors and delays no answer.
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    conn.pragma_update(None, "foreign_keys", true)?;
+    // Sorting must not need a second place on a disk that may be full.
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    conn.pragma_update(None, "cell_size_check", true)?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    Ok(())
+}
+
+/// Distinct statements of the modules below, with room: each is parsed once per connection.
+const STATEMENTS_CACHED: usize = 128;
+
+fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.pragma_update(None, "query_only", true)?;
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    Ok(conn)
+}
+
+fn next_epoch(conn: &mut Connection) -> rusqlite::Result<Epoch> {
+    conn.query_row("UPDATE meta SET epoch = epoch + 1 RETURNING epoch", [], |row| row.get(0)).map(Epoch)
+}

@@ -1,0 +1,373 @@
+//! The one thread that writes: group commit, checkpoints, and the end of everything when the disk lies.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rusqlite::trace::{TraceEvent, TraceEventCodes};
+use rusqlite::wal::CheckpointMode;
+use rusqlite::{Connection, ErrorCode, MAIN_DB};
+use tokio::sync::{mpsc, oneshot};
+
+use super::migrate::DirLock;
+use super::{DbError, Tx, is_fatal, is_full};
+use crate::clock::Clock;
+use crate::fatal::Fatal;
+
+/// Operations that share one commit at most. Measured on the survey's machine, rates stop growing between 256 and 1,024
+/// per commit (one sync, 4 ms, is then under a tenth of the work), while the first of a batch waits for the last.
+pub(super) const BATCH_OPERATIONS_MAX: usize = 1024;
+
+/// WAL pages after which the writer moves them into the database file: 16 MiB of 4 KiB pages. The next start replays at
+/// most about that much, and the two syncs of a checkpoint are spread over hundreds of commits.
+const CHECKPOINT_PAGES: u64 = 4096;
+
+/// The part named in [`Fatal`].
+const PART: &str = "database";
+
+/// What reaches the writer's thread.
+pub(super) enum Message {
+    Operation(Box<dyn Operation>),
+    Close(oneshot::Sender<()>),
+}
+
+impl Message {
+    pub(super) fn operation<T, F>(work: F, answer: oneshot::Sender<Result<T, DbError>>) -> Self
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, DbError> + Send + 'static,
+    {
+        Self::Operation(Box::new(Pending { work: Some(work), done: None, keeps: |_: &T| true, answer }))
+    }
+
+    pub(super) fn checked_operation<T, R, F>(work: F, answer: oneshot::Sender<Result<Result<T, R>, DbError>>) -> Self
+    where
+        T: Send + 'static,
+        R: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<Result<T, R>, DbError> + Send + 'static,
+    {
+        Self::Operation(Box::new(Pending { work: Some(work), done: None, keeps: Result::is_ok, answer }))
+    }
+}
+
+/// One caller's work, with its types erased so that a batch can hold many.
+pub(super) trait Operation: Send {
+    /// Runs the work and keeps its result for [`Operation::answer`].
+    fn run(&mut self, tx: &Tx<'_>) -> Verdict;
+
+    /// Tells the caller how it ended: with its own result if the batch was `stored`, else with why it was not.
+    fn answer(self: Box<Self>, stored: Result<(), DbError>);
+}
+
+/// What becomes of an operation's changes.
+pub(super) enum Verdict {
+    Keep,
+    /// It failed, or refused by its own rules (then without an error).
+    Undo(Option<DbError>),
+}
+
+struct Pending<T, F> {
+    work: Option<F>,
+    done: Option<Result<T, DbError>>,
+    keeps: fn(&T) -> bool,
+    answer: oneshot::Sender<Result<T, DbError>>,
+}
+
+impl<T, F> Operation for Pending<T, F>
+where
+    T: Send,
+    F: FnOnce(&Tx<'_>) -> Result<T, DbError> + Send,
+{
+    fn run(&mut self, tx: &Tx<'_>) -> Verdict {
+        let work = self.work.take().expect("an operation runs once");
+        let verdict;
+        let done = work(tx);
+        match &done {
+            Ok(value) if (self.keeps)(value) => verdict = Verdict::Keep,
+            Ok(_) => verdict = Verdict::Undo(None),
+            Err(error) => verdict = Verdict::Undo(Some(error.clone())),
+        }
+        self.done = Some(done);
+        verdict
+    }
+
+    fn answer(self: Box<Self>, stored: Result<(), DbError>) {
+        let result = match stored {
+            Ok(()) => self.done.unwrap_or(Err(DbError::Stopped)),
+            Err(error) => Err(error),
+        };
+        // A caller that stopped waiting does not care.
+        let _ = self.answer.send(result);
+    }
+}
+
+/// Counters since the start and gauges of now, for the metrics page.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct DbStats {
+    /// Operations that wait for the writer now.
+    pub queued: u64,
+    /// Operations that were stored.
+    pub operations: u64,
+    /// Commits, each with one sync.
+    pub commits: u64,
+    /// SQL statements, savepoints and commits included.
+    pub statements: u64,
+    /// Operations in the largest commit.
+    pub batch_max: u64,
+    /// Time spent in commits: begin to synced.
+    pub commit_time: Duration,
+    /// Operations or commits that failed because the disk or the database was full.
+    pub full: u64,
+    /// Unawaited writes that were dropped because the queue was full.
+    pub forgotten: u64,
+    /// Pages in the WAL after the last commit.
+    pub wal_pages: u64,
+    /// Times the WAL was moved into the database file.
+    pub checkpoints: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Stats {
+    operations: AtomicU64,
+    commits: AtomicU64,
+    statements: AtomicU64,
+    batch_max: AtomicU64,
+    commit_nanos: AtomicU64,
+    full: AtomicU64,
+    forgotten: AtomicU64,
+    wal_pages: AtomicU64,
+    checkpoints: AtomicU64,
+}
+
+impl Stats {
+    pub(super) fn read(&self, queued: usize) -> DbStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        DbStats {
+            queued: queued as u64,
+            operations: read(&self.operations),
+            commits: read(&self.commits),
+            statements: read(&self.statements),
+            batch_max: read(&self.batch_max),
+            commit_time: Duration::from_nanos(read(&self.commit_nanos)),
+            full: read(&self.full),
+            forgotten: read(&self.forgotten),
+            wal_pages: read(&self.wal_pages),
+            checkpoints: read(&self.checkpoints),
+        }
+    }
+
+    pub(super) fn count_forgotten(&self) {
+        self.forgotten.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_commit(&self, operations: usize, took: Duration) {
+        self.operations.fetch_add(operations as u64, Ordering::Relaxed);
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.batch_max.fetch_max(operations as u64, Ordering::Relaxed);
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.commit_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+}
+
+pub(super) struct Writer {
+    conn: Connection,
+    clock: Clock,
+    fatal: Fatal,
+    stats: Arc<Stats>,
+    /// WAL pages at which the next checkpoint is tried.
+    checkpoint_at: u64,
+    /// Held until the connection is closed: fields drop in order.
+    _lock: DirLock,
+}
+
+impl Writer {
+    pub(super) fn new(
+        mut conn: Connection,
+        lock: DirLock,
+        clock: Clock,
+        fatal: Fatal,
+        stats: Arc<Stats>,
+    ) -> rusqlite::Result<Self> {
+        let counted = Arc::clone(&stats);
+        conn.trace_v2(
+            TraceEventCodes::SQLITE_TRACE_STMT,
+            Some(move |_: TraceEvent<'_>| {
+                counted.statements.fetch_add(1, Ordering::Relaxed);
+            }),
+        )?;
+        let counted = Arc::clone(&stats);
+        conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
+            counted.wal_pages.store(u64::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))?;
+        Ok(Self { conn, clock, fatal, stats, checkpoint_at: CHECKPOINT_PAGES, _lock: lock })
+    }
+
+    pub(super) fn start(mut self, waiting: mpsc::Receiver<Message>) -> io::Result<()> {
+        let fatal = self.fatal.clone();
+        let run = move || {
+            let closed = catch_unwind(AssertUnwindSafe(|| self.run(waiting)));
+            match closed {
+                Ok(answers) => {
+                    drop(self);
+                    for answer in answers {
+                        let _ = answer.send(());
+                    }
+                }
+                Err(_) => fatal.raise(PART, "the writer panicked"),
+            }
+        };
+        thread::Builder::new().name("db-writer".to_owned()).spawn(run)?;
+        Ok(())
+    }
+
+    /// Runs until the queue is closed and empty. Returns whom to tell that the file is closed.
+    fn run(&mut self, mut waiting: mpsc::Receiver<Message>) -> Vec<oneshot::Sender<()>> {
+        let mut closings = Vec::new();
+        while let Some(first) = waiting.blocking_recv() {
+            // Take what waits by now and no more: an idle writer adds no delay, a busy one finds a batch.
+            let mut batch: Vec<Box<dyn Operation>> = Vec::new();
+            let mut next = Some(first);
+            while let Some(message) = next {
+                match message {
+                    Message::Operation(operation) => batch.push(operation),
+                    Message::Close(answer) => {
+                        waiting.close();
+                        closings.push(answer);
+                    }
+                }
+                next = if batch.len() < BATCH_OPERATIONS_MAX { waiting.try_recv().ok() } else { None };
+            }
+            self.store(batch);
+            self.checkpoint_if_due();
+        }
+        if !self.fatal.is_raised() {
+            self.checkpoint(CheckpointMode::TRUNCATE);
+        }
+        closings
+    }
+
+    /// Stores a batch, in one commit unless SQLite itself rolls a part of it back.
+    fn store(&mut self, batch: Vec<Box<dyn Operation>>) {
+        let mut rest = batch.into_iter();
+        while rest.len() > 0 {
+            if self.fatal.is_raised() {
+                return rest.for_each(|operation| operation.answer(Err(DbError::Stopped)));
+            }
+            let began = self.clock.mono();
+            if let Err(error) = self.conn.execute_batch("BEGIN IMMEDIATE") {
+                let error = self.judge(error);
+                return rest.for_each(|operation| operation.answer(Err(error.clone())));
+            }
+            let mut ran = Vec::with_capacity(rest.len());
+            let mut ended = Ok(());
+            for mut operation in rest.by_ref() {
+                ended = self.run_one(operation.as_mut());
+                ran.push(operation);
+                if ended.is_err() {
+                    break;
+                }
+            }
+            if ended.is_ok() {
+                ended = self.commit();
+            }
+            if ended.is_ok() {
+                self.stats.count_commit(ran.len(), self.clock.mono().since(began));
+            }
+            for operation in ran {
+                operation.answer(ended.clone());
+            }
+        }
+    }
+
+    /// Runs one operation in its savepoint. An error means that the whole transaction is gone.
+    fn run_one(&mut self, operation: &mut dyn Operation) -> Result<(), DbError> {
+        let savepoint = self.conn.execute_batch("SAVEPOINT operation");
+        savepoint.map_err(|error| self.abandon(error))?;
+        match operation.run(&Tx { conn: &self.conn }) {
+            Verdict::Keep => {
+                let released = self.conn.execute_batch("RELEASE operation");
+                released.map_err(|error| self.abandon(error))
+            }
+            Verdict::Undo(error) => {
+                if let Some(DbError::Full) = error {
+                    self.stats.full.fetch_add(1, Ordering::Relaxed);
+                }
+                if let Some(DbError::Statement(error)) = &error
+                    && is_fatal(error)
+                {
+                    self.fatal.raise(PART, error);
+                    return Err(DbError::Stopped);
+                }
+                if self.conn.is_autocommit() {
+                    // SQLite undid everything, the batch's earlier operations too, as it may when the disk is full.
+                    return Err(error.unwrap_or(DbError::Full));
+                }
+                let undone = self.conn.execute_batch("ROLLBACK TO operation; RELEASE operation");
+                undone.map_err(|error| self.abandon(error))
+            }
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), DbError> {
+        match self.conn.execute_batch("COMMIT") {
+            Ok(()) => Ok(()),
+            // Another process reads or writes the file, for instance an operator's shell. Nothing was written.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Err(self.abandon(error)),
+            Err(error) if is_full(&error) => Err(self.abandon(error)),
+            Err(error) => {
+                // Above all a failed sync: what the kernel has of this transaction is unknown, so it is not tried again.
+                self.fatal.raise(PART, error);
+                Err(DbError::Stopped)
+            }
+        }
+    }
+
+    /// Rolls back after a failure between operations.
+    fn abandon(&self, error: rusqlite::Error) -> DbError {
+        let error = self.judge(error);
+        if !self.conn.is_autocommit()
+            && let Err(error) = self.conn.execute_batch("ROLLBACK")
+        {
+            self.fatal.raise(PART, error);
+            return DbError::Stopped;
+        }
+        error
+    }
+
+    fn judge(&self, error: rusqlite::Error) -> DbError {
+        if is_fatal(&error) {
+            self.fatal.raise(PART, error);
+            return DbError::Stopped;
+        }
+        if is_full(&error) {
+            self.stats.full.fetch_add(1, Ordering::Relaxed);
+        }
+        error.into()
+    }
+
+    fn checkpoint_if_due(&mut self) {
+        let pages = self.stats.wal_pages.load(Ordering::Relaxed);
+        if pages < CHECKPOINT_PAGES {
+            self.checkpoint_at = CHECKPOINT_PAGES;
+        } else if pages >= self.checkpoint_at && !self.fatal.is_raised() {
+            self.checkpoint(CheckpointMode::PASSIVE);
+            // A reader may keep old pages in use; try again when the WAL has grown as much again, not at each commit.
+            self.checkpoint_at = pages + CHECKPOINT_PAGES;
+        }
+    }
+
+    fn checkpoint(&mut self, mode: CheckpointMode) {
+        match self.conn.wal_checkpoint_v2(Some(MAIN_DB), mode) {
+            Ok(_) => {
+                self.stats.checkpoints.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) if is_fatal(&error) => self.fatal.raise(PART, error),
+            // Full disk or a foreign reader: the WAL keeps everything, and grows until a later checkpoint succeeds.
+            Err(error) => tracing::warn!(%error, "the WAL could not be moved into the database file"),
+        }
+    }
+}

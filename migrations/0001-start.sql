@@ -1,0 +1,250 @@
+-- Schema 1. Times are UTC milliseconds (`_ms`), ids of snapshots, events and deliveries are UUIDv7 in 16 bytes.
+-- "sealed" means AES-256-GCM under the master key (db/secret.rs); everything else is plain, so that any SQLite tool can
+-- read what happened.
+
+CREATE TABLE meta (
+    id              INTEGER PRIMARY KEY CHECK (id = 1),
+    -- One more at each start. Claims of deliveries name it.
+    epoch           INTEGER NOT NULL,
+    -- A known text, sealed: tells a wrong master key at the start and not at the first callback.
+    key_check       BLOB,
+    -- One more at each change of the configuration tables.
+    catalog_version INTEGER NOT NULL
+) STRICT;
+INSERT INTO meta (id, epoch, catalog_version) VALUES (1, 0, 0);
+
+
+-- What happened -------------------------------------------------------------------------------------------------------
+
+CREATE TABLE push (
+    sequence      INTEGER PRIMARY KEY,
+    domain        TEXT NOT NULL,
+    app           TEXT NOT NULL,
+    stream        TEXT NOT NULL,
+    -- The query of the push URL as pushed. It holds txSecret, as the callbacks do.
+    param         TEXT NOT NULL,
+    user_ip       TEXT NOT NULL,
+    node          TEXT NOT NULL,
+    width         INTEGER NOT NULL DEFAULT 0,
+    height        INTEGER NOT NULL DEFAULT 0,
+    opened_ms     INTEGER NOT NULL,
+    last_media_ms INTEGER NOT NULL,
+    -- The next three are NULL while the push is open.
+    ended_ms      INTEGER,
+    errcode       INTEGER,
+    errmsg        TEXT
+) STRICT;
+CREATE INDEX push_open ON push (sequence) WHERE ended_ms IS NULL;
+CREATE INDEX push_by_stream ON push (domain, app, stream, opened_ms);
+CREATE INDEX push_ended ON push (ended_ms) WHERE ended_ms IS NOT NULL;
+
+-- One stored picture. The row lives as long as its object, since it keeps the object's key from being taken again.
+CREATE TABLE snapshot (
+    id              BLOB PRIMARY KEY NOT NULL,
+    -- The id that follows a picture through every log line, from pick to callback.
+    trace           BLOB NOT NULL,
+    push_sequence   INTEGER NOT NULL,
+    domain          TEXT NOT NULL,
+    app             TEXT NOT NULL,
+    stream          TEXT NOT NULL,
+    rule_id         INTEGER,
+    task_id         TEXT,
+    template_id     INTEGER NOT NULL,
+    -- The configuration under which it was committed.
+    catalog_version INTEGER NOT NULL,
+    event_id        BLOB NOT NULL,
+    create_time_ms  INTEGER NOT NULL,
+    recorded_ms     INTEGER NOT NULL,
+    width           INTEGER NOT NULL,
+    height          INTEGER NOT NULL,
+    file_size       INTEGER NOT NULL,
+    sha256          BLOB NOT NULL,
+    store           TEXT NOT NULL,
+    -- With its -<appid> tail.
+    bucket          TEXT NOT NULL,
+    object_key      TEXT NOT NULL,
+    pic_full_url    TEXT NOT NULL,
+    -- owed: its bytes are in spool/<id>.jpg; stored: in the store; discarded: given up by a person.
+    put_state       TEXT NOT NULL CHECK (put_state IN ('owed', 'stored', 'discarded')),
+    put_attempts    INTEGER NOT NULL DEFAULT 0,
+    put_due_ms      INTEGER NOT NULL,
+    put_step_ms     INTEGER NOT NULL DEFAULT 0,
+    -- 1: the store refuses it in a way that waiting alone will not mend; a person should look.
+    put_alarm       INTEGER NOT NULL DEFAULT 0,
+    put_error       TEXT,
+    -- When it was stored or discarded, and by whom it was discarded.
+    settled_ms      INTEGER,
+    discarded_by    TEXT
+) STRICT;
+CREATE UNIQUE INDEX snapshot_by_key ON snapshot (store, bucket, object_key);
+CREATE INDEX snapshot_by_stream ON snapshot (domain, app, stream, create_time_ms);
+CREATE INDEX snapshot_fresh ON snapshot (recorded_ms) WHERE put_state = 'owed' AND put_attempts = 0;
+CREATE INDEX snapshot_backlog ON snapshot (put_due_ms) WHERE put_state = 'owed';
+CREATE INDEX snapshot_alarm ON snapshot (id) WHERE put_alarm = 1;
+
+-- Keys wanted more than once, and the last suffix given out: a pattern without a clock in it would otherwise search
+-- through all its older pictures for a free name.
+CREATE TABLE key_suffix (
+    store      TEXT NOT NULL,
+    bucket     TEXT NOT NULL,
+    object_key TEXT NOT NULL,
+    last       INTEGER NOT NULL,
+    PRIMARY KEY (store, bucket, object_key)
+) STRICT, WITHOUT ROWID;
+
+-- A fact that receivers may want to know. `body` is the callback without `t` and `sign`, which each attempt makes anew.
+CREATE TABLE event (
+    id            BLOB PRIMARY KEY NOT NULL,
+    -- CSS's event_type: 200, 1 or 0.
+    kind          INTEGER NOT NULL,
+    push_sequence INTEGER NOT NULL,
+    snapshot_id   BLOB,
+    domain        TEXT NOT NULL,
+    app           TEXT NOT NULL,
+    stream        TEXT NOT NULL,
+    body          TEXT NOT NULL,
+    created_ms    INTEGER NOT NULL
+) STRICT;
+CREATE INDEX event_by_stream ON event (domain, app, stream, id);
+
+
+-- What is owed --------------------------------------------------------------------------------------------------------
+
+-- Where deliveries go: one URL of one callback template, or a URL given for a replay. Not the URL itself, which is read
+-- from the configuration again for each attempt.
+CREATE TABLE endpoint (
+    id                   INTEGER PRIMARY KEY AUTOINCREMENT,
+    callback_template_id INTEGER NOT NULL,
+    -- The event_type whose URL it is.
+    kind                 INTEGER NOT NULL,
+    -- Sealed, since a URL may hold a password. NULL: the template's own URL.
+    url_override         BLOB
+) STRICT;
+CREATE UNIQUE INDEX endpoint_of_template ON endpoint (callback_template_id, kind) WHERE url_override IS NULL;
+
+CREATE TABLE delivery (
+    -- The webhook-id of every attempt, over retries, restarts and replays.
+    id            BLOB PRIMARY KEY NOT NULL,
+    event_id      BLOB NOT NULL REFERENCES event (id),
+    endpoint_id   INTEGER NOT NULL REFERENCES endpoint (id),
+    -- waiting: its object is not stored yet; due: at due_ms; claimed: an attempt is under way in the process of
+    -- claim_epoch; the others are settled.
+    state         TEXT NOT NULL CHECK (state IN ('waiting', 'due', 'claimed', 'delivered', 'dead', 'cancelled')),
+    -- Attempts recorded, and how many of them belong to earlier rounds: a replay starts a new round.
+    attempts      INTEGER NOT NULL DEFAULT 0,
+    round_start   INTEGER NOT NULL DEFAULT 0,
+    due_ms        INTEGER NOT NULL,
+    -- The delay that led to due_ms. No clock change can make the delivery wait longer than it once more.
+    step_ms       INTEGER NOT NULL DEFAULT 0,
+    claim_epoch   INTEGER,
+    created_ms    INTEGER NOT NULL,
+    settled_ms    INTEGER,
+    -- The last attempt's outcome, or why it was settled without one.
+    outcome       TEXT
+) STRICT;
+CREATE INDEX delivery_due ON delivery (endpoint_id, due_ms) WHERE state = 'due';
+CREATE INDEX delivery_waiting ON delivery (endpoint_id) WHERE state = 'waiting';
+CREATE INDEX delivery_claimed ON delivery (claim_epoch) WHERE state = 'claimed';
+CREATE INDEX delivery_dead ON delivery (id) WHERE state = 'dead';
+CREATE INDEX delivery_by_event ON delivery (event_id);
+CREATE INDEX delivery_settled ON delivery (settled_ms) WHERE settled_ms IS NOT NULL;
+
+CREATE TABLE attempt (
+    delivery_id BLOB NOT NULL REFERENCES delivery (id),
+    number      INTEGER NOT NULL,
+    epoch       INTEGER NOT NULL,
+    started_ms  INTEGER NOT NULL,
+    duration_ms INTEGER NOT NULL,
+    -- The HTTP status, if there was an answer.
+    status      INTEGER,
+    outcome     TEXT NOT NULL,
+    error       TEXT,
+    -- The first KiB of the answer's body.
+    response    TEXT,
+    -- Without user and password.
+    url         TEXT NOT NULL,
+    PRIMARY KEY (delivery_id, number)
+) STRICT;
+
+
+-- Configuration -------------------------------------------------------------------------------------------------------
+-- managed_by: `file` rows follow the configuration file at each start and reload, `api` rows are changed by requests.
+
+CREATE TABLE domain (
+    name          TEXT PRIMARY KEY NOT NULL,
+    enabled       INTEGER NOT NULL DEFAULT 1,
+    -- Push keys; NULL main_key: no authentication is configured.
+    auth_enabled  INTEGER NOT NULL DEFAULT 1,
+    main_key      BLOB, -- sealed
+    backup_key    BLOB, -- sealed
+    auth_delta_ms INTEGER NOT NULL DEFAULT 0,
+    managed_by    TEXT NOT NULL CHECK (managed_by IN ('file', 'api')),
+    created_ms    INTEGER NOT NULL,
+    updated_ms    INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE snapshot_template (
+    id            INTEGER PRIMARY KEY AUTOINCREMENT,
+    name          TEXT NOT NULL,
+    description   TEXT NOT NULL DEFAULT '',
+    interval_secs INTEGER NOT NULL,
+    width         INTEGER NOT NULL DEFAULT 0,
+    height        INTEGER NOT NULL DEFAULT 0,
+    jpeg_quality  INTEGER NOT NULL,
+    app_id        INTEGER NOT NULL,
+    -- Without its -<appid> tail.
+    bucket        TEXT NOT NULL,
+    region        TEXT NOT NULL,
+    prefix        TEXT NOT NULL,
+    file_name     TEXT NOT NULL,
+    managed_by    TEXT NOT NULL CHECK (managed_by IN ('file', 'api')),
+    created_ms    INTEGER NOT NULL,
+    updated_ms    INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE callback_template (
+    id                      INTEGER PRIMARY KEY AUTOINCREMENT,
+    name                    TEXT NOT NULL,
+    description             TEXT NOT NULL DEFAULT '',
+    -- The key and the URLs are sealed; NULL: not set.
+    callback_key            BLOB,
+    snapshot_notify         BLOB,
+    stream_begin_notify     BLOB,
+    stream_end_notify       BLOB,
+    record_notify           BLOB,
+    record_status_notify    BLOB,
+    record_exception_notify BLOB,
+    porn_censorship_notify  BLOB,
+    push_exception_notify   BLOB,
+    audio_audit_notify      BLOB,
+    verify_tls              INTEGER NOT NULL DEFAULT 1,
+    managed_by              TEXT NOT NULL CHECK (managed_by IN ('file', 'api')),
+    created_ms              INTEGER NOT NULL,
+    updated_ms              INTEGER NOT NULL
+) STRICT;
+
+-- '' in app or stream means every one.
+CREATE TABLE snapshot_rule (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    domain      TEXT NOT NULL,
+    app         TEXT NOT NULL,
+    stream      TEXT NOT NULL,
+    template_id INTEGER NOT NULL REFERENCES snapshot_template (id),
+    managed_by  TEXT NOT NULL CHECK (managed_by IN ('file', 'api')),
+    created_ms  INTEGER NOT NULL,
+    updated_ms  INTEGER NOT NULL,
+    UNIQUE (domain, app, stream)
+) STRICT;
+CREATE INDEX snapshot_rule_by_template ON snapshot_rule (template_id);
+
+CREATE TABLE callback_rule (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    domain      TEXT NOT NULL,
+    app         TEXT NOT NULL,
+    template_id INTEGER NOT NULL REFERENCES callback_template (id),
+    managed_by  TEXT NOT NULL CHECK (managed_by IN ('file', 'api')),
+    created_ms  INTEGER NOT NULL,
+    updated_ms  INTEGER NOT NULL,
+    UNIQUE (domain, app)
+) STRICT;
+CREATE INDEX callback_rule_by_template ON callback_rule (template_id);
