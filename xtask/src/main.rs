@@ -1,1 +1,15 @@
-fn main() {}
+//! Jobs of the repository that hold logic. Run by `./dev`.
+
+mod demo_clip;
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+fn main() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask stands in the workspace");
+    match std::env::args().nth(1).as_deref() {
+        Some("gen") => demo_clip::generate(&root.join("testdata/demo/framehook-demo.flv")),
+        _ => bail!("usage: cargo run -p xtask -- tidy|gen"),
+    }
+}
