@@ -1,0 +1,383 @@
+//! One publisher's connection, seen from the server.
+
+mod media;
+
+use alloc::{boxed::Box, string::String};
+use core::mem;
+
+use bytes::{Buf, BytesMut};
+use framehook_media::amf0::Value;
+
+use self::media::MediaState;
+use crate::{
+    Bound, Error, Event, Limits, PublishRequest, UnpublishedBy,
+    chunk::{COMMAND_CHUNK_STREAM, ChunkReader, ChunkWriter},
+    command::{self, Command, status},
+    handshake::{Handshake, RANDOM_BYTES},
+    message::{Body, Message, MessageType, user_control},
+};
+
+/// Bytes between two acknowledgements, both the one we ask for and the one we keep until the client names its own.
+/// What Flash Media Server announces, and what encoders are therefore used to.
+const WINDOW_BYTES: u32 = 2_500_000;
+
+/// Our chunk size: any reply fits into one chunk, so nothing we send is ever cut.
+const CHUNK_SIZE: u32 = 4096;
+
+/// How far a session has come. The driver picks its time-out by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing but the handshake so far.
+    Handshake,
+    /// Waiting for `connect`.
+    Connect,
+    /// Waiting for `publish`; also after a publish has ended in order.
+    Publish,
+    /// [`Event::Publish`] was told and the driver has not answered.
+    Decision,
+    /// Publishing.
+    Media,
+    /// Nothing more is read. The driver sends the output that is left and closes.
+    Ended,
+}
+
+/// The machine. The driver pushes what it reads, sends [`output`](Self::output), and answers [`Event::Publish`].
+///
+/// A session that only counts holds about 1 KiB; while it keeps a message, that message as well.
+#[derive(Debug)]
+pub struct Session {
+    limits: Limits,
+    phase: Phase,
+    /// Gone once it is complete: it holds 3 KiB.
+    handshake: Option<Handshake>,
+    reader: ChunkReader,
+    writer: ChunkWriter,
+    output: BytesMut,
+    received_bytes: u64,
+    acknowledged_bytes: u64,
+    window_bytes: u32,
+    /// Of commands and data, for [`Limits::unpublished_bytes_max`].
+    unpublished_bytes: u64,
+    connect: Option<Box<Connect>>,
+    streams_created: u32,
+    /// The message stream of the publish that was asked for or is under way.
+    publish_stream_id: u32,
+    media: MediaState,
+}
+
+/// What `connect` said, until a publish needs it.
+#[derive(Clone, Debug)]
+struct Connect {
+    tc_url: String,
+    app: String,
+    flash_ver: Option<String>,
+}
+
+impl Session {
+    /// `random` is what S1 carries; it should differ between connections.
+    pub fn new(limits: Limits, random: &[u8; RANDOM_BYTES]) -> Self {
+        Self {
+            limits,
+            phase: Phase::Handshake,
+            handshake: Some(Handshake::new(random)),
+            reader: ChunkReader::new(limits),
+            writer: ChunkWriter::new(),
+            output: BytesMut::new(),
+            received_bytes: 0,
+            acknowledged_bytes: 0,
+            window_bytes: WINDOW_BYTES,
+            unpublished_bytes: 0,
+            connect: None,
+            streams_created: 0,
+            publish_stream_id: 0,
+            media: MediaState::new(),
+        }
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Bytes received so far.
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// Whether entry points are gathered (they are, until told otherwise). Without it keyframes are counted like all
+    /// other media. Takes effect with the next message; decoder configs are kept in any case.
+    pub fn set_keep_entry_points(&mut self, keep: bool) {
+        self.media.keep_entry_points = keep;
+    }
+
+    /// Takes all of `input`. `sink` gets what it means, in the order of the wire; however the bytes of a connection are
+    /// split over calls, the events are the same.
+    ///
+    /// # Errors
+    /// Any [`Error`], after which the session is [`Phase::Ended`]. Events before the error have been told. Input after
+    /// the end is ignored.
+    pub fn push(&mut self, mut input: &[u8], mut sink: impl FnMut(Event)) -> Result<(), Error> {
+        if self.phase == Phase::Ended {
+            return Ok(());
+        }
+        self.received_bytes += input.len() as u64;
+        let result = self.read(&mut input, &mut sink);
+        match &result {
+            Ok(()) => self.acknowledge(),
+            Err(error) => self.end(status::FAILED, &alloc::format!("{error}")),
+        }
+        result
+    }
+
+    /// What is to be sent to the peer, oldest first. Say with [`consume_output`](Self::consume_output) how much was.
+    pub fn output(&self) -> &[u8] {
+        &self.output
+    }
+
+    /// # Panics
+    /// If `count` is more than there is.
+    pub fn consume_output(&mut self, count: usize) {
+        self.output.advance(count);
+        if self.output.is_empty() {
+            // Gives the memory back: a publisher gets a few replies at the start and then an acknowledgement a second.
+            self.output = BytesMut::new();
+        }
+    }
+
+    /// Lets the publish begin. Returns false, and does nothing, if none is waiting: the peer has withdrawn it.
+    pub fn accept_publish(&mut self) -> bool {
+        if self.phase != Phase::Decision {
+            return false;
+        }
+        self.phase = Phase::Media;
+        let stream_id = self.publish_stream_id;
+        let mut begin = [0; 6];
+        begin[..2].copy_from_slice(&user_control::STREAM_BEGIN.to_be_bytes());
+        begin[2..].copy_from_slice(&stream_id.to_be_bytes());
+        self.writer.write_control(&mut self.output, MessageType::UserControl, &begin);
+        self.send_status(stream_id, "status", status::PUBLISH_START, "publishing");
+        true
+    }
+
+    /// Refuses the publish and ends the session. `code` should be [`status::PUBLISH_DENIED`]: its `description` is what
+    /// most encoders show. Returns false, and does nothing, if no publish is waiting.
+    pub fn refuse_publish(&mut self, code: &str, description: &str) -> bool {
+        let waiting = self.phase == Phase::Decision;
+        if waiting {
+            self.end(code, description);
+        }
+        waiting
+    }
+
+    /// Ends the session at any time, with a status that the encoder may show.
+    pub fn cut(&mut self, code: &str, description: &str) {
+        if self.phase != Phase::Ended {
+            self.end(code, description);
+        }
+    }
+
+    fn end(&mut self, code: &str, description: &str) {
+        // Before `connect` there is nobody who would understand a status.
+        if self.connect.is_some() {
+            self.send_status(self.publish_stream_id, "error", code, description);
+        }
+        self.phase = Phase::Ended;
+        self.media.reset();
+        self.reader = ChunkReader::new(self.limits);
+    }
+
+    fn read(&mut self, input: &mut &[u8], sink: &mut impl FnMut(Event)) -> Result<(), Error> {
+        if let Some(handshake) = &mut self.handshake {
+            if !handshake.push(input, &mut self.output)? {
+                return Ok(());
+            }
+            self.handshake = None;
+            self.phase = Phase::Connect;
+        }
+        loop {
+            let (media, phase) = (&self.media, self.phase);
+            let Some(message) = self.reader.read(input, |header, head| media.decide(phase, header, head))? else {
+                return Ok(());
+            };
+            self.on_message(message, sink)?;
+            Bound::OutputBytes.check(self.output.len(), self.limits.output_bytes_max)?;
+        }
+    }
+
+    fn on_message(&mut self, message: Message, sink: &mut impl FnMut(Event)) -> Result<(), Error> {
+        use MessageType::*;
+        let Message { header, body } = message;
+        match (header.message_type, &body) {
+            (CommandAmf0 | CommandAmf3, Body::Kept(bytes)) => {
+                self.count_unpublished(bytes.len())?;
+                self.on_command(header.stream_id, &Command::parse(bytes)?, sink)
+            }
+            (DataAmf0 | DataAmf3, Body::Kept(bytes)) => {
+                self.count_unpublished(bytes.len())?;
+                self.media.on_data(self.phase, &header, bytes, sink);
+                Ok(())
+            }
+            (Audio | Video, _) => {
+                self.media.on_media(self.phase, &header, body, sink);
+                Ok(())
+            }
+            (UserControl, Body::Skipped(head)) => {
+                self.on_user_control(head.bytes());
+                Ok(())
+            }
+            (WindowAckSize, Body::Skipped(head)) => {
+                if let Some(&bytes) = head.bytes().first_chunk() {
+                    self.window_bytes = u32::from_be_bytes(bytes).max(1);
+                }
+                Ok(())
+            }
+            (Aggregate, _) => Err(Error::AggregateMessage),
+            // Acknowledgements, bandwidth, shared objects, and whatever comes next year.
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a command or data message that came before a publish was accepted, with twelve bytes for its header so
+    /// that empty ones count as well.
+    fn count_unpublished(&mut self, len: usize) -> Result<(), Error> {
+        if self.phase == Phase::Media {
+            return Ok(());
+        }
+        self.unpublished_bytes += len as u64 + 12;
+        Bound::UnpublishedBytes.check(self.unpublished_bytes, self.limits.unpublished_bytes_max)
+    }
+
+    fn on_user_control(&mut self, event: &[u8]) {
+        let Some((kind, timestamp)) = event.split_first_chunk() else { return };
+        if u16::from_be_bytes(*kind) == user_control::PING_REQUEST {
+            let mut pong = user_control::PING_RESPONSE.to_be_bytes().to_vec();
+            pong.extend_from_slice(timestamp);
+            self.writer.write_control(&mut self.output, MessageType::UserControl, &pong);
+        }
+    }
+
+    fn on_command(&mut self, stream_id: u32, command: &Command, sink: &mut impl FnMut(Event)) -> Result<(), Error> {
+        if self.connect.is_none() {
+            return match command.name.as_str() {
+                "connect" => self.on_connect(command),
+                "publish" => Err(Error::UnexpectedCommand { name: "publish before connect" }),
+                "play" => Err(Error::UnexpectedCommand { name: "play before connect" }),
+                _ => Ok(()),
+            };
+        }
+        match command.name.as_str() {
+            "connect" => return Err(Error::UnexpectedCommand { name: "second connect" }),
+            "releaseStream" | "_checkbw" => self.send_result(command, &[Value::Null, Value::Undefined]),
+            "FCPublish" => {
+                let name = command.text().unwrap_or_default();
+                let info = command::information("status", status::PUBLISH_START, name);
+                // Flash Media Live Encoder waits for this call before it publishes; others pass over it.
+                self.send_command(0, "onFCPublish", 0.0, &[Value::Null, info]);
+                self.send_result(command, &[Value::Null, Value::Undefined]);
+            }
+            "createStream" => {
+                self.streams_created = self.streams_created.wrapping_add(1).max(1);
+                self.send_result(command, &[Value::Null, Value::Number(self.streams_created.into())]);
+            }
+            "getStreamLength" => self.send_result(command, &[Value::Null, Value::Number(0.0)]),
+            "publish" => self.on_publish(stream_id, command, sink),
+            "FCUnpublish" => {
+                let name = command.text().unwrap_or_default();
+                let info = command::information("status", status::UNPUBLISH_SUCCESS, name);
+                self.send_command(0, "onFCUnpublish", 0.0, &[Value::Null, info]);
+                self.send_result(command, &[Value::Null, Value::Undefined]);
+                self.unpublish(UnpublishedBy::FcUnpublish, sink);
+            }
+            // A number that is missing or not one's own stream would be odd, and odd encoders exist: only another
+            // stream of this connection is left alone.
+            "deleteStream" if command.number().is_none_or(|id| id == f64::from(self.publish_stream_id)) => {
+                self.unpublish(UnpublishedBy::DeleteStream, sink);
+            }
+            "closeStream" if stream_id == self.publish_stream_id => self.unpublish(UnpublishedBy::CloseStream, sink),
+            "play" | "play2" => {
+                self.send_status(stream_id, "error", status::PLAY_FAILED, "this server takes streams and plays none");
+            }
+            // As other servers do: encoders survive silence, and some give up on an error.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn on_connect(&mut self, command: &Command) -> Result<(), Error> {
+        let text = |name| command.arguments.first().and_then(|object| object.get(name)).and_then(Value::as_str);
+        let tc_url = text("tcUrl").ok_or(Error::IncompleteConnect { property: "tcUrl" })?;
+        let app = text("app").ok_or(Error::IncompleteConnect { property: "app" })?;
+        let flash_ver = text("flashVer").map(String::from);
+        self.connect = Some(Box::new(Connect { tc_url: tc_url.into(), app: app.into(), flash_ver }));
+        self.phase = Phase::Publish;
+
+        let out = &mut self.output;
+        self.writer.write_control(out, MessageType::WindowAckSize, &WINDOW_BYTES.to_be_bytes());
+        let [w0, w1, w2, w3] = WINDOW_BYTES.to_be_bytes();
+        // Limit type 2 is "dynamic": the client keeps what it has if that is less.
+        self.writer.write_control(out, MessageType::SetPeerBandwidth, &[w0, w1, w2, w3, 2]);
+        self.writer.set_chunk_size(out, CHUNK_SIZE);
+        let properties =
+            Value::object([("fmsVer", Value::string("FMS/3,0,1,123")), ("capabilities", Value::Number(31.0))]);
+        let mut info = command::information("status", status::CONNECT_SUCCESS, "connected");
+        if let Value::Object(members) = &mut info {
+            // AMF0, whatever was asked for: a client that may speak AMF3 then has no reason to.
+            members.push(("objectEncoding".into(), Value::Number(0.0)));
+        }
+        self.send_result(command, &[properties, info]);
+        Ok(())
+    }
+
+    fn on_publish(&mut self, stream_id: u32, command: &Command, sink: &mut impl FnMut(Event)) {
+        if self.phase != Phase::Publish {
+            let description = "this connection publishes already";
+            self.send_status(stream_id, "error", status::PUBLISH_BAD_NAME, description);
+            return;
+        }
+        let Some(connect) = self.connect.as_deref() else { return };
+        let Connect { tc_url, app, flash_ver } = connect.clone();
+        let stream = command.text().unwrap_or_default().into();
+        self.publish_stream_id = stream_id;
+        self.phase = Phase::Decision;
+        sink(Event::Publish(Box::new(PublishRequest { tc_url, app, stream, flash_ver })));
+    }
+
+    fn unpublish(&mut self, by: UnpublishedBy, sink: &mut impl FnMut(Event)) {
+        // Encoders send FCUnpublish and then deleteStream: the first one counts.
+        if !matches!(self.phase, Phase::Decision | Phase::Media) {
+            return;
+        }
+        self.phase = Phase::Publish;
+        self.unpublished_bytes = 0;
+        self.media.reset();
+        self.send_status(self.publish_stream_id, "status", status::UNPUBLISH_SUCCESS, "publish ended");
+        sink(Event::Unpublish { by });
+    }
+
+    /// Acknowledges what was received, once a window has gone by (5.4.3).
+    fn acknowledge(&mut self) {
+        // The handshake has its own pace, and some clients take an early acknowledgement for nonsense.
+        if self.connect.is_none() || self.received_bytes - self.acknowledged_bytes < self.window_bytes.into() {
+            return;
+        }
+        self.acknowledged_bytes = self.received_bytes;
+        // 32 bits on the wire, which wrap.
+        let sequence = (self.received_bytes as u32).to_be_bytes();
+        self.writer.write_control(&mut self.output, MessageType::Acknowledgement, &sequence);
+    }
+
+    fn send_result(&mut self, command: &Command, arguments: &[Value]) {
+        self.send_command(0, "_result", command.transaction_id, arguments);
+    }
+
+    fn send_status(&mut self, stream_id: u32, level: &str, code: &str, description: &str) {
+        self.send_command(stream_id, "onStatus", 0.0, &[Value::Null, command::information(level, code, description)]);
+    }
+
+    fn send_command(&mut self, stream_id: u32, name: &str, transaction_id: f64, arguments: &[Value]) {
+        let body = command::body(name, transaction_id, arguments);
+        let out = &mut self.output;
+        self.writer.write(out, COMMAND_CHUNK_STREAM, MessageType::CommandAmf0, 0, stream_id, &body);
+    }
+}
+
+const _: () = assert!(mem::size_of::<Session>() < 1024, "a session is multiplied by thousands");
