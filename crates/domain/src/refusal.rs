@@ -59,8 +59,10 @@ macro_rules! coded {
 }
 
 coded! {
-    /// Why a push may not begin. The publisher is to blame for all of them ([`Fault::Peer`](crate::fault::Fault::Peer)).
+    /// Why a push may not begin. The publisher is to blame for all of them but the first.
     Refusal: 18 {
+        /// The one that is ours to mend: the push could not be recorded.
+        Internal = 100, "internal", "the server cannot record this push now; try again";
         BareIp = 300, "bare_ip", "this server does not take pushes by IP address; use the push domain";
         DomainUnknown = 301, "domain_unknown", "the push domain is not known here";
         DomainInvalid = 302, "domain_invalid", "the push URL holds no valid host name";

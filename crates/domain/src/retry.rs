@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::{callback::EventKind, fault::Fault, time::UnixMs};
+use crate::{callback::EventKind, time::UnixMs};
 
 /// What follows a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,12 +64,14 @@ pub enum Outcome {
     Tls,
     /// The connection broke before a response came.
     Reset,
+    /// The response head is over its limit.
+    HeadTooLarge,
     /// What came back is not HTTP.
-    BadResponse,
+    Protocol,
     /// The host is, or resolves to, an address that may not be called.
     AddressForbidden,
-    /// Our own end: no descriptor, no memory.
-    Ours,
+    /// This machine could not even try: out of descriptors, ports or memory.
+    Local,
 }
 
 impl Outcome {
@@ -91,13 +93,14 @@ impl Outcome {
             Self::Delivered => "delivered",
             Self::Status(_) => "status",
             Self::Timeout => "timeout",
-            Self::Resolve => "resolve",
+            Self::Resolve => "dns",
             Self::Connect => "connect",
             Self::Tls => "tls",
             Self::Reset => "reset",
-            Self::BadResponse => "bad_response",
+            Self::HeadTooLarge => "head_too_large",
+            Self::Protocol => "protocol",
             Self::AddressForbidden => "address_forbidden",
-            Self::Ours => "ours",
+            Self::Local => "local",
         }
     }
 
@@ -110,9 +113,10 @@ impl Outcome {
             Self::Connect,
             Self::Tls,
             Self::Reset,
-            Self::BadResponse,
+            Self::HeadTooLarge,
+            Self::Protocol,
             Self::AddressForbidden,
-            Self::Ours,
+            Self::Local,
         ];
         match status {
             Some(status) if name == "status" => Some(Self::Status(status)),
@@ -136,16 +140,6 @@ impl Outcome {
             Self::Status(status) => status as i32,
             Self::Timeout => -2,
             _ => -1,
-        }
-    }
-
-    /// Who is to blame, where anybody is.
-    pub const fn fault(self) -> Option<Fault> {
-        match self {
-            Self::Delivered => None,
-            Self::Ours => Some(Fault::Ours),
-            Self::Resolve => Some(Fault::Dependency),
-            _ => Some(Fault::Peer),
         }
     }
 }

@@ -4,5 +4,7 @@
 //! key within the last ten minutes, and nothing about the rest of the body. The Standard Webhooks header covers the body.
 
 pub mod css;
-pub mod verify;
+mod verify;
 pub mod webhook;
+
+pub use verify::{Check, Finding, VerifyReport, verify};

@@ -69,7 +69,7 @@ fn phase_of(interval: SnapshotInterval, at: Mono) -> usize {
 /// `hash(push) × interval`: anywhere in the interval, the same for a push for ever.
 pub fn shift(interval: SnapshotInterval, push: PushSequence) -> Duration {
     let interval_ns = interval.duration().as_nanos();
-    Duration::from_nanos_u128(interval_ns * u128::from(mix(push.as_u64())) >> 64)
+    Duration::from_nanos_u128((interval_ns * u128::from(mix(push.as_u64()))) >> 64)
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea, Flood 2014): sequences of one storm share their high bits, and every bit of the

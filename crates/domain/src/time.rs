@@ -90,6 +90,9 @@ pub struct NameZone {
     zone: TimeZone,
 }
 
+/// Kiribati keeps UTC+14, nobody anything further.
+const OFFSET_SECS_MAX: i32 = 14 * 3600;
+
 const ZONE_ALLOWED: &str = "an offset such as +08:00, or an IANA time zone such as UTC or Asia/Shanghai";
 
 impl NameZone {
@@ -125,7 +128,10 @@ impl FromStr for NameZone {
         // Only text with a leading sign is read as an offset. The general parser would also take POSIX rules, in which
         // `UTC+8` means eight hours *behind*: the opposite of what everybody who types it wants.
         let zone = if text.starts_with(['+', '-']) {
-            DateTimeParser::new().parse_time_zone_with(&TimeZoneDatabase::none(), text).map_err(|_| refused())?
+            let zone = DateTimeParser::new().parse_time_zone_with(&TimeZoneDatabase::none(), text);
+            let is_on_earth =
+                |zone: &TimeZone| zone.to_fixed_offset().is_ok_and(|o| o.seconds().abs() <= OFFSET_SECS_MAX);
+            zone.ok().filter(is_on_earth).ok_or_else(refused)?
         } else {
             TimeZoneDatabase::bundled().get(text).map_err(|_| refused())?
         };
@@ -182,7 +188,7 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_a_zone() {
-        for text in ["", "Mars/Olympus", "UTC+8", "8", "+25:00", "CST-8", "+08:00 ", "../etc/passwd"] {
+        for text in ["", "Mars/Olympus", "UTC+8", "8", "+15:00", "-23:59", "CST-8", "+08:00 ", "../etc/passwd"] {
             let error = text.parse::<NameZone>().expect_err(text);
             assert_eq!(error.field, "time_zone", "{text}");
         }

@@ -231,3 +231,6 @@ impl Grid {
         DueTicket { serial: self.serial, due, is_first }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -212,3 +212,6 @@ impl PushPicks {
         self.grids.iter_mut().find(|subscribed| subscribed.id == id).map(|subscribed| &mut subscribed.grid)
     }
 }
+
+#[cfg(test)]
+mod tests;

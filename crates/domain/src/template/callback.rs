@@ -17,15 +17,14 @@ pub struct CallbackKey(Secret);
 const KEY_BYTES_MAX: usize = 128;
 
 impl CallbackKey {
-    /// `Ok(None)` for the empty key, which means "do not sign".
-    ///
     /// # Errors
-    /// Longer than 128 bytes or with control characters.
-    pub fn parse(text: &str) -> Result<Option<Self>, FieldError> {
-        if text.len() > KEY_BYTES_MAX || text.contains(char::is_control) {
-            return Err(FieldError::secret("key", text, "at most 128 bytes without control characters"));
+    /// Empty, longer than 128 bytes or with control characters.
+    pub fn parse(text: &str) -> Result<Self, FieldError> {
+        if (1..=KEY_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control) {
+            Ok(Self(Secret::new(text)))
+        } else {
+            Err(FieldError::secret("key", text, "at most 128 bytes without control characters"))
         }
-        Ok((!text.is_empty()).then(|| Self(Secret::new(text))))
     }
 
     pub fn expose(&self) -> &str {
@@ -158,7 +157,8 @@ impl CallbackTemplate {
         check_name(&draft.name)?;
         let description = draft.description.unwrap_or_default();
         check_description(&description)?;
-        let key = CallbackKey::parse(draft.key.as_deref().unwrap_or(""))?;
+        // In CSS an empty key means that nothing is signed.
+        let key = draft.key.filter(|key| !key.is_empty()).map(|key| CallbackKey::parse(&key)).transpose()?;
         let urls = CallbackUrls::validate(draft.urls)?;
         if urls == CallbackUrls::default() {
             return Err(FieldError::new(

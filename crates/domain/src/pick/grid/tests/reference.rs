@@ -1,0 +1,195 @@
+//! Random schedules against a reference that knows the whole schedule and says what each due must become, without keeping
+//! any state of a grid.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Something that happens to a grid, this many ms after what happened before.
+#[derive(Clone, Copy, Debug)]
+enum Happening {
+    EntryPoint,
+    /// The newest pick is rendered and handed over.
+    Rendered,
+    /// The newest pick fails.
+    Failed,
+    /// Somebody looks at the counts, which must change nothing.
+    Look,
+}
+
+fn schedule() -> impl Strategy<Value = (i64, Vec<(u64, Happening)>)> {
+    let gap_ms = prop_oneof![4 => 0..600_u64, 4 => 400..3_000_u64, 1 => 3_000..40_000_u64];
+    let happening = prop_oneof![
+        5 => Just(Happening::EntryPoint),
+        4 => Just(Happening::Rendered),
+        1 => Just(Happening::Failed),
+        1 => Just(Happening::Look),
+    ];
+    let timed = prop::collection::vec((gap_ms, happening), 0..120).prop_map(|happenings| {
+        let mut ms = 0;
+        let add = |(gap_ms, happening)| {
+            ms += gap_ms;
+            (ms, happening)
+        };
+        happenings.into_iter().map(add).collect()
+    });
+    (2..13_i64, timed)
+}
+
+/// What became of one due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Taken,
+    Skipped(SkipReason),
+    Open,
+}
+
+/// The picks `(ms, due number)` that a schedule must lead to, straight from the rule: an entry point serves the latest due
+/// whose window is open, if no pick has served it yet and none was made less than half an interval ago.
+fn picks_of(interval_ms: u64, schedule: &[(u64, Happening)]) -> Vec<(u64, u64)> {
+    let early_ms = (interval_ms / 4).min(500);
+    let mut picks: Vec<(u64, u64)> = Vec::new();
+    for (ms, happening) in schedule {
+        if !matches!(happening, Happening::EntryPoint) {
+            continue;
+        }
+        match (picks.first(), picks.last()) {
+            (Some((anchor_ms, _)), Some((last_ms, last_due))) => {
+                let due = (ms + early_ms - anchor_ms) / interval_ms;
+                if due > *last_due && (ms - last_ms) * 2 >= interval_ms {
+                    picks.push((*ms, due));
+                }
+            }
+            _ => picks.push((*ms, 0)),
+        }
+    }
+    picks
+}
+
+/// The fate of every due that has fallen at the end of the schedule.
+fn fates_of(interval_ms: u64, schedule: &[(u64, Happening)]) -> Vec<Fate> {
+    let picks = picks_of(interval_ms, schedule);
+    let (Some((anchor_ms, _)), Some((end_ms, _))) = (picks.first(), schedule.last()) else { return Vec::new() };
+    let fallen = picks.iter().map(|(_, due)| due + 1).max().unwrap_or(0).max((end_ms - anchor_ms) / interval_ms + 1);
+    let fate_of = |due: u64| {
+        // It is decided by others from the moment a later due falls, by the clock or by being served early.
+        let next_on_grid_ms = anchor_ms + (due + 1) * interval_ms;
+        let next_served_ms = picks.iter().find(|(_, other)| *other > due).map_or(u64::MAX, |(ms, _)| *ms);
+        let next_falls_ms = next_on_grid_ms.min(next_served_ms);
+        let is_overtaken = due + 1 < fallen;
+        let Some(pick) = picks.iter().position(|(_, served)| *served == due) else {
+            return if is_overtaken { Fate::Skipped(SkipReason::NoEntryPoint) } else { Fate::Open };
+        };
+        // The pick is rendered or fails between itself and the next pick; at equal times the schedule's order decides.
+        let mut entry_points_picked = 0;
+        for (ms, happening) in schedule {
+            if picks.get(entry_points_picked).is_some_and(|(at, _)| at == ms)
+                && matches!(happening, Happening::EntryPoint)
+            {
+                entry_points_picked += 1;
+            }
+            if entry_points_picked == pick + 1 && *ms < next_falls_ms {
+                match happening {
+                    Happening::Rendered => return Fate::Taken,
+                    Happening::Failed => return Fate::Skipped(SkipReason::Corrupt),
+                    Happening::EntryPoint | Happening::Look => {}
+                }
+            }
+        }
+        if is_overtaken { Fate::Skipped(SkipReason::RendererBusy) } else { Fate::Open }
+    };
+    (0..fallen).map(fate_of).collect()
+}
+
+/// Plays a schedule on a real grid, checking what must hold at every moment, and gives its picks and counts.
+fn play_random(interval_secs: i64, schedule: &[(u64, Happening)]) -> (Vec<(u64, Mono)>, DueCounts) {
+    let mut grid = Grid::new(secs(interval_secs));
+    let mut picks = Vec::new();
+    let mut newest = None;
+    for (ms, happening) in schedule {
+        match happening {
+            Happening::EntryPoint => {
+                if let Some(ticket) = grid.on_entry_point(at(*ms)) {
+                    picks.push((*ms, ticket.due()));
+                    newest = Some(ticket);
+                }
+            }
+            Happening::Rendered => {
+                if let Some(ticket) = newest.take() {
+                    grid.hand_over(at(*ms), ticket);
+                }
+            }
+            Happening::Failed => {
+                if let Some(ticket) = newest.take() {
+                    grid.settle(at(*ms), ticket, SkipReason::Corrupt);
+                }
+            }
+            Happening::Look => grid.advance(at(*ms)),
+        }
+        let counts = grid.counts();
+        assert!(counts.is_balanced() && counts.open <= 1, "{counts:?}");
+    }
+    if let Some((end_ms, _)) = schedule.last() {
+        grid.advance(at(*end_ms));
+    }
+    (picks, grid.counts())
+}
+
+proptest! {
+    #[test]
+    fn agrees_with_the_reference((interval_secs, schedule) in schedule()) {
+        let interval_ms = interval_secs as u64 * 1000;
+        let (picks, counts) = play_random(interval_secs, &schedule);
+
+        let expected = picks_of(interval_ms, &schedule);
+        let anchor_ms = expected.first().map_or(0, |(ms, _)| *ms);
+        let expected: Vec<_> = expected.into_iter().map(|(ms, due)| (ms, at(anchor_ms + due * interval_ms))).collect();
+        prop_assert_eq!(picks, expected);
+
+        let fates = fates_of(interval_ms, &schedule);
+        let number = |fate| fates.iter().filter(|other| **other == fate).count() as u64;
+        prop_assert_eq!(counts.due, fates.len() as u64);
+        prop_assert_eq!(counts.taken, number(Fate::Taken));
+        prop_assert_eq!(counts.open, number(Fate::Open));
+        for (reason, dues) in counts.skipped_by_reason() {
+            prop_assert_eq!(dues, number(Fate::Skipped(reason)), "{}", reason.name());
+        }
+    }
+
+    #[test]
+    fn picks_keep_their_distance_and_serve_a_due_each((interval_secs, schedule) in schedule()) {
+        let interval_ms = interval_secs as u64 * 1000;
+        let (picks, _) = play_random(interval_secs, &schedule);
+        for pair in picks.windows(2) {
+            let [(first_ms, first_due), (second_ms, second_due)] = pair else { unreachable!("windows of two") };
+            prop_assert!((second_ms - first_ms) * 2 >= interval_ms, "{pair:?}");
+            prop_assert!(second_due > first_due, "{pair:?}");
+        }
+        for (ms, due) in picks {
+            prop_assert!(at(ms + 500) >= due, "no more than half a second early");
+        }
+    }
+
+    #[test]
+    fn the_counts_balance_whatever_is_done(interval_secs in 2..20_i64, steps in prop::collection::vec((0..9_000_u64, 0..8_u8, 2..20_i64), 0..80)) {
+        let mut grid = Grid::new(secs(interval_secs));
+        let (mut ms, mut tickets, mut taken) = (0, Vec::new(), Vec::new());
+        for (gap_ms, kind, number) in steps {
+            ms += gap_ms;
+            let now = at(ms);
+            match kind {
+                0..=2 => tickets.extend(grid.on_entry_point(now)),
+                // Any ticket in flight, in any order.
+                3 if !tickets.is_empty() => taken.extend(grid.hand_over(now, tickets.swap_remove(number as usize % tickets.len()))),
+                4 if !tickets.is_empty() => grid.settle(now, tickets.swap_remove(0), SkipReason::WorkerCrashed),
+                5 if !taken.is_empty() => grid.undo_taken(taken.swap_remove(0), SkipReason::SpoolFull),
+                6 => grid.change_interval(now, secs(number)),
+                7 => grid.shift_phase(now, Duration::from_millis(number as u64 * 100)),
+                _ => grid.advance(now),
+            }
+            prop_assert!(grid.counts().is_balanced() && grid.counts().open <= 1, "{:?}", grid.counts());
+        }
+        grid.end(at(ms));
+        prop_assert!(grid.counts().is_balanced() && grid.counts().open == 0);
+    }
+}

@@ -1,0 +1,174 @@
+use alloc::vec;
+
+use super::*;
+use crate::{
+    id::TemplateId,
+    template::{SnapshotInterval, StoreTarget},
+};
+
+fn at(ms: u64) -> Mono {
+    Mono(Duration::from_millis(ms))
+}
+
+fn template(interval_secs: i64) -> Arc<SnapshotTemplate> {
+    let interval = SnapshotInterval::from_secs(interval_secs).expect("an interval");
+    Arc::new(SnapshotTemplate {
+        interval,
+        id: TemplateId(interval_secs),
+        ..SnapshotTemplate::built_in(StoreTarget::default())
+    })
+}
+
+fn rule(id: i64, interval_secs: i64) -> Subscription {
+    Subscription { subscriber: Subscriber::Rule(RuleId(id)), template: template(interval_secs) }
+}
+
+fn task(id: i64, interval_secs: i64) -> Subscription {
+    Subscription { subscriber: Subscriber::Task(TaskId(id)), template: template(interval_secs) }
+}
+
+fn picks_with(wanted: Vec<Subscription>) -> PushPicks {
+    let mut picks = PushPicks::new();
+    picks.reconcile(at(0), 1, wanted);
+    picks
+}
+
+fn subscribers(wants: &[Want]) -> Vec<Subscriber> {
+    wants.iter().map(|want| want.subscriber).collect()
+}
+
+#[test]
+fn one_entry_point_serves_everybody_who_is_due() {
+    let mut picks = picks_with(vec![rule(1, 10), task(7, 4)]);
+    let first = picks.on_entry_point(at(0));
+    assert_eq!(subscribers(&first), [Subscriber::Rule(RuleId(1)), Subscriber::Task(TaskId(7))]);
+    assert!(first.iter().all(|want| want.is_first && want.due == at(0) && want.catalog_version == 1));
+    assert_eq!(subscribers(&picks.on_entry_point(at(4_000))), [Subscriber::Task(TaskId(7))]);
+    assert_eq!(
+        subscribers(&picks.on_entry_point(at(10_000))),
+        [Subscriber::Rule(RuleId(1)), Subscriber::Task(TaskId(7))]
+    );
+}
+
+#[test]
+fn nobody_wanting_a_push_makes_it_idle() {
+    let mut picks = picks_with(Vec::new());
+    assert!(picks.is_idle());
+    assert!(picks.on_entry_point(at(0)).is_empty());
+}
+
+#[test]
+fn a_rule_made_on_a_live_push_begins_with_the_next_entry_point() {
+    let mut picks = picks_with(Vec::new());
+    assert!(picks.on_entry_point(at(0)).is_empty());
+    picks.reconcile(at(900), 2, vec![rule(1, 10)]);
+    let wants = picks.on_entry_point(at(2_000));
+    assert_eq!((wants[0].due, wants[0].is_first, wants[0].catalog_version), (at(2_000), true, 2));
+}
+
+#[test]
+fn a_changed_interval_begins_a_new_grid_and_keeps_the_counts() {
+    let mut picks = picks_with(vec![rule(1, 300)]);
+    let mut wants = picks.on_entry_point(at(0));
+    let ticket = wants.remove(0).ticket;
+    assert!(picks.hand_over(at(100), ticket).is_some());
+    picks.reconcile(at(60_000), 2, vec![rule(1, 2)]);
+    let wants = picks.on_entry_point(at(60_500));
+    assert_eq!((wants[0].due, wants[0].is_first, wants[0].template.interval.secs()), (at(60_000), false, 2));
+    assert_eq!((picks.total_counts().due, picks.total_counts().taken), (2, 1));
+}
+
+#[test]
+fn a_pick_keeps_the_template_it_was_made_under() {
+    let mut picks = picks_with(vec![rule(1, 10)]);
+    let want = picks.on_entry_point(at(0)).remove(0);
+    let narrower = SnapshotTemplate { width: 320, ..SnapshotTemplate::clone(&template(10)) };
+    picks.reconcile(at(50), 2, vec![Subscription { template: Arc::new(narrower), ..rule(1, 10) }]);
+    assert_eq!((want.template.width, want.catalog_version), (0, 1));
+    assert!(picks.hand_over(at(100), want.ticket).is_some(), "and is still good");
+    let next = picks.on_entry_point(at(10_000)).remove(0);
+    assert_eq!((next.template.width, next.catalog_version), (320, 2));
+}
+
+#[test]
+fn a_deleted_rule_ends_its_grid_and_leaves_its_counts() {
+    let mut picks = picks_with(vec![rule(1, 10)]);
+    let want = picks.on_entry_point(at(0)).remove(0);
+    picks.reconcile(at(50), 2, Vec::new());
+    assert!(picks.is_idle());
+    assert_eq!(picks.past_counts().skipped(SkipReason::RuleRemoved), 1);
+    assert_eq!(picks.hand_over(at(100), want.ticket), None);
+    assert_eq!((picks.counts().count(), picks.total_counts().due), (0, 1));
+}
+
+#[test]
+fn a_ticket_is_not_good_for_the_same_rule_made_again() {
+    let mut picks = picks_with(vec![rule(1, 10)]);
+    let old = picks.on_entry_point(at(0)).remove(0);
+    picks.reconcile(at(50), 2, Vec::new());
+    picks.reconcile(at(60), 3, vec![rule(1, 10)]);
+    let new = picks.on_entry_point(at(2_000)).remove(0);
+    assert_eq!(picks.hand_over(at(2_100), old.ticket), None);
+    assert!(picks.hand_over(at(2_100), new.ticket).is_some());
+}
+
+#[test]
+fn another_rule_in_the_place_of_the_first_is_another_grid() {
+    let mut picks = picks_with(vec![rule(1, 10)]);
+    let _ = picks.on_entry_point(at(0));
+    picks.reconcile(at(50), 2, vec![rule(2, 10)]);
+    assert_eq!(subscribers(&picks.on_entry_point(at(2_000))), [Subscriber::Rule(RuleId(2))]);
+    assert_eq!(picks.total_counts().due, 2);
+}
+
+#[test]
+fn a_full_disk_takes_a_due_back_even_after_its_rule_is_gone() {
+    let mut picks = picks_with(vec![rule(1, 10)]);
+    let want = picks.on_entry_point(at(0)).remove(0);
+    let taken = picks.hand_over(at(100), want.ticket).expect("in time");
+    picks.reconcile(at(150), 2, Vec::new());
+    picks.undo_taken(taken, SkipReason::SpoolFull);
+    let counts = picks.total_counts();
+    assert_eq!((counts.due, counts.taken, counts.skipped(SkipReason::SpoolFull)), (1, 0, 1));
+    assert!(counts.is_balanced());
+}
+
+#[test]
+fn no_more_than_one_rule_and_three_tasks_run() {
+    let picks = picks_with(vec![task(1, 10), task(2, 10), rule(1, 10), rule(2, 10), task(3, 10), task(4, 10)]);
+    let running: Vec<_> = picks.counts().map(|(subscription, _)| subscription.subscriber).collect();
+    let [task_1, task_2, task_3] = [1, 2, 3].map(|id| Subscriber::Task(TaskId(id)));
+    assert_eq!(running, [task_1, task_2, Subscriber::Rule(RuleId(1)), task_3]);
+}
+
+#[test]
+fn the_end_of_a_push_skips_everything_open() {
+    let mut picks = picks_with(vec![rule(1, 10), task(1, 10)]);
+    let _ = picks.on_entry_point(at(0));
+    picks.end(at(500));
+    let counts = picks.total_counts();
+    assert_eq!((counts.due, counts.skipped(SkipReason::PushEnded), counts.open), (2, 2, 0));
+    assert!(picks.on_entry_point(at(10_000)).is_empty());
+}
+
+#[test]
+fn a_shift_moves_one_subscriber_only() {
+    let mut picks = picks_with(vec![rule(1, 10), task(1, 10)]);
+    let _ = picks.on_entry_point(at(0));
+    picks.shift_phase(at(0), Subscriber::Rule(RuleId(1)), Duration::from_secs(3));
+    assert_eq!(subscribers(&picks.on_entry_point(at(10_000))), [Subscriber::Task(TaskId(1))]);
+    assert_eq!(subscribers(&picks.on_entry_point(at(13_000))), [Subscriber::Rule(RuleId(1))]);
+}
+
+#[test]
+fn counts_wait_for_nobody_but_a_look() {
+    let mut picks = picks_with(vec![rule(1, 10)]);
+    let want = picks.on_entry_point(at(0)).remove(0);
+    picks.settle(at(100), want.ticket, SkipReason::Corrupt);
+    picks.advance(at(35_000));
+    let counts = picks.total_counts();
+    assert_eq!(
+        (counts.due, counts.skipped(SkipReason::Corrupt), counts.skipped(SkipReason::NoEntryPoint), counts.open),
+        (4, 1, 2, 1)
+    );
+}
