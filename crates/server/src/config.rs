@@ -17,10 +17,12 @@ use std::time::Duration;
 
 use framehook_domain::time::NameZone;
 
+use crate::notify::address::Cidr;
+
 pub use declared::{CallbackRule, CallbackTemplate, Declared, Domain, SnapshotRule, SnapshotTemplate};
 pub use problem::{ConfigError, Origin, Problem};
 use section::{ENVIRONMENT_PREFIX, Overrides, Reader, Section, Table, environment_name, section};
-pub use value::{ByteSize, Cidr, LogFormat, LogLevel, PushAuth};
+pub use value::{ByteSize, LogFormat, LogLevel, PushAuth};
 
 section! {
     pub struct Process at "" {
@@ -504,8 +506,8 @@ mod tests {
                 "rtmp.adr: is no setting; did you mean rtmp.addr?",
                 "app_id = 0: must be from 1 to 9223372036854775807",
                 "spool.bytes_max = \"1KiB\": must be from 16MiB to 64TiB",
-                "deliver.allow_receiver = [\"10.0.0.0/8\", \"example.com\"]: expected a list, each a network such as \
-                 \"10.0.0.0/8\" or an address",
+                "deliver.allow_receiver = [\"10.0.0.0/8\", \"example.com\"]: example.com is not an address block such as \
+                 10.1.0.0/16 or fd00:1::/48",
                 "deliver.timeout = \"20\": expected a duration such as \"250ms\", \"10s\", \"2m\", \"1h30m\" or \"14d\" \
                  from 100ms to 5m",
                 "deliver.snapshot_retries = 101: must be from 0 to 100",

@@ -106,7 +106,7 @@ const EXAMPLE_DECLARED: &str = r#"
 #snapshot_notify_url = "https://receiver.example.com/snapshot"
 #stream_begin_notify_url = "https://receiver.example.com/push"
 #stream_end_notify_url = "https://receiver.example.com/push"
-#callback_key = "Another32LettersAndDigitsAtMost"
+#callback_key = "another-long-random-key-of-yours"
 
 #[[callback_rule]]
 #domain = "push.example.com"

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::problem::{Origin, Problem, nearest};
-use super::value::Value;
+use super::value::{Mismatch, Value};
 
 /// What is known about one table.
 #[derive(Clone, Copy, Debug)]
@@ -148,6 +148,7 @@ impl Reader<'_> {
                 None => return Some(value),
                 Some(what) => what,
             },
+            Err(Mismatch { why: Some(why) }) => why,
             Err(_) if field.list => format!("expected a list, each {}", field.expected),
             Err(_) => format!("expected {}", field.expected),
         };

@@ -1,13 +1,15 @@
 //! The types that a configuration value can have: how each is written, read and shown.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use framehook_domain::secret::Secret;
 use framehook_domain::time::NameZone;
+
+use crate::notify::address::{Cidr, CidrError};
 
 /// One kind of configuration value. The same text is read from the file, the environment and the command line, and the
 /// defaults and ranges of the reference are written in it too.
@@ -24,7 +26,7 @@ pub(super) trait Value: Sized {
     /// Reads one value.
     ///
     /// # Errors
-    /// With nothing to add to [`Value::EXPECTED`], since that is what a message shows.
+    /// The message shows [`Value::EXPECTED`], so most have nothing to add.
     fn parse(text: &str) -> Result<Self, Mismatch>;
 
     /// Reads a value of the file. Lists override this; everything else is one scalar.
@@ -33,7 +35,7 @@ pub(super) trait Value: Sized {
             toml::Value::String(text) if Self::QUOTED => Self::parse(text),
             toml::Value::Integer(number) if !Self::QUOTED => Self::parse(&number.to_string()),
             toml::Value::Boolean(flag) if !Self::QUOTED => Self::parse(if *flag { "true" } else { "false" }),
-            _ => Err(Mismatch),
+            _ => Err(MISMATCH),
         }
     }
 
@@ -44,8 +46,13 @@ pub(super) trait Value: Sized {
 }
 
 /// A value is not of its kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mismatch;
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mismatch {
+    /// What exactly is wrong, where that is not plain from [`Value::EXPECTED`].
+    pub(super) why: Option<String>,
+}
+
+const MISMATCH: Mismatch = Mismatch { why: None };
 
 macro_rules! from_str_value {
     ($($type:ty: $expected:literal, quoted $quoted:literal;)*) => {$(
@@ -53,7 +60,7 @@ macro_rules! from_str_value {
             const EXPECTED: &'static str = $expected;
             const QUOTED: bool = $quoted;
             fn parse(text: &str) -> Result<Self, Mismatch> {
-                text.parse().map_err(|_| Mismatch)
+                text.parse().map_err(|_| MISMATCH)
             }
         }
     )*};
@@ -63,7 +70,6 @@ from_str_value! {
     bool: "true or false", quoted false;
     SocketAddr: "an address and port such as \"127.0.0.1:8080\" or \"[::]:1935\"", quoted true;
     NameZone: "an offset such as \"+08:00\" or an IANA name such as \"Europe/Berlin\"", quoted true;
-    Cidr: "a network such as \"10.0.0.0/8\" or an address", quoted true;
     LogLevel: "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"", quoted true;
     LogFormat: "one of \"auto\", \"text\", \"json\"", quoted true;
     PushAuth: "one of \"on\", \"off\"", quoted true;
@@ -75,7 +81,7 @@ macro_rules! whole_number_value {
             const EXPECTED: &'static str = "a whole number";
             const QUOTED: bool = false;
             fn parse(text: &str) -> Result<Self, Mismatch> {
-                text.parse().map_err(|_| Mismatch)
+                text.parse().map_err(|_| MISMATCH)
             }
             fn magnitude(&self) -> Option<u128> {
                 Some(u128::from(*self))
@@ -94,11 +100,19 @@ impl Value for String {
     }
 }
 
+impl Value for Cidr {
+    const EXPECTED: &'static str = "an address or a block such as \"10.1.0.0/16\"";
+    const QUOTED: bool = true;
+    fn parse(text: &str) -> Result<Self, Mismatch> {
+        text.parse().map_err(|error: CidrError| Mismatch { why: Some(format!("{text} is {error}")) })
+    }
+}
+
 impl Value for PathBuf {
     const EXPECTED: &'static str = "a path";
     const QUOTED: bool = true;
     fn parse(text: &str) -> Result<Self, Mismatch> {
-        if text.is_empty() || text.contains('\0') { Err(Mismatch) } else { Ok(text.into()) }
+        if text.is_empty() || text.contains('\0') { Err(MISMATCH) } else { Ok(text.into()) }
     }
 }
 
@@ -106,8 +120,8 @@ impl Value for url::Url {
     const EXPECTED: &'static str = "an http:// or https:// URL";
     const QUOTED: bool = true;
     fn parse(text: &str) -> Result<Self, Mismatch> {
-        let url = url::Url::parse(text).map_err(|_| Mismatch)?;
-        if matches!(url.scheme(), "http" | "https") && url.has_host() { Ok(url) } else { Err(Mismatch) }
+        let url = url::Url::parse(text).map_err(|_| MISMATCH)?;
+        if matches!(url.scheme(), "http" | "https") && url.has_host() { Ok(url) } else { Err(MISMATCH) }
     }
 }
 
@@ -133,7 +147,7 @@ impl<T: Value> Value for Vec<T> {
         text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(T::parse).collect()
     }
     fn from_toml(value: &toml::Value) -> Result<Self, Mismatch> {
-        value.as_array().ok_or(Mismatch)?.iter().map(T::from_toml).collect()
+        value.as_array().ok_or(MISMATCH)?.iter().map(T::from_toml).collect()
     }
 }
 
@@ -141,7 +155,7 @@ impl Value for Duration {
     const EXPECTED: &'static str = "a duration such as \"250ms\", \"10s\", \"2m\", \"1h30m\" or \"14d\"";
     const QUOTED: bool = true;
     fn parse(text: &str) -> Result<Self, Mismatch> {
-        parse_duration(text).ok_or(Mismatch)
+        parse_duration(text).ok_or(MISMATCH)
     }
     fn magnitude(&self) -> Option<u128> {
         Some(self.as_nanos())
@@ -217,7 +231,7 @@ impl Value for ByteSize {
     const EXPECTED: &'static str = "a size such as \"512KiB\", \"8MiB\" or \"4GiB\"";
     const QUOTED: bool = true;
     fn parse(text: &str) -> Result<Self, Mismatch> {
-        text.parse().map_err(|()| Mismatch)
+        text.parse().map_err(|()| MISMATCH)
     }
     fn magnitude(&self) -> Option<u128> {
         Some(self.0.into())
@@ -230,54 +244,6 @@ impl Value for Secret {
     const HIDDEN: bool = true;
     fn parse(text: &str) -> Result<Self, Mismatch> {
         Ok(Self::new(text))
-    }
-}
-
-/// A network of addresses, RFC 4632 notation. A bare address is a network of one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cidr {
-    address: IpAddr,
-    prefix_bits: u8,
-}
-
-impl Cidr {
-    /// Whether `address` lies in this network. An IPv4 address that arrives mapped into IPv6 (`::ffff:10.0.0.1`) is
-    /// compared as the IPv4 address it is.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let host_bits = 32 - u32::from(self.prefix_bits);
-                u32::from(network).checked_shr(host_bits) == u32::from(address).checked_shr(host_bits)
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let host_bits = 128 - u32::from(self.prefix_bits);
-                u128::from(network).checked_shr(host_bits) == u128::from(address).checked_shr(host_bits)
-            }
-            _ => false,
-        }
-    }
-}
-
-impl FromStr for Cidr {
-    type Err = ();
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| ())?;
-        let bits_max = if address.is_ipv4() { 32 } else { 128 };
-        let prefix_bits = match prefix {
-            Some(prefix) => prefix.parse().map_err(|_| ())?,
-            None => bits_max,
-        };
-        if prefix_bits <= bits_max { Ok(Self { address, prefix_bits }) } else { Err(()) }
-    }
-}
-
-impl fmt::Display for Cidr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix_bits)
     }
 }
 
@@ -378,28 +344,6 @@ mod tests {
         }
         for text in ["8", "8MB", "MiB", "", "-1KiB", "18446744073709551615KiB"] {
             assert_eq!(text.parse::<ByteSize>(), Err(()), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn knows_which_addresses_a_network_holds() {
-        let cases = [
-            ("10.0.0.0/8", "10.255.1.2", true),
-            ("10.0.0.0/8", "11.0.0.1", false),
-            ("10.0.0.0/8", "::ffff:10.1.2.3", true),
-            ("127.0.0.1", "127.0.0.1", true),
-            ("127.0.0.1", "127.0.0.2", false),
-            ("0.0.0.0/0", "192.0.2.1", true),
-            ("0.0.0.0/0", "2001:db8::1", false),
-            ("::/0", "2001:db8::1", true),
-            ("fc00::/7", "fd12::1", true),
-        ];
-        for (network, address, inside) in cases {
-            let network: Cidr = network.parse().unwrap_or_else(|()| panic!("{network}"));
-            assert_eq!(network.contains(address.parse().expect("an address")), inside, "{network} {address}");
-        }
-        for text in ["10.0.0.0/33", "10.0.0.0/", "::/129", "example.com", "10.0.0/8", "10.0.0.0/-1"] {
-            assert_eq!(text.parse::<Cidr>(), Err(()), "{text}");
         }
     }
 }

@@ -1,0 +1,306 @@
+//! What happens, one struct each: `emit` writes the log line and moves the counter.
+//!
+//! The fields are the names that a search in the logs uses: `trace` follows a picture from its pick to its callback,
+//! `snapshot`, `delivery` and `sequence` are the ids of `/v1`. No field ever holds a key, a password or a push URL's query.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use framehook_domain::fault::Fault;
+use framehook_domain::id::{DeliveryId, PushSequence, SnapshotId};
+use framehook_domain::refusal::{PushEnd, Refusal};
+use framehook_domain::stream::StreamId;
+use framehook_domain::time::Mono;
+
+use super::Metrics;
+use super::log::Repeats;
+use crate::config::{ConfigError, Problem};
+use crate::render::RenderError;
+
+/// Writes a line whose level is known only at run time.
+macro_rules! line_by_fault {
+    ($fault:expr, $($line:tt)*) => {
+        match $fault {
+            Fault::Peer => tracing::info!($($line)*),
+            Fault::Dependency => tracing::warn!($($line)*),
+            Fault::Ours => tracing::error!($($line)*),
+        }
+    };
+}
+
+/// Milliseconds for a log field.
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A publisher was turned away before it became a push.
+#[derive(Debug)]
+pub struct PublishRefused<'a> {
+    /// The encoder's address.
+    pub peer: SocketAddr,
+    /// Host, app and stream as the encoder gave them, without the query. They are escaped.
+    pub tried: &'a str,
+    /// Why, as the encoder was told.
+    pub refusal: Refusal,
+}
+
+impl PublishRefused<'_> {
+    /// Logs and counts it.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.refused(self.refusal);
+        let Self { peer, tried, refusal } = self;
+        tracing::info!(%peer, tried = ?tried, code = %refusal.code(), reason = refusal.name(), "publish refused");
+    }
+}
+
+/// A publisher was accepted.
+#[derive(Debug)]
+pub struct SessionBegan<'a> {
+    /// The encoder's address.
+    pub peer: SocketAddr,
+    /// What it pushes.
+    pub stream: &'a StreamId,
+    /// The push, which may be an earlier one that goes on.
+    pub sequence: PushSequence,
+}
+
+impl SessionBegan<'_> {
+    /// Logs and counts it.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.session_began();
+        let Self { peer, stream, sequence } = self;
+        tracing::info!(%peer, %stream, %sequence, "publishing began");
+    }
+}
+
+/// A publisher's connection is over. The push may go on with another one.
+#[derive(Debug)]
+pub struct SessionEnded<'a> {
+    /// The encoder's address.
+    pub peer: SocketAddr,
+    /// What it pushed.
+    pub stream: &'a StreamId,
+    /// The push.
+    pub sequence: PushSequence,
+    /// Why.
+    pub end: PushEnd,
+    /// How long it lasted.
+    pub lasted: Duration,
+    /// What it sent.
+    pub bytes: u64,
+}
+
+impl SessionEnded<'_> {
+    /// Logs and counts it.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.session_ended(self.end.name());
+        let Self { peer, stream, sequence, end, lasted, bytes } = self;
+        let duration_ms = ms(*lasted);
+        tracing::info!(%peer, %stream, %sequence, reason = end.name(), duration_ms, bytes, "publishing ended");
+    }
+}
+
+/// An entry point that was picked gave no picture.
+#[derive(Debug)]
+pub struct RenderFailed<'a> {
+    /// The picture that is not there.
+    pub trace: SnapshotId,
+    /// Its stream.
+    pub stream: &'a StreamId,
+    /// Why.
+    pub error: &'a RenderError,
+}
+
+impl RenderFailed<'_> {
+    /// Logs and counts it.
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.render_failed(self.error.reason());
+        let Self { trace, stream, error } = self;
+        line_by_fault!(
+            error.fault(),
+            %trace, %stream, reason = error.reason(), %error, "an entry point gave no picture"
+        );
+    }
+}
+
+/// One upload ended, well or not.
+#[derive(Debug)]
+pub struct PutEnded<'a> {
+    /// The id since the pick.
+    pub trace: SnapshotId,
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// Store and bucket, for collapsing repeats.
+    pub store: &'a str,
+    /// Its key there.
+    pub key: &'a str,
+    /// From 1.
+    pub attempt: u32,
+    /// How long it took.
+    pub took: Duration,
+    /// What went wrong, with a name from a fixed set and whose fault it is.
+    pub failure: Option<(&'static str, Fault, &'a (dyn std::error::Error + 'static))>,
+}
+
+impl PutEnded<'_> {
+    /// Logs and counts it.
+    pub fn emit(&self, metrics: &Metrics, repeats: &Repeats, now: Mono) {
+        let Self { trace, snapshot, store, key, attempt, took, failure } = self;
+        let duration_ms = ms(*took);
+        let Some((outcome, fault, error)) = failure else {
+            metrics.put_ended("stored", *took);
+            tracing::debug!(%trace, %snapshot, store, key, attempt, duration_ms, "stored");
+            return;
+        };
+        metrics.put_ended(outcome, *took);
+        if let Some(left_out) = repeats.admit(store, outcome, now) {
+            let error = Chain(*error);
+            line_by_fault!(
+                fault,
+                %trace, %snapshot, store, key, attempt, duration_ms, outcome, %error, left_out, "upload failed"
+            );
+        }
+    }
+}
+
+/// One attempt at a callback ended, well or not.
+#[derive(Debug)]
+pub struct AttemptEnded<'a> {
+    /// The id since the pick, for event 200.
+    pub trace: Option<SnapshotId>,
+    /// The `webhook-id`.
+    pub delivery: DeliveryId,
+    /// CSS's number of the event.
+    pub event_type: u16,
+    /// The receiver, without what its URL keeps secret.
+    pub endpoint: &'a str,
+    /// From 1.
+    pub attempt: u32,
+    /// `delivered`, or the name of what went wrong.
+    pub outcome: &'static str,
+    /// What the receiver answered.
+    pub status: Option<u16>,
+    /// How long it took.
+    pub took: Duration,
+    /// What went wrong, in words.
+    pub error: Option<&'a str>,
+    /// What comes of it.
+    pub next: Next,
+}
+
+/// What follows an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing: the receiver has it.
+    Delivered,
+    /// Another attempt after this wait.
+    Retry(Duration),
+    /// Nothing until a person replays it.
+    Dead,
+}
+
+impl AttemptEnded<'_> {
+    /// Logs and counts it.
+    pub fn emit(&self, metrics: &Metrics, repeats: &Repeats, now: Mono) {
+        let Self { trace, delivery, event_type, endpoint, attempt, outcome, status, took, error, next } = self;
+        metrics.attempt_ended(*event_type, outcome, *took);
+        let trace = trace.map(tracing::field::display);
+        let duration_ms = ms(*took);
+        match next {
+            Next::Delivered => {
+                tracing::debug!(trace, %delivery, event_type, endpoint, attempt, status, duration_ms, "callback delivered");
+            }
+            Next::Retry(wait) => {
+                if let Some(left_out) = repeats.admit(endpoint, outcome, now) {
+                    let retry_in_ms = ms(*wait);
+                    tracing::warn!(
+                        trace, %delivery, event_type, endpoint, attempt, status, duration_ms, outcome, error, retry_in_ms,
+                        left_out, "callback failed; it will be sent again"
+                    );
+                }
+            }
+            Next::Dead => {
+                metrics.given_up();
+                if let Some(left_out) = repeats.admit(endpoint, "dead", now) {
+                    tracing::error!(
+                        trace, %delivery, event_type, endpoint, attempt, status, duration_ms, outcome, error, left_out,
+                        "callback given up; `framehook deliveries replay` sends it again"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A request to `/v1` came with wrong credentials.
+#[derive(Debug)]
+pub struct LoginRefused {
+    /// Who tried.
+    pub peer: SocketAddr,
+    /// `wrong` or `too_many_attempts`.
+    pub reason: &'static str,
+}
+
+impl LoginRefused {
+    /// Logs and counts it.
+    pub fn emit(&self, metrics: &Metrics, repeats: &Repeats, now: Mono) {
+        metrics.login_refused();
+        let Self { peer, reason } = self;
+        if let Some(left_out) = repeats.admit(&peer.ip().to_string(), reason, now) {
+            tracing::warn!(%peer, reason, left_out, "request with wrong credentials");
+        }
+    }
+}
+
+/// The configuration file was read again.
+#[derive(Debug)]
+pub enum Reloaded<'a> {
+    /// Its domains, templates and rules apply from now on.
+    Applied {
+        /// The catalog's new version.
+        version: u64,
+    },
+    /// It has problems, so everything stays as it was.
+    Refused(&'a ConfigError),
+    /// It is right and could not be stored, so everything stays as it was.
+    Failed(&'a (dyn std::error::Error + 'static)),
+}
+
+impl Reloaded<'_> {
+    /// Logs and counts it; every problem has a line.
+    pub fn emit(&self, metrics: &Metrics) {
+        match self {
+            Self::Applied { version } => {
+                metrics.reloaded("applied");
+                tracing::info!(version, "configuration reloaded");
+            }
+            Self::Refused(ConfigError { problems }) => {
+                metrics.reloaded("refused");
+                for Problem { key, value, origin, what } in problems {
+                    tracing::error!(key, value, %origin, what, "configuration not reloaded: it has a problem");
+                }
+            }
+            Self::Failed(error) => {
+                metrics.reloaded("failed");
+                tracing::error!(error = %Chain(*error), "configuration not reloaded: it could not be stored");
+            }
+        }
+    }
+}
+
+/// An error with its causes, on one line.
+#[derive(Debug)]
+pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

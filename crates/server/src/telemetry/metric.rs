@@ -1,0 +1,562 @@
+//! The numbers of `/metrics`, in the Prometheus text format (OpenMetrics 1.0.0).
+//!
+//! Names start with `framehook_` and end with their unit. Labels take their values from small, fixed sets; a stream, an
+//! endpoint or an address is never one, since whoever pushes would then choose how much memory this page takes. Per
+//! stream there is `/v1/streams`.
+
+use std::fmt::{Debug, Write as _};
+use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use framehook_domain::refusal::{Code, Refusal};
+use framehook_domain::time::UnixMs;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::{MetricType, TypedMetric};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::db::DbStats;
+use crate::render::RenderError;
+
+/// Seconds from a millisecond to half a minute: from decoding a small keyframe to a receiver that times out.
+const SECONDS_BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+const REFERENCE_HEAD: &str = "\
+# Metrics
+
+Made by `./dev gen` from `crates/server/src/telemetry/metric.rs`; edit it there.
+
+`/metrics` answers in the Prometheus text format. Labels take their values from small, fixed sets; per stream there is
+`/v1/streams`.
+
+| Name | Kind | Meaning |
+|---|---|---|
+";
+
+/// One reason, from a fixed set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// How something ended, from a fixed set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+/// How an attempt at a callback of one event type ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AttemptLabel {
+    event_type: u16,
+    outcome: &'static str,
+}
+
+/// The release that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VersionLabel {
+    version: &'static str,
+}
+
+/// A code of CSS's interruption table and its name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabel {
+    code: String,
+    reason: &'static str,
+}
+
+impl CodeLabel {
+    fn new(code: Code, reason: &'static str) -> Self {
+        Self { code: code.to_string(), reason }
+    }
+}
+
+/// Everything that is counted and measured. Shared by every part of the server.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    described: Vec<Described>,
+
+    ingest_bytes: Counter,
+    sessions: Counter,
+    session_ends: Family<ReasonLabel, Counter>,
+    refusals: Family<CodeLabel, Counter>,
+    phase_moves: Counter,
+
+    render_wait: Histogram,
+    decode: Histogram,
+    scale: Histogram,
+    encode: Histogram,
+    render_failures: Family<ReasonLabel, Counter>,
+
+    snapshots: Counter,
+    commit: Histogram,
+    put: Histogram,
+    puts: Family<OutcomeLabel, Counter>,
+    attempt: Histogram,
+    attempts: Family<AttemptLabel, Counter>,
+    dead_letters: Counter,
+    frame_to_callback: Histogram,
+
+    logins_refused: Counter,
+    reloads: Family<OutcomeLabel, Counter>,
+
+    sampled: Sampled,
+}
+
+/// Where a [`Sample`] is put before a page is written.
+#[derive(Debug, Default)]
+struct Sampled {
+    due: Counter,
+    taken: Counter,
+    skipped: Family<ReasonLabel, Counter>,
+    open: Gauge<u64, AtomicU64>,
+    live_streams: Gauge<u64, AtomicU64>,
+    streams_in_grace: Gauge<u64, AtomicU64>,
+    connections: Gauge<u64, AtomicU64>,
+    keyframe_bytes: Gauge<u64, AtomicU64>,
+    picks_queued: Gauge<u64, AtomicU64>,
+    spool_bytes: Gauge<u64, AtomicU64>,
+    disk_free_bytes: Gauge<u64, AtomicU64>,
+    puts_owed: Gauge<u64, AtomicU64>,
+    puts_held: Gauge<u64, AtomicU64>,
+    deliveries_owed: Gauge<u64, AtomicU64>,
+    deliveries_dead: Gauge<u64, AtomicU64>,
+    delivery_oldest_age: Gauge<f64, AtomicU64>,
+    workers_ready: Gauge<u64, AtomicU64>,
+    worker_restarts: Counter,
+    db_queued: Gauge<u64, AtomicU64>,
+    db_operations: Counter,
+    db_commits: Counter,
+    db_commit_seconds: Counter<f64, AtomicU64>,
+    db_batch_max: Gauge<u64, AtomicU64>,
+    db_full: Counter,
+    db_forgotten: Counter,
+    db_wal_pages: Gauge<u64, AtomicU64>,
+    catalog_version: Gauge<u64, AtomicU64>,
+}
+
+/// What the server is at one instant, gathered from its parts for one page.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    /// Dues that fell since the start, all pushes together. `due = taken + skipped + open`.
+    pub due: u64,
+    /// Dues whose picture passed the commit point.
+    pub taken: u64,
+    /// Dues without a picture, by the name of the reason. Every reason should be there from the start, with 0.
+    pub skipped: Vec<(&'static str, u64)>,
+    /// Dues that are neither yet.
+    pub open: u64,
+    /// Pushes with a session.
+    pub live_streams: u64,
+    /// Pushes that may come back.
+    pub streams_in_grace: u64,
+    /// RTMP connections, publishing or not.
+    pub connections: u64,
+    /// Memory held by the newest keyframes.
+    pub keyframe_bytes: u64,
+    /// Picks that wait for a worker.
+    pub picks_queued: u64,
+    /// Pictures on the disk that are not stored yet.
+    pub spool_bytes: u64,
+    /// What the file system of the data directory has left for us.
+    pub disk_free_bytes: u64,
+    /// Snapshots that are committed and not stored.
+    pub puts_owed: u64,
+    /// Those of them that a store refused and a person should look at.
+    pub puts_held: u64,
+    /// Deliveries that are neither delivered nor dead.
+    pub deliveries_owed: u64,
+    /// Dead letters that are kept.
+    pub deliveries_dead: u64,
+    /// Age of the oldest delivery that is owed.
+    pub delivery_oldest_age: Option<Duration>,
+    /// Worker processes that are up.
+    pub workers_ready: u64,
+    /// Worker processes that were replaced because they crashed, hung or broke the rules.
+    pub worker_restarts: u64,
+    /// The database writer's own counters.
+    pub db: DbStats,
+    /// The configuration's version: one more at each change.
+    pub catalog_version: u64,
+}
+
+impl Metrics {
+    /// All at zero. `started` is the wall time at which the process began.
+    pub fn new(started: UnixMs) -> Self {
+        let mut page = Page { registry: Registry::with_prefix("framehook"), described: Vec::new() };
+        let build = Family::<VersionLabel, Gauge>::default();
+        build.get_or_create(&VersionLabel { version: env!("CARGO_PKG_VERSION") }).set(1);
+        page.add("build_info", "Always 1; the label is this program's version", None, build);
+        let start = page.gauge_seconds("process_start_time", "Wall time at which the process began, since 1970");
+        // Milliseconds until the year 287396 fit a double without loss.
+        start.set(started.0 as f64 / 1000.0);
+
+        let sampled = Sampled::register(&mut page);
+        let metrics = Self {
+            ingest_bytes: page.counter_bytes("ingest", "Bytes received from publishers"),
+            sessions: page.counter("sessions", "Connections that were accepted as publishers"),
+            session_ends: page.family("session_ends", "Ends of publishing sessions by reason"),
+            refusals: page.family("refusals", "Refused publishes by code"),
+            phase_moves: page
+                .counter("phase_moves", "Due grids that were moved because too many pushes shared a phase"),
+            render_wait: page.histogram("render_wait", "From an entry point's last byte to a worker taking it"),
+            decode: page.histogram("render_decode", "Decoding one entry point"),
+            scale: page.histogram("render_scale", "Scaling and colour conversion of all renditions of one picture"),
+            encode: page.histogram("render_encode", "Encoding all renditions of one picture"),
+            render_failures: page.family("render_failures", "Entry points that gave no picture by reason"),
+            snapshots: page.counter("snapshots", "Snapshots that passed the commit point"),
+            commit: page.histogram("commit", "From an entry point's last byte to its snapshot being durable"),
+            put: page.histogram("put", "One upload to a store"),
+            puts: page.family("puts", "Uploads by outcome"),
+            attempt: page.histogram("attempt", "One attempt at a callback"),
+            attempts: page.family("attempts", "Attempts at callbacks by event type and outcome"),
+            dead_letters: page.counter("dead_letters", "Deliveries given up after their last attempt"),
+            frame_to_callback: page.histogram(
+                "frame_to_callback",
+                "From an entry point's last byte to the receiver's 200, first attempts only",
+            ),
+            logins_refused: page.counter("logins_refused", "Requests to /v1 with wrong credentials"),
+            reloads: page.family("reloads", "Readings of the configuration file by outcome"),
+            sampled,
+            registry: page.registry,
+            described: page.described,
+        };
+        // A series that appears only with its first failure hides that failure from `rate()`.
+        for reason in RenderError::reasons() {
+            drop(metrics.render_failures.get_or_create(&ReasonLabel { reason }));
+        }
+        for refusal in Refusal::ALL {
+            drop(metrics.refusals.get_or_create(&CodeLabel::new(refusal.code(), refusal.name())));
+        }
+        metrics
+    }
+
+    /// The page of `/metrics`.
+    pub fn page(&self, sample: &Sample) -> String {
+        self.sampled.set(sample);
+        let mut page = String::new();
+        text::encode(&mut page, &self.registry).expect("writing to a string cannot fail");
+        page
+    }
+
+    /// The text of `docs/metrics.md`: every name with its kind and meaning.
+    pub fn reference() -> String {
+        let mut out = String::from(REFERENCE_HEAD);
+        for Described { name, kind, help } in Self::new(UnixMs(0)).described {
+            let _ = writeln!(out, "| `{name}` | {kind} | {help} |");
+        }
+        out
+    }
+
+    /// A publisher's socket gave this many bytes.
+    pub fn ingested(&self, bytes: usize) {
+        self.ingest_bytes.inc_by(bytes as u64);
+    }
+
+    /// A due grid was moved away from a crowd.
+    pub fn phase_moved(&self) {
+        self.phase_moves.inc();
+    }
+
+    /// An entry point waited this long, from its last byte to a worker taking it.
+    pub fn render_waited(&self, waited: Duration) {
+        self.render_wait.observe(waited.as_secs_f64());
+    }
+
+    /// A worker made a picture.
+    pub fn rendered(&self, timings: &crate::render::Timings) {
+        let seconds = |micros: u32| f64::from(micros) / 1e6;
+        self.decode.observe(seconds(timings.decode_us));
+        self.scale.observe(seconds(timings.scale_us));
+        self.encode.observe(seconds(timings.encode_us));
+    }
+
+    /// `snapshots` of one entry point are durable, this long after its last byte.
+    pub fn committed(&self, snapshots: usize, since_arrival: Duration) {
+        self.snapshots.inc_by(snapshots as u64);
+        self.commit.observe(since_arrival.as_secs_f64());
+    }
+
+    /// A receiver answered 200 to a first attempt, this long after the entry point's last byte.
+    pub fn announced(&self, since_arrival: Duration) {
+        self.frame_to_callback.observe(since_arrival.as_secs_f64());
+    }
+
+    pub(super) fn session_began(&self) {
+        self.sessions.inc();
+    }
+
+    pub(super) fn session_ended(&self, reason: &'static str) {
+        self.session_ends.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    pub(super) fn refused(&self, refusal: Refusal) {
+        self.refusals.get_or_create(&CodeLabel::new(refusal.code(), refusal.name())).inc();
+    }
+
+    pub(super) fn render_failed(&self, reason: &'static str) {
+        self.render_failures.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    pub(super) fn put_ended(&self, outcome: &'static str, took: Duration) {
+        self.puts.get_or_create(&OutcomeLabel { outcome }).inc();
+        self.put.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn attempt_ended(&self, event_type: u16, outcome: &'static str, took: Duration) {
+        self.attempts.get_or_create(&AttemptLabel { event_type, outcome }).inc();
+        self.attempt.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn given_up(&self) {
+        self.dead_letters.inc();
+    }
+
+    pub(super) fn login_refused(&self) {
+        self.logins_refused.inc();
+    }
+
+    pub(super) fn reloaded(&self, outcome: &'static str) {
+        self.reloads.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+}
+
+impl Sampled {
+    fn register(page: &mut Page) -> Self {
+        Self {
+            due: page.counter("due", "Dues that fell; the sum of taken, skipped and open"),
+            taken: page.counter("taken", "Dues whose picture passed the commit point"),
+            skipped: page.family("skipped", "Dues that got no picture by reason"),
+            open: page.gauge("open_dues", "Dues that are neither taken nor skipped yet"),
+            live_streams: page.gauge("live_streams", "Pushes with a session"),
+            streams_in_grace: page.gauge("streams_in_grace", "Pushes without a session that may come back"),
+            connections: page.gauge("connections", "RTMP connections, publishing or not"),
+            keyframe_bytes: page.gauge_bytes("keyframe_memory", "Memory held by the newest keyframe of every stream"),
+            picks_queued: page.gauge("picks_queued", "Picks that wait for a worker"),
+            spool_bytes: page.gauge_bytes("spool", "Pictures on the disk that are not stored yet"),
+            disk_free_bytes: page.gauge_bytes("disk_free", "Room left on the file system of the data directory"),
+            puts_owed: page.gauge("puts_owed", "Snapshots that are committed and not stored"),
+            puts_held: page.gauge("puts_held", "Snapshots that a store refused and a person should look at"),
+            deliveries_owed: page.gauge("deliveries_owed", "Deliveries that are neither delivered nor dead"),
+            deliveries_dead: page.gauge("deliveries_dead", "Dead letters that are kept"),
+            delivery_oldest_age: page.gauge_seconds("delivery_oldest_age", "Age of the oldest delivery that is owed"),
+            workers_ready: page.gauge("workers_ready", "Render workers that are up"),
+            worker_restarts: page.counter("worker_restarts", "Render workers that crashed, hung or broke the rules"),
+            db_queued: page.gauge("db_queued", "Operations that wait for the database's writer"),
+            db_operations: page.counter("db_operations", "Operations stored in the database"),
+            db_commits: page.counter("db_commits", "Commits, each with one sync and one or more operations"),
+            db_commit_seconds: page.counter_seconds("db_commit", "Time spent in commits"),
+            db_batch_max: page.gauge("db_batch_max", "Operations in the largest commit"),
+            db_full: page.counter("db_full", "Operations that failed because the disk was full"),
+            db_forgotten: page
+                .counter("db_forgotten", "Repeatable writes that were dropped because the queue was full"),
+            db_wal_pages: page.gauge("db_wal_pages", "Pages in the write-ahead log after the last commit"),
+            catalog_version: page
+                .gauge("catalog_version", "Version of the configuration of domains, templates and rules"),
+        }
+    }
+
+    fn set(&self, sample: &Sample) {
+        // These counters belong to other parts, which only ever raise them; here they are copied.
+        let copy = |counter: &Counter, value: u64| counter.inner().store(value, Ordering::Relaxed);
+        copy(&self.due, sample.due);
+        copy(&self.taken, sample.taken);
+        for &(reason, count) in &sample.skipped {
+            copy(&self.skipped.get_or_create(&ReasonLabel { reason }), count);
+        }
+        self.open.set(sample.open);
+        self.live_streams.set(sample.live_streams);
+        self.streams_in_grace.set(sample.streams_in_grace);
+        self.connections.set(sample.connections);
+        self.keyframe_bytes.set(sample.keyframe_bytes);
+        self.picks_queued.set(sample.picks_queued);
+        self.spool_bytes.set(sample.spool_bytes);
+        self.disk_free_bytes.set(sample.disk_free_bytes);
+        self.puts_owed.set(sample.puts_owed);
+        self.puts_held.set(sample.puts_held);
+        self.deliveries_owed.set(sample.deliveries_owed);
+        self.deliveries_dead.set(sample.deliveries_dead);
+        self.delivery_oldest_age.set(sample.delivery_oldest_age.unwrap_or_default().as_secs_f64());
+        self.workers_ready.set(sample.workers_ready);
+        copy(&self.worker_restarts, sample.worker_restarts);
+        self.db_queued.set(sample.db.queued);
+        copy(&self.db_operations, sample.db.operations);
+        copy(&self.db_commits, sample.db.commits);
+        self.db_commit_seconds.inner().store(sample.db.commit_time.as_secs_f64().to_bits(), Ordering::Relaxed);
+        self.db_batch_max.set(sample.db.batch_max);
+        copy(&self.db_full, sample.db.full);
+        copy(&self.db_forgotten, sample.db.forgotten);
+        self.db_wal_pages.set(sample.db.wal_pages);
+        self.catalog_version.set(sample.catalog_version);
+    }
+}
+
+/// One line of the reference.
+#[derive(Debug)]
+struct Described {
+    name: String,
+    kind: &'static str,
+    help: String,
+}
+
+/// Registers metrics and hands each out in the same step, so that none can be counted and not shown.
+struct Page {
+    registry: Registry,
+    described: Vec<Described>,
+}
+
+impl Page {
+    /// Adds a metric. The registry appends the unit and, for counters, `_total` to the name; so does the reference.
+    fn add<M>(&mut self, name: &str, help: &str, unit: Option<Unit>, metric: M) -> M
+    where
+        M: prometheus_client::registry::Metric + TypedMetric + Clone,
+    {
+        let suffix = unit.as_ref().map(|unit| format!("_{}", unit.as_str())).unwrap_or_default();
+        let (kind, total) = match M::TYPE {
+            MetricType::Counter => ("counter", "_total"),
+            MetricType::Gauge => ("gauge", ""),
+            MetricType::Histogram => ("histogram", ""),
+            MetricType::Info | MetricType::Unknown => ("unknown", ""),
+        };
+        let name_on_page = format!("framehook_{name}{suffix}{total}");
+        self.described.push(Described { name: name_on_page, kind, help: help.to_owned() });
+        match unit {
+            Some(unit) => self.registry.register_with_unit(name, help, unit, metric.clone()),
+            None => self.registry.register(name, help, metric.clone()),
+        }
+        metric
+    }
+
+    fn counter(&mut self, name: &str, help: &str) -> Counter {
+        self.add(name, help, None, Counter::default())
+    }
+
+    fn counter_bytes(&mut self, name: &str, help: &str) -> Counter {
+        self.add(name, help, Some(Unit::Bytes), Counter::default())
+    }
+
+    fn counter_seconds(&mut self, name: &str, help: &str) -> Counter<f64, AtomicU64> {
+        self.add(name, help, Some(Unit::Seconds), Counter::default())
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) -> Gauge<u64, AtomicU64> {
+        self.add(name, help, None, Gauge::default())
+    }
+
+    fn gauge_bytes(&mut self, name: &str, help: &str) -> Gauge<u64, AtomicU64> {
+        self.add(name, help, Some(Unit::Bytes), Gauge::default())
+    }
+
+    fn gauge_seconds(&mut self, name: &str, help: &str) -> Gauge<f64, AtomicU64> {
+        self.add(name, help, Some(Unit::Seconds), Gauge::default())
+    }
+
+    fn family<L>(&mut self, name: &str, help: &str) -> Family<L, Counter>
+    where
+        L: EncodeLabelSet + Clone + Hash + Eq + Debug + Send + Sync + 'static,
+    {
+        self.add(name, help, None, Family::default())
+    }
+
+    fn histogram(&mut self, name: &str, help: &str) -> Histogram {
+        self.add(name, help, Some(Unit::Seconds), Histogram::new(SECONDS_BUCKETS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use framehook_domain::id::{DeliveryId, uuid_v7};
+    use framehook_domain::time::Mono;
+
+    use super::*;
+    use crate::telemetry::event::{AttemptEnded, Next, PublishRefused};
+    use crate::telemetry::log::Repeats;
+
+    fn value(page: &str, series: &str) -> String {
+        let line = page.lines().find(|line| line.split(' ').next() == Some(series));
+        let line = line.unwrap_or_else(|| panic!("no {series} in:\n{page}"));
+        line.rsplit(' ').next().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn the_reference_names_series_as_the_page_does() {
+        let metrics = Metrics::new(UnixMs(0));
+        let page = metrics.page(&Sample::default());
+        for name in ["framehook_spool_bytes", "framehook_due_total", "framehook_db_commit_seconds_total"] {
+            assert_eq!(value(&page, name).parse(), Ok(0.0), "{name}");
+            assert!(metrics.described.iter().any(|described| described.name == name), "{name}");
+        }
+        assert!(page.contains("\nframehook_build_info{"), "{page}");
+    }
+
+    #[test]
+    fn a_sample_is_shown_as_it_is() {
+        let metrics = Metrics::new(UnixMs(1_735_689_600_500));
+        let mut sample = Sample {
+            due: 10,
+            taken: 7,
+            skipped: vec![("renderer_busy", 2), ("corrupt", 0)],
+            open: 1,
+            delivery_oldest_age: Some(Duration::from_millis(1500)),
+            db: DbStats { commit_time: Duration::from_millis(250), ..DbStats::default() },
+            ..Sample::default()
+        };
+        let page = metrics.page(&sample);
+        assert_eq!(value(&page, "framehook_due_total"), "10");
+        assert_eq!(value(&page, "framehook_taken_total"), "7");
+        assert_eq!(value(&page, "framehook_skipped_total{reason=\"renderer_busy\"}"), "2");
+        assert_eq!(value(&page, "framehook_skipped_total{reason=\"corrupt\"}"), "0");
+        assert_eq!(value(&page, "framehook_open_dues"), "1");
+        assert_eq!(value(&page, "framehook_delivery_oldest_age_seconds"), "1.5");
+        assert_eq!(value(&page, "framehook_db_commit_seconds_total"), "0.25");
+        assert_eq!(value(&page, "framehook_process_start_time_seconds"), "1735689600.5");
+        sample.due = 11;
+        assert_eq!(value(&metrics.page(&sample), "framehook_due_total"), "11");
+    }
+
+    #[test]
+    fn every_refusal_and_failure_is_there_before_its_first_time() {
+        let page = Metrics::new(UnixMs(0)).page(&Sample::default());
+        for refusal in Refusal::ALL {
+            let series =
+                format!("framehook_refusals_total{{code=\"{}\",reason=\"{}\"}}", refusal.code(), refusal.name());
+            assert_eq!(value(&page, &series), "0");
+        }
+        for reason in RenderError::reasons() {
+            assert_eq!(value(&page, &format!("framehook_render_failures_total{{reason=\"{reason}\"}}")), "0");
+        }
+    }
+
+    #[test]
+    fn an_event_moves_its_counter_each_time_though_its_line_is_written_once() {
+        let metrics = Metrics::new(UnixMs(0));
+        let (repeats, now) = (Repeats::default(), Mono(Duration::ZERO));
+        let attempt = AttemptEnded {
+            trace: None,
+            delivery: DeliveryId(uuid_v7(UnixMs(0), [0; 10])),
+            event_type: 200,
+            endpoint: "https://receiver.example/***",
+            attempt: 6,
+            outcome: "timeout",
+            status: None,
+            took: Duration::from_secs(20),
+            error: Some("no answer"),
+            next: Next::Dead,
+        };
+        attempt.emit(&metrics, &repeats, now);
+        attempt.emit(&metrics, &repeats, now);
+        let peer = "192.0.2.1:50000".parse().expect("an address");
+        PublishRefused { peer, tried: "a/b/c", refusal: Refusal::Expired }.emit(&metrics);
+        let page = metrics.page(&Sample::default());
+        assert_eq!(value(&page, "framehook_attempts_total{event_type=\"200\",outcome=\"timeout\"}"), "2");
+        assert_eq!(value(&page, "framehook_dead_letters_total"), "2");
+        assert_eq!(value(&page, "framehook_attempt_seconds_count"), "2");
+        assert_eq!(value(&page, "framehook_refusals_total{code=\"18/501\",reason=\"expired\"}"), "1");
+    }
+}
