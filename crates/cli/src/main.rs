@@ -1,1 +1,61 @@
-fn main() {}
+//! The executable `framehook`: a page per command, and no decisions of its own.
+
+mod demo;
+mod fetch;
+mod jpeg;
+mod output;
+mod push_url;
+mod receive;
+mod receiver;
+mod serve;
+mod verify;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Watches live streams, takes a picture of each at a fixed interval, stores it, and tells your server with a signed
+/// callback that does not get lost.
+#[derive(Parser)]
+#[command(name = "framehook", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::ServeArgs),
+    Demo(demo::DemoArgs),
+    Receive(receive::ReceiveArgs),
+    Verify(verify::VerifyArgs),
+    PushUrl(push_url::PushUrlArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            // Before the log is set up, or after it is gone, this is all that a person sees.
+            eprintln!("framehook: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::PushUrl(arguments) => push_url::run(&arguments),
+        Command::Serve(arguments) => on_runtime(serve::run(arguments)),
+        Command::Demo(arguments) => on_runtime(demo::run(arguments)),
+        Command::Receive(arguments) => on_runtime(receive::run(arguments)),
+    }
+}
+
+/// Runs a command that waits for sockets and clocks.
+fn on_runtime(command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+}

@@ -22,6 +22,7 @@ pub mod amf0;
 pub mod annexb;
 pub mod avcc;
 pub mod flv;
+pub mod flv_file;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod h264;
