@@ -1,0 +1,160 @@
+//! Why an attempt got no answer, in terms that are stored, counted and shown.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use framehook_domain::fault::Fault;
+use rustix::io::Errno;
+
+/// Why an attempt got no answer. An answer with an unwelcome status is not an error here: the caller judges it.
+#[derive(Debug, thiserror::Error)]
+pub enum AttemptError {
+    /// The deadline passed.
+    #[error("no answer within {after:?}; it ended while {phase}")]
+    TimedOut { phase: Phase, after: Duration },
+    /// The name has no address, or the resolver did not answer.
+    #[error("could not resolve {host}")]
+    Resolve { host: String, source: Arc<io::Error> },
+    /// The host is, or resolved to, an address that callbacks may not be sent to. One such address condemns the whole
+    /// answer: a name that mixes them is an attack or a mistake, never a receiver.
+    #[error("{host} is at {address}, which is {class}; allow its block if the receiver is really there")]
+    AddressForbidden { host: String, address: IpAddr, class: &'static str },
+    /// No TCP connection. With several addresses, that of the last one tried.
+    #[error("could not connect to {address}")]
+    Connect { address: SocketAddr, source: io::Error },
+    /// The TLS handshake failed, or the receiver ended the session with an alert.
+    #[error("TLS with {address} failed")]
+    Tls { address: SocketAddr, source: io::Error },
+    /// The connection was reset or closed before the answer's head was complete.
+    #[error("{address} closed the connection after {received} bytes of an answer")]
+    Reset { address: SocketAddr, received: usize, source: hyper::Error },
+    /// The answer's head, or what was sent instead of it, is over its limit.
+    #[error("{address} sent an answer whose head is too large")]
+    HeadTooLarge { address: SocketAddr },
+    /// What came back is not HTTP/1.1.
+    #[error("{address} sent something that is not HTTP")]
+    Protocol { address: SocketAddr, source: hyper::Error },
+    /// This machine could not even try: out of descriptors, ports or memory, or a local firewall said no.
+    #[error("this machine could not open a connection to {address}")]
+    Local { address: SocketAddr, source: io::Error },
+}
+
+/// How far an attempt had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Looking up the host's name.
+    Resolving,
+    /// Connecting to one of its addresses, TLS handshake included.
+    Connecting,
+    /// Sending the request and waiting for the head of the answer.
+    Answering,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Resolving => "resolving the name",
+            Self::Connecting => "connecting",
+            Self::Answering => "waiting for the answer",
+        })
+    }
+}
+
+impl AttemptError {
+    /// The stable name under which this is stored with the attempt and counted.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::TimedOut { .. } => "timeout",
+            Self::Resolve { .. } => "dns",
+            Self::AddressForbidden { .. } => "address_forbidden",
+            Self::Connect { .. } => "connect",
+            Self::Tls { .. } => "tls",
+            Self::Reset { .. } => "reset",
+            Self::HeadTooLarge { .. } => "head_too_large",
+            Self::Protocol { .. } => "protocol",
+            Self::Local { .. } => "local",
+        }
+    }
+
+    /// Who is to blame. A name without an address counts against the resolver: std does not pass on whether getaddrinfo
+    /// met a wrong name or a name server that is down.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Resolve { .. } | Self::Local { .. } => Fault::Dependency,
+            Self::TimedOut { .. }
+            | Self::AddressForbidden { .. }
+            | Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::Reset { .. }
+            | Self::HeadTooLarge { .. }
+            | Self::Protocol { .. } => Fault::Peer,
+        }
+    }
+
+    /// A failed connect, told apart by who caused it.
+    pub(super) fn connect(address: SocketAddr, source: io::Error) -> Self {
+        const LOCAL: [Errno; 7] = [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOBUFS,
+            Errno::NOMEM,
+            // No free local port.
+            Errno::ADDRNOTAVAIL,
+            // A local packet filter refused.
+            Errno::ACCESS,
+            Errno::PERM,
+        ];
+        if Errno::from_io_error(&source).is_some_and(|errno| LOCAL.contains(&errno)) {
+            Self::Local { address, source }
+        } else {
+            Self::Connect { address, source }
+        }
+    }
+
+    /// The error and its causes in one line, for logs and the attempt's record. Holds neither credentials nor query:
+    /// no variant does.
+    pub fn chain(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            line.push_str(": ");
+            line.push_str(&error.to_string());
+            cause = error.source();
+        }
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blames_this_machine_only_for_its_own_shortages() {
+        let address = SocketAddr::from(([192, 0, 2, 1], 80));
+        let rows = [
+            (Errno::CONNREFUSED, "connect", Fault::Peer),
+            (Errno::HOSTUNREACH, "connect", Fault::Peer),
+            (Errno::NETUNREACH, "connect", Fault::Peer),
+            (Errno::TIMEDOUT, "connect", Fault::Peer),
+            (Errno::MFILE, "local", Fault::Dependency),
+            (Errno::ADDRNOTAVAIL, "local", Fault::Dependency),
+            (Errno::PERM, "local", Fault::Dependency),
+        ];
+        for (errno, name, fault) in rows {
+            let error = AttemptError::connect(address, errno.into());
+            assert_eq!((error.name(), error.fault()), (name, fault), "{errno:?}");
+        }
+    }
+
+    #[test]
+    fn chain_is_one_line_with_every_cause() {
+        let source = Arc::new(io::Error::other("name server is down"));
+        let error = AttemptError::Resolve { host: "example.com".to_owned(), source };
+        assert_eq!(error.chain(), "could not resolve example.com: name server is down");
+    }
+}

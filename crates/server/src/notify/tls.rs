@@ -1,0 +1,173 @@
+//! TLS towards receivers: which certificates are believed.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_rustls::TlsConnector;
+
+/// Whether a receiver must prove that it is the host named in the callback URL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Certificates {
+    /// A chain to a trusted root, for this host, valid now. Revocation is not checked: that would send each receiver's
+    /// name to a third party and wait for it.
+    #[default]
+    Verified,
+    /// Any certificate. Keeps out eavesdroppers, not impostors: for receivers with a private CA that cannot be named in
+    /// the configuration. A switch of the callback template.
+    Unverified,
+}
+
+/// The two TLS configurations. They share nothing: a session that was resumed under verification was begun under it.
+pub struct Tls {
+    verified: Arc<ClientConfig>,
+    unverified: Arc<ClientConfig>,
+    roots: usize,
+}
+
+/// Why TLS could not be configured.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The file of additional CAs is not PEM, or holds no certificate.
+    #[error("additional CAs are not PEM certificates")]
+    Pem(#[source] Option<pem::Error>),
+    /// A certificate among the additional CAs cannot be a trust anchor.
+    #[error("additional CA number {number} is not usable")]
+    Root { number: usize, source: rustls::Error },
+    /// The cryptography library lacks a protocol version we ask for.
+    #[error("cryptography library does not fit")]
+    Provider(#[source] rustls::Error),
+}
+
+impl Tls {
+    /// Trusts the system's roots and the certificates in `extra_ca_pem`. Reads the system's store once (`SSL_CERT_FILE`
+    /// and `SSL_CERT_DIR` move it, as for OpenSSL); entries that cannot be read are logged and left out.
+    ///
+    /// # Errors
+    /// Each variant of [`TlsError`].
+    pub fn new(extra_ca_pem: Option<&[u8]>) -> Result<Self, TlsError> {
+        let system = rustls_native_certs::load_native_certs();
+        for error in &system.errors {
+            tracing::warn!(%error, "some of the system's root certificates could not be read");
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(system.certs);
+        if let Some(pem) = extra_ca_pem {
+            add_extra_roots(&mut roots, pem)?;
+        }
+        let count = roots.len();
+
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = || {
+            ClientConfig::builder_with_provider(Arc::clone(&provider))
+                .with_safe_default_protocol_versions()
+                .map_err(TlsError::Provider)
+        };
+        let mut verified = builder()?.with_root_certificates(roots).with_no_client_auth();
+        let any = Arc::new(AnyCertificate { provider: Arc::clone(&provider) });
+        let mut unverified = builder()?.dangerous().with_custom_certificate_verifier(any).with_no_client_auth();
+        for config in [&mut verified, &mut unverified] {
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        }
+        Ok(Self { verified: Arc::new(verified), unverified: Arc::new(unverified), roots: count })
+    }
+
+    /// How many roots are trusted. With none, every verified handshake fails: worth a warning at the start.
+    pub fn roots(&self) -> usize {
+        self.roots
+    }
+
+    pub(super) fn connector(&self, certificates: Certificates) -> TlsConnector {
+        TlsConnector::from(Arc::clone(match certificates {
+            Certificates::Verified => &self.verified,
+            Certificates::Unverified => &self.unverified,
+        }))
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("roots", &self.roots).finish_non_exhaustive()
+    }
+}
+
+fn add_extra_roots(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), TlsError> {
+    let before = roots.len();
+    for (index, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
+        let certificate = certificate.map_err(|source| TlsError::Pem(Some(source)))?;
+        roots.add(certificate).map_err(|source| TlsError::Root { number: index + 1, source })?;
+    }
+    if roots.len() == before { Err(TlsError::Pem(None)) } else { Ok(()) }
+}
+
+/// Believes every certificate. The handshake's signature is still checked, so the peer holds the key of what it shows.
+#[derive(Debug)]
+struct AnyCertificate {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_additional_cas_that_are_none() {
+        assert!(matches!(Tls::new(Some(b"")), Err(TlsError::Pem(None))));
+        assert!(matches!(Tls::new(Some(b"not PEM at all")), Err(TlsError::Pem(None))));
+        let torn = b"-----BEGIN CERTIFICATE-----\nMIIB\n";
+        assert!(matches!(Tls::new(Some(torn)), Err(TlsError::Pem(Some(_)))));
+        let rubbish = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(matches!(Tls::new(Some(rubbish)), Err(TlsError::Root { number: 1, .. })));
+    }
+
+    #[test]
+    fn counts_an_additional_ca_among_the_roots() {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut ca = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let pem = ca.self_signed(&key).expect("a certificate").pem();
+        let without = Tls::new(None).expect("system roots").roots();
+        assert_eq!(Tls::new(Some(pem.as_bytes())).expect("one CA").roots(), without + 1);
+    }
+}
