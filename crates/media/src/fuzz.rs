@@ -7,7 +7,7 @@ use crate::{
     annexb,
     avcc::{self, Avcc, LengthSize},
     flv::{self, AudioCodec, VideoTag},
-    h264::{self, Sps},
+    h264::{self, FieldReader, Sps},
 };
 
 /// What parses can be written and parses to the same again.
@@ -60,6 +60,11 @@ pub fn avcc_sps_pps(data: &[u8]) {
         let units: Vec<_> = avcc::nal_units(data, length_size).map_while(Result::ok).collect();
         let framing_bytes = units.len() * length_size.bytes();
         assert!(units.iter().map(|unit| unit.len()).sum::<usize>() + framing_bytes <= data.len());
+        let mut fields = FieldReader::default();
+        for unit in &units {
+            fields.learn(unit);
+            fields.structure(unit);
+        }
         h264::entry_point(units);
     }
     h264::entry_point(annexb::nal_units(data));

@@ -3,11 +3,13 @@
 //! Nothing here decodes. Slice headers are read up to the slice type, SEI up to the recovery point.
 
 mod bits;
+mod field;
 mod sps;
 
 use self::bits::BitReader;
 pub use self::{
     bits::OutOfBits,
+    field::{FieldReader, PictureStructure},
     sps::{ChromaFormat, Colour, DIMENSION_MAX, Sps, SpsError, Timing},
 };
 

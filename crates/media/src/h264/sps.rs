@@ -12,12 +12,16 @@ pub const DIMENSION_MAX: u32 = 16_384;
 /// What the SPS says about every picture that refers to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sps {
+    /// What picture parameter sets name it by, 0 to 31.
+    pub id: u8,
     pub profile_idc: u8,
     /// `constraint_set0_flag` in bit 7 and so on.
     pub constraint_flags: u8,
     /// Ten times the level.
     pub level_idc: u8,
     pub chroma_format: ChromaFormat,
+    /// The three planes of a 4:4:4 picture are coded one by one.
+    pub separate_planes: bool,
     /// 8 to 14.
     pub bit_depth_luma: u8,
     pub bit_depth_chroma: u8,
@@ -27,6 +31,8 @@ pub struct Sps {
     /// After cropping, in pixels: the picture people see, before its sample aspect ratio. 1 to [`DIMENSION_MAX`].
     pub width: u32,
     pub height: u32,
+    /// Bits of `frame_num` in a slice header, 4 to 16.
+    pub frame_num_bits: u32,
     /// False if pictures may be fields (interlaced).
     pub frame_mbs_only: bool,
     /// Width to height of one pixel, both above zero. `None` if it is not said or says "unspecified".
@@ -91,9 +97,9 @@ impl Sps {
         let profile_idc = bits.bits(8)? as u8;
         let constraint_flags = bits.bits(8)? as u8;
         let level_idc = bits.bits(8)? as u8;
-        ue_up_to(bits, "seq_parameter_set_id", 31)?;
+        let id = ue_up_to(bits, "seq_parameter_set_id", 31)? as u8;
         let samples = Samples::parse(bits, profile_idc)?;
-        ue_up_to(bits, "log2_max_frame_num_minus4", 12)?;
+        let frame_num_bits = 4 + ue_up_to(bits, "log2_max_frame_num_minus4", 12)?;
         skip_picture_order_count(bits)?;
         bits.ue()?; // max_num_ref_frames
         bits.flag()?; // gaps_in_frame_num_value_allowed_flag
@@ -122,16 +128,19 @@ impl Sps {
         let vui = if bits.flag()? { Vui::parse(bits)? } else { Vui::default() };
 
         Ok(Self {
+            id,
             profile_idc,
             constraint_flags,
             level_idc,
             chroma_format: samples.chroma_format,
+            separate_planes: samples.separate_planes,
             bit_depth_luma: samples.bit_depth_luma,
             bit_depth_chroma: samples.bit_depth_chroma,
             coded_width,
             coded_height,
             width,
             height,
+            frame_num_bits,
             frame_mbs_only,
             sample_aspect_ratio: vui.sample_aspect_ratio,
             colour: vui.colour,
