@@ -1,8 +1,8 @@
 //! Everything configured, as one immutable value.
 //!
-//! The server builds a [`Catalog`] from the configuration file and the database, swaps it in whole, and every decision about
-//! a stream is made against one version of it. While nothing at all is configured a built-in rule takes its place, so that
-//! the first push of a newcomer just works.
+//! The server builds a [`Catalog`] from the configuration file and the database, swaps it in whole, and every decision
+//! about a stream is made against one version of it. While nothing at all is configured a built-in rule takes its
+//! place, so that the first push of a newcomer just works.
 
 mod parts;
 
@@ -87,8 +87,8 @@ impl Catalog {
     /// May this push begin? The checks in order: domain known, domain enabled, stream not forbidden, signature.
     ///
     /// # Errors
-    /// [`Refusal::BareIp`], [`Refusal::DomainUnknown`], [`Refusal::DomainDisabled`], [`Refusal::StreamForbidden`], or what
-    /// [`push_auth::check`] says.
+    /// [`Refusal::BareIp`], [`Refusal::DomainUnknown`], [`Refusal::DomainDisabled`], [`Refusal::StreamForbidden`], or
+    /// what [`push_auth::check`] says.
     pub fn admit(&self, address: &PublishAddress, now: UnixMs, policy: &AdmitPolicy) -> Result<Admission, Refusal> {
         let mut stream = address.stream.clone();
         if self.is_empty() {

@@ -6,8 +6,8 @@ use core::fmt;
 /// How much of a refused value an error repeats, in characters: enough to recognise it, too little to flood a log.
 const VALUE_CHARS_MAX: usize = 80;
 
-/// One value that a template, rule, domain or callback does not accept. The TOML file and the API turn it into their own
-/// words; both show `allowed`.
+/// One value that a template, rule, domain or callback does not accept. The TOML file and the API turn it into their
+/// own words; both show `allowed`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} = {value:?} is not accepted; allowed: {allowed}")]
 pub struct FieldError {

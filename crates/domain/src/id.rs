@@ -6,7 +6,8 @@ use uuid::{Builder, Uuid};
 
 use crate::time::UnixMs;
 
-/// A UUID version 7 (RFC 9562, 5.7): the wall clock in front, so that ids sort by age in an index; `random` fills the rest.
+/// A UUID version 7 (RFC 9562, 5.7): the wall clock in front, so that ids sort by age in an index; `random` fills the
+/// rest.
 pub fn uuid_v7(at: UnixMs, random: [u8; 10]) -> Uuid {
     let millis = u64::try_from(at.0).unwrap_or(0);
     Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
@@ -60,15 +61,15 @@ macro_rules! integer_ids {
 integer_ids! {
     /// A snapshot or callback template; positive, 0 is the built-in one that no list shows.
     TemplateId,
-    /// A snapshot or callback rule; positive, 0 is the built-in one that no list shows. It must stay the same over a reload
-    /// as long as the rule's domain, app and stream do: picks of live pushes are bound to it.
+    /// A snapshot or callback rule; positive, 0 is the built-in one that no list shows. It must stay the same over a
+    /// reload as long as the rule's domain, app and stream do: picks of live pushes are bound to it.
     RuleId,
     /// A screenshot task.
     TaskId,
 }
 
-/// The `sequence` of one push: unique for ever, the same in its begin and end notices, 63 bits, 19 decimal digits today.
-/// On the wire it is a decimal *string*, because JSON numbers lose integers above 2^53 in many languages.
+/// The `sequence` of one push: unique for ever, the same in its begin and end notices, 63 bits, 19 decimal digits
+/// today. On the wire it is a decimal *string*, because JSON numbers lose integers above 2^53 in many languages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PushSequence(u64);
 

@@ -1,13 +1,15 @@
-//! What Framehook believes and decides, as functions of their inputs: who may push, which picture is due, what an object
-//! is called, what a callback says and when it is sent again.
+//! What Framehook believes and decides, as functions of their inputs: who may push, which picture is due, what an
+//! object is called, what a callback says and when it is sent again.
 //!
 //! It never reads a clock, opens anything, waits, logs or draws a random number: time and randomness are arguments, and
-//! the caller carries out what is decided here. Start from [`catalog::Catalog`] (everything configured, as one value) and
-//! [`pick::PushPicks`] (which entry points of one push become pictures).
+//! the caller carries out what is decided here. Start from [`catalog::Catalog`] (everything configured, as one value)
+//! and [`pick::PushPicks`] (which entry points of one push become pictures).
 //!
 //! | Specification | Followed in |
 //! |---|---|
-//! | Tencent Cloud CSS callbacks, hotlink keys, templates and rules (`live` API 2018-08-01) | [`callback`], [`push_auth`], [`template`], [`rule`], [`refusal`] |
+//! | Tencent Cloud CSS: events and their signature | [`callback`], [`signature::css`] |
+//! | Tencent Cloud CSS: hotlink keys, interruption codes | [`push_auth`], [`refusal`] |
+//! | Tencent Cloud `live` API 2018-08-01: templates and rules | [`template`], [`object_key`], [`rule`] |
 //! | Standard Webhooks 1.0.0, symmetric scheme `v1` | [`signature::webhook`] |
 //! | RFC 9562 (UUID version 7) | [`id`] |
 //! | RFC 3986, section 2.3 (unreserved characters) | [`object_key`] |

@@ -1,4 +1,5 @@
-//! What an object is called: patterns with placeholders (`CosPrefix`, `CosFileName`), parsed once and expanded per picture.
+//! What an object is called: patterns with placeholders (`CosPrefix`, `CosFileName`), parsed once and expanded per
+//! picture.
 
 mod pattern;
 
@@ -44,8 +45,8 @@ impl ObjectKey {
         &self.text
     }
 
-    /// The key with `-2`, `-3` … before its extension, for the second and later pictures of one name. Always call it on the
-    /// key as expanded, so that suffixes do not pile up.
+    /// The key with `-2`, `-3` … before its extension, for the second and later pictures of one name. Always call it on
+    /// the key as expanded, so that suffixes do not pile up.
     pub fn with_suffix(&self, nth: u32) -> Self {
         let (stem, ext) = self.text.split_at(self.ext_at);
         let suffix = format!("-{nth}");
@@ -57,8 +58,8 @@ impl ObjectKey {
         format!("/{}", self.text)
     }
 
-    /// `pic_full_url`: the store's public base, then the key with every byte outside RFC 3986's unreserved characters and
-    /// `/` percent-encoded.
+    /// `pic_full_url`: the store's public base, then the key with every byte outside RFC 3986's unreserved characters
+    /// and `/` percent-encoded.
     pub fn pic_full_url(&self, public_url: &str) -> String {
         let mut url = format!("{}/", public_url.trim_end_matches('/'));
         for byte in self.text.bytes() {

@@ -35,23 +35,28 @@ pub fn on_session_end(end: PushEnd, grace: Duration) -> SessionEnd {
     }
 }
 
-/// Displacements within this time count together, and the newcomer is refused for as long after the last one allowed.
+/// Displacements within this time count together, and newcomers are refused for as long.
 const FIGHT: Duration = Duration::from_secs(10);
 
-/// The displacements of one stream. Two encoders with the same push URL and automatic reconnect displace each other for ever;
-/// after the third time within 10 s the newcomer is refused (18/601) for 10 s, so that one of them gets to stream.
+/// The displacements of one stream. Two encoders with the same push URL and automatic reconnect displace each other for
+/// ever; after the third time within 10 s the next newcomer, and every other for 10 s, is refused (18/601), so that one
+/// of them gets to stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Displacements {
     /// The last three, oldest first.
     recent: [Option<Mono>; 3],
+    refuses_until: Option<Mono>,
 }
 
 impl Displacements {
-    /// A newcomer wants a stream that is being pushed. `true`: it may take over, and that is counted. `false`: refuse it.
+    /// A newcomer wants a stream that is being pushed. `true`: it takes over, and that is counted. `false`: refuse it.
     pub fn admit(&mut self, now: Mono) -> bool {
+        if self.refuses_until.is_some_and(|until| now < until) {
+            return false;
+        }
         let [oldest, middle, newest] = self.recent;
-        let is_fight = matches!((oldest, newest), (Some(first), Some(last)) if last.since(first) <= FIGHT);
-        if is_fight && newest.is_some_and(|last| now.since(last) < FIGHT) {
+        if oldest.is_some_and(|oldest| now.since(oldest) < FIGHT) {
+            self.refuses_until = Some(now.plus(FIGHT));
             return false;
         }
         self.recent = [middle, newest, Some(now)];
@@ -88,12 +93,12 @@ mod tests {
     fn refuses_the_newcomer_for_ten_seconds_after_three_displacements_in_ten() {
         let cases: [(&str, &[(u64, bool)]); 5] = [
             ("three are allowed", &[(0, true), (1, true), (2, true)]),
-            ("the fourth is not", &[(0, true), (1, true), (2, true), (3, false), (11, false)]),
-            ("until ten seconds after the third", &[(0, true), (1, true), (2, true), (11, false), (12, true)]),
-            ("slow ones are never refused", &[(0, true), (6, true), (12, true), (18, true), (24, true)]),
+            ("the fourth is not", &[(0, true), (1, true), (2, true), (3, false)]),
+            ("nor anybody for ten seconds", &[(0, true), (1, true), (2, true), (9, false), (18, false), (19, true)]),
+            ("ten seconds are not within ten seconds", &[(0, true), (4, true), (8, true), (10, true), (14, true)]),
             (
                 "a refusal does not extend itself",
-                &[(0, true), (1, true), (2, true), (11, false), (12, true), (13, true)],
+                &[(0, true), (1, true), (2, true), (3, false), (12, false), (13, true)],
             ),
         ];
         for (name, arrivals) in cases {

@@ -57,7 +57,8 @@ impl PushKey {
 ///
 /// # Errors
 /// [`Refusal::TxTimeMissing`] (absent or not a number), [`Refusal::TxSecretMissing`], [`Refusal::TxSecretWrong`],
-/// [`Refusal::Expired`]. The signature is checked before the expiry, so that "expired" is only said to holders of a key.
+/// [`Refusal::Expired`]. The signature is checked before the expiry, so that "expired" is only said to holders of a
+/// key.
 pub fn check(keys: &PushKeys, stream: &StreamName, param: &StreamParam, now: UnixMs) -> Result<(), Refusal> {
     let tx_time = param.get("txTime").filter(|text| !text.is_empty()).ok_or(Refusal::TxTimeMissing)?;
     let tx_secret = param.get("txSecret").filter(|text| !text.is_empty()).ok_or(Refusal::TxSecretMissing)?;
@@ -90,8 +91,8 @@ fn signed_text(key: &PushKey, stream: &StreamName, tx_time: &str) -> String {
     format!("{}{stream}{tx_time}", key.expose())
 }
 
-/// Ten decimal digits are decimal seconds (2001 to 2286); everything else is hexadecimal. Ten hexadecimal digits without a
-/// letter would be far past the year 2600, so nothing sensible is read wrongly.
+/// Ten decimal digits are decimal seconds (2001 to 2286); everything else is hexadecimal. Ten hexadecimal digits
+/// without a letter would be far past the year 2600, so nothing sensible is read wrongly.
 fn expiry_secs(tx_time: &str) -> Option<i64> {
     if !tx_time.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
@@ -199,6 +200,23 @@ mod tests {
         ];
         for (name, query, now, expected) in cases {
             assert_eq!(check(&keys(MAIN, Some(BACKUP)), &stream("room_1001"), &param(query), now), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn reads_expiry_times_as_the_documents_print_them() {
+        let cases = [
+            ("hexadecimal", "5867D600", Some(1_483_200_000)),
+            ("lower case", "5c2acacc", Some(1_546_308_300)),
+            ("eight digits are hexadecimal", "59000000", Some(0x5900_0000)),
+            ("ten digits are decimal", "1767225599", Some(1_767_225_599)),
+            ("ten with a letter are hexadecimal", "176722559a", Some(0x17_6722_559a)),
+            ("sign", "-6955B8FF", None),
+            ("plus", "+6955B8FF", None),
+            ("prefix", "0x6955B8FF", None),
+        ];
+        for (name, tx_time, expected) in cases {
+            assert_eq!(expiry_secs(tx_time), expected, "{name}");
         }
     }
 

@@ -65,7 +65,7 @@ coded! {
         Internal = 100, "internal", "the server cannot record this push now; try again";
         BareIp = 300, "bare_ip", "this server does not take pushes by IP address; use the push domain";
         DomainUnknown = 301, "domain_unknown", "the push domain is not known here";
-        DomainInvalid = 302, "domain_invalid", "the push URL holds no valid host name";
+        DomainInvalid = 302, "domain_invalid", "the push URL has no host name of at most 45 letters, digits and - . _";
         DomainDisabled = 303, "domain_disabled", "the push domain is disabled";
         StreamForbidden = 305, "stream_forbidden", "this stream is forbidden";
         StreamName = 308, "stream_name", "the stream name must be 1 to 128 of A-Z a-z 0-9 . _ ~ ! * + = @ -";
@@ -91,11 +91,12 @@ coded! {
     }
 }
 
-/// How a push came to its end: `errcode` and `errmsg` of event 0. The texts of codes 1 to 4 are CSS's legacy ones; receivers
-/// match on the code.
+/// How a push came to its end: `errcode` and `errmsg` of event 0. The texts of codes 1 to 4 are CSS's legacy ones;
+/// receivers match on the code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PushEnd {
-    /// The encoder said `FCUnpublish`. Encoders send it right before `deleteStream`, so it carries that one's code and text.
+    /// The encoder said `FCUnpublish`. Encoders send it right before `deleteStream`, so it carries that one's code and
+    /// text.
     Unpublished,
     DeleteStream,
     CloseStream,

@@ -40,9 +40,9 @@ impl Schedule {
         if attempt > self.retries { Next::Dead } else { Next::After(self.step) }
     }
 
-    /// A stored due time brought within one step of `now`. Due times are stored on the wall clock; after that was set back,
-    /// the next attempt would wait for hours. One that is past stays past: it is owed at once, and only once, because the
-    /// next one is counted from the end of the attempt.
+    /// A stored due time brought within one step of `now`. Due times are stored on the wall clock; after that was set
+    /// back, the next attempt would wait for hours. One that is past stays past: it is owed at once, and only once,
+    /// because the next one is counted from the end of the attempt.
     pub fn clamp(self, due: UnixMs, now: UnixMs) -> UnixMs {
         due.min(now.plus(self.step))
     }
@@ -133,7 +133,8 @@ impl Outcome {
         }
     }
 
-    /// `ResultCode` of CSS's callback records: 0 delivered, else the status, −2 for a time-out, −1 for any other failure.
+    /// `ResultCode` of CSS's callback records: 0 delivered, else the status, −2 for a time-out, −1 for any other
+    /// failure.
     pub const fn result_code(self) -> i32 {
         match self {
             Self::Delivered => 0,

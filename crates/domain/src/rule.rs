@@ -1,14 +1,17 @@
-//! Who gets which template (CSS §5.2): a rule binds one to a domain, an app or a stream, and the most specific rule wins.
+//! Who gets which template (CSS §5.2): a rule binds one to a domain, an app or a stream, and the most specific rule
+//! wins.
 
 use alloc::collections::BTreeMap;
 use core::fmt;
 
 use crate::{
+    field::FieldError,
     id::{RuleId, TemplateId},
     stream::{AppName, DomainName, StreamId, StreamName},
 };
 
-/// What a rule applies to; also its identity, for there is at most one rule per scope. CSS writes "every" as `""` or `*`.
+/// What a rule applies to; also its identity, for there is at most one rule per scope. CSS writes "every" as `""` or
+/// `*`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleScope {
     pub domain: DomainName,
@@ -19,6 +22,19 @@ pub struct RuleScope {
 }
 
 impl RuleScope {
+    /// Reads a scope as the API and the configuration file write it: `""` and `*` for every app or every stream.
+    ///
+    /// # Errors
+    /// A malformed domain, app or stream name.
+    pub fn parse(domain: &str, app: &str, stream: &str) -> Result<Self, FieldError> {
+        let is_every = |text: &str| matches!(text, "" | "*");
+        Ok(Self {
+            domain: DomainName::parse(domain)?,
+            app: if is_every(app) { None } else { Some(AppName::parse(app)?) },
+            stream: if is_every(stream) { None } else { Some(StreamName::parse(stream)?) },
+        })
+    }
+
     pub fn covers(&self, stream: &StreamId) -> bool {
         self.domain == stream.domain
             && self.app.as_ref().is_none_or(|app| *app == stream.app)
@@ -81,12 +97,7 @@ mod tests {
     use super::*;
 
     fn scope(domain: &str, app: &str, stream: &str) -> RuleScope {
-        let named = |text: &str| (text != "*").then(|| text.to_string());
-        RuleScope {
-            domain: DomainName::parse(domain).expect("a domain"),
-            app: named(app).map(|app| AppName::parse(&app).expect("an app")),
-            stream: named(stream).map(|stream| StreamName::parse(&stream).expect("a stream")),
-        }
+        RuleScope::parse(domain, app, stream).expect("a scope")
     }
 
     fn stream(domain: &str, app: &str, name: &str) -> StreamId {
@@ -94,6 +105,17 @@ mod tests {
             domain: DomainName::parse(domain).expect("a domain"),
             app: AppName::parse(app).expect("an app"),
             name: StreamName::parse(name).expect("a stream"),
+        }
+    }
+
+    #[test]
+    fn an_empty_name_or_a_star_means_every() {
+        assert_eq!(scope("Push.Example", "", "*").to_string(), "push.example/*/*");
+        assert_eq!(scope("push.example", "", ""), scope("push.example", "*", "*"));
+        for (domain, app, stream, field) in
+            [("", "", "", "domain"), ("a", "b/c", "", "app"), ("a", "", "b c", "stream")]
+        {
+            assert_eq!(RuleScope::parse(domain, app, stream).expect_err(field).field, field);
         }
     }
 
@@ -121,8 +143,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_comparing_every_rule(scopes in prop::collection::btree_set(any_scope(), 0..12), d in "[ab]", a in "[ab]", s in "[ab]") {
-            let rules: BTreeMap<RuleScope, RuleScope> = scopes.into_iter().map(|scope| (scope.clone(), scope)).collect();
+        fn agrees_with_comparing_every_rule(
+            scopes in prop::collection::btree_set(any_scope(), 0..12),
+            d in "[ab]",
+            a in "[ab]",
+            s in "[ab]",
+        ) {
+            let rules: BTreeMap<_, _> = scopes.into_iter().map(|scope| (scope.clone(), scope)).collect();
             let stream = stream(&d, &a, &s);
             // An app weighs more than a stream name, and both weigh more than either.
             let weight = |scope: &RuleScope| 2 * u8::from(scope.app.is_some()) + u8::from(scope.stream.is_some());

@@ -3,8 +3,9 @@
 use alloc::sync::Arc;
 use core::fmt;
 
-/// A secret prints as `***` everywhere; only [`Secret::expose`] gives it out, so a search for that word finds every place
-/// where one can leave. `==` tells whether a configuration changed; checking a signature uses a constant-time comparison.
+/// A secret prints as `***` everywhere; only [`Secret::expose`] gives it out, so a search for that word finds every
+/// place where one can leave. `==` tells whether a configuration changed; checking a signature uses a constant-time
+/// comparison.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<str>);
 

@@ -1,7 +1,8 @@
 //! What a stream is called, and how a push URL says so.
 //!
 //! A stream is named for ever by its push domain, app and stream name. Names arrive from encoders as raw text and are
-//! parsed once, in [`PublishAddress::parse`]; after that they cannot hold anything a file name or a URL would trip over.
+//! parsed once, in [`PublishAddress::parse`]; after that they cannot hold anything a file name or a URL would trip
+//! over.
 
 mod address;
 mod param;
@@ -21,8 +22,8 @@ pub const APP_BYTES_MAX: usize = 64;
 /// As for the app: with two bytes per character to spare for the longest names seen in the wild (UUIDs with a prefix).
 pub const STREAM_BYTES_MAX: usize = 128;
 
-/// What kind of host a push domain is. An IP address and `localhost` are names nobody owns, so they are welcome only while
-/// nothing is configured or when they were added by hand.
+/// What kind of host a push domain is. An IP address and `localhost` are names nobody owns, so they are welcome only
+/// while nothing is configured or when they were added by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostKind {
     Name,
@@ -87,7 +88,10 @@ macro_rules! path_names {
             /// # Errors
             /// Empty, too long, `.`, `..`, or a byte outside `A-Z a-z 0-9 . _ ~ ! * + = @ -`.
             pub fn parse(text: &str) -> Result<Self, FieldError> {
-                if is_path_name(text, $max) { Ok(Self(text.into())) } else { Err(FieldError::new($field, text, $allowed)) }
+                if !is_path_name(text, $max) {
+                    return Err(FieldError::new($field, text, $allowed));
+                }
+                Ok(Self(text.into()))
             }
 
             pub fn as_str(&self) -> &str {

@@ -1,5 +1,5 @@
-//! Wall time, monotonic time, and the time zone in which objects are named. All of them are arguments here: the server's
-//! `clock.rs` is the only place that reads one.
+//! Wall time, monotonic time, and the time zone in which objects are named. All of them are arguments here: the
+//! server's `clock.rs` is the only place that reads one.
 
 use alloc::sync::Arc;
 use core::{fmt, str::FromStr, time::Duration};
@@ -82,8 +82,8 @@ pub struct CivilTime {
     pub second: u8,
 }
 
-/// The time zone of `{Year}` … `{Second}` in object keys: a fixed offset (`+08:00`) or an IANA name (`Europe/Berlin`) from
-/// the tz data built into the executable, so that a host without `/usr/share/zoneinfo` names objects alike.
+/// The time zone of `{Year}` … `{Second}` in object keys: a fixed offset (`+08:00`) or an IANA name (`Europe/Berlin`)
+/// from the tz data built into the executable, so that a host without `/usr/share/zoneinfo` names objects alike.
 #[derive(Clone, Debug)]
 pub struct NameZone {
     name: Arc<str>,

@@ -38,12 +38,8 @@ fn address(domain: &str, query: &str) -> PublishAddress {
     PublishAddress { stream: stream(domain, "live", "room_1001"), param: StreamParam::parse(query).expect("a query") }
 }
 
-fn scope(domain: &str, app: Option<&str>, stream: Option<&str>) -> RuleScope {
-    RuleScope {
-        domain: domain_name(domain),
-        app: app.map(|app| AppName::parse(app).expect("an app")),
-        stream: stream.map(|stream| StreamName::parse(stream).expect("a stream")),
-    }
+fn scope(domain: &str, app: &str, stream: &str) -> RuleScope {
+    RuleScope::parse(domain, app, stream).expect("a scope")
 }
 
 fn snapshot_template(id: i64) -> SnapshotTemplate {
@@ -196,12 +192,12 @@ fn the_most_specific_rule_gives_the_template() {
             snapshot_templates: vec![snapshot_template(1), snapshot_template(2)],
             callback_templates: vec![callback_template(1), callback_template(2)],
             snapshot_rules: vec![
-                snapshot_rule(11, scope("a.example", None, None), 1),
-                snapshot_rule(12, scope("a.example", Some("live"), Some("room")), 2),
+                snapshot_rule(11, scope("a.example", "*", "*"), 1),
+                snapshot_rule(12, scope("a.example", "live", "room"), 2),
             ],
             callback_rules: vec![
-                callback_rule(21, scope("a.example", Some("live"), None), 1),
-                callback_rule(22, scope("a.example", None, None), 2),
+                callback_rule(21, scope("a.example", "live", "*"), 1),
+                callback_rule(22, scope("a.example", "*", "*"), 2),
             ],
             ..CatalogParts::default()
         },
@@ -228,7 +224,7 @@ fn refuses_parts_that_do_not_fit_together() {
         callback_templates: vec![callback_template(1)],
         ..CatalogParts::default()
     };
-    let whole = || scope("a.example", None, None);
+    let whole = || scope("a.example", "*", "*");
     let cases = [
         (
             CatalogParts { domains: vec![domain("a.example"), domain("A.example")], ..base() },
@@ -248,10 +244,7 @@ fn refuses_parts_that_do_not_fit_together() {
         ),
         (
             CatalogParts {
-                snapshot_rules: vec![
-                    snapshot_rule(1, whole(), 1),
-                    snapshot_rule(1, scope("a.example", Some("x"), None), 1),
-                ],
+                snapshot_rules: vec![snapshot_rule(1, whole(), 1), snapshot_rule(1, scope("a.example", "x", "*"), 1)],
                 ..base()
             },
             CatalogError::DuplicateRuleId(RuleId(1)),
@@ -261,8 +254,8 @@ fn refuses_parts_that_do_not_fit_together() {
             CatalogError::DuplicateCallbackRule(whole()),
         ),
         (
-            CatalogParts { snapshot_rules: vec![snapshot_rule(1, scope("b.example", None, None), 1)], ..base() },
-            CatalogError::UnknownDomain(scope("b.example", None, None)),
+            CatalogParts { snapshot_rules: vec![snapshot_rule(1, scope("b.example", "*", "*"), 1)], ..base() },
+            CatalogError::UnknownDomain(scope("b.example", "*", "*")),
         ),
         (
             CatalogParts { snapshot_rules: vec![snapshot_rule(1, whole(), 2)], ..base() },
@@ -273,11 +266,8 @@ fn refuses_parts_that_do_not_fit_together() {
             CatalogError::UnknownTemplate { scope: whole(), template: TemplateId(2) },
         ),
         (
-            CatalogParts {
-                callback_rules: vec![callback_rule(1, scope("a.example", None, Some("room")), 1)],
-                ..base()
-            },
-            CatalogError::CallbackRuleOfStream(scope("a.example", None, Some("room"))),
+            CatalogParts { callback_rules: vec![callback_rule(1, scope("a.example", "*", "room"), 1)], ..base() },
+            CatalogError::CallbackRuleOfStream(scope("a.example", "*", "room")),
         ),
     ];
     for (parts, expected) in cases {

@@ -84,10 +84,11 @@ pub struct ObjectFileName {
     parts: Vec<Part>,
 }
 
-const PREFIX_ALLOWED: &str = "levels of a-z A-Z 0-9 - ! _ . * and {AppName} {PushDomain} {StreamID} {Year} {Month} {Day} {Hour} \
-                              {Minute} {Second} {Width} {Height} {Ext}, separated by /, none of them empty or with ..";
-const FILE_NAME_ALLOWED: &str = "a-z A-Z 0-9 - ! _ . * and {AppName} {PushDomain} {StreamID} {Year} {Month} {Day} {Hour} \
-                                 {Minute} {Second} {Width} {Height} {Ext}, without ..";
+const PREFIX_ALLOWED: &str = "levels of a-z A-Z 0-9 - ! _ . * and {AppName} {PushDomain} {StreamID} {Year} {Month} \
+                              {Day} {Hour} {Minute} {Second} {Width} {Height} {Ext}, separated by /, none of them \
+                              empty or with ..";
+const FILE_NAME_ALLOWED: &str = "a-z A-Z 0-9 - ! _ . * and {AppName} {PushDomain} {StreamID} {Year} {Month} {Day} \
+                                 {Hour} {Minute} {Second} {Width} {Height} {Ext}, without ..";
 
 impl ObjectPrefix {
     /// # Errors
@@ -155,8 +156,8 @@ macro_rules! prints_as_configured {
 
 prints_as_configured!(ObjectPrefix ObjectFileName);
 
-/// A level of a pattern must be something, must not stand still and must not climb. Stream and app names cannot be `.` or
-/// `..` either, so no expansion can.
+/// A level of a pattern must be something, must not stand still and must not climb. Stream and app names cannot be `.`
+/// or `..` either, so no expansion can.
 fn is_level(level: &str) -> bool {
     !level.is_empty() && level != "." && !level.contains("..")
 }

@@ -9,8 +9,8 @@ use crate::{template::SnapshotInterval, time::Mono};
 /// idea of "every ten seconds", and catches encoders whose GOP drifts around the grid.
 const EARLY_MAX: Duration = Duration::from_millis(500);
 
-/// A due that an entry point was picked for. It is spent by [`Grid::hand_over`] or [`Grid::settle`]; one that is dropped
-/// leaves the due open until the next one falls.
+/// A due that an entry point was picked for. It is spent by [`Grid::hand_over`] or [`Grid::settle`]; one that is
+/// dropped leaves the due open until the next one falls.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a pick ends by being handed over or settled"]
 pub struct DueTicket {
@@ -84,8 +84,8 @@ impl Grid {
     ///
     /// The first one is, and it anchors the grid. After that the first entry point in or after the window of a due is,
     /// unless the last pick was less than half an interval ago; the window opens `min(interval / 4, 500 ms)` early.
-    /// When several dues have passed, or the window of the next one is open already, the latest is served and the others
-    /// are skipped: never two pictures in a row to make up for lost ones.
+    /// When several dues have passed, or the window of the next one is open already, the latest is served and the
+    /// others are skipped: never two pictures in a row to make up for lost ones.
     pub fn on_entry_point(&mut self, now: Mono) -> Option<DueTicket> {
         self.advance(now);
         match self.state {
@@ -127,8 +127,8 @@ impl Grid {
         self.fall(latest);
     }
 
-    /// Called right before commit: from now on the due counts as taken. `None` when it was decided meanwhile (the next due
-    /// fell, the rule changed or ended, the push ended): the picture must not be committed.
+    /// Called right before commit: from now on the due counts as taken. `None` when it was decided meanwhile (the next
+    /// due fell, the rule changed or ended, the push ended): the picture must not be committed.
     pub fn hand_over(&mut self, now: Mono, ticket: DueTicket) -> Option<TakenTicket> {
         self.advance(now);
         if self.open != Open::InFlight(ticket.serial) {
@@ -154,8 +154,8 @@ impl Grid {
         self.counts.skip(reason, 1);
     }
 
-    /// Begins a new grid at the last pick plus the new interval, or now if that is past. A due that waits for an entry point
-    /// is skipped as `rule_changed`; one in flight stays good until the new grid's first due falls.
+    /// Begins a new grid at the last pick plus the new interval, or now if that is past. A due that waits for an entry
+    /// point is skipped as `rule_changed`; one in flight stays good until the new grid's first due falls.
     pub fn change_interval(&mut self, now: Mono, interval: SnapshotInterval) {
         self.advance(now);
         if interval == self.interval {
@@ -171,8 +171,8 @@ impl Grid {
         }
     }
 
-    /// Moves every later due back by `by`, once, to spread pushes that began together (see [`crate::storm`]). The due that is
-    /// open now stays as it is.
+    /// Moves every later due back by `by`, once, to spread pushes that began together (see [`crate::storm`]). The due
+    /// that is open now stays as it is.
     pub fn shift_phase(&mut self, now: Mono, by: Duration) {
         self.advance(now);
         if let State::Running { last_pick, next_due } = self.state {

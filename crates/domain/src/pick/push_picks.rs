@@ -89,8 +89,9 @@ impl PushPicks {
         self.catalog_version
     }
 
-    /// Follows a changed catalog: a new subscriber's grid begins with the next entry point, a changed interval begins a new
-    /// grid, and a subscriber that is gone ends its own. Of the wanted ones the first rule and the first three tasks count.
+    /// Follows a changed catalog: a new subscriber's grid begins with the next entry point, a changed interval begins a
+    /// new grid, and a subscriber that is gone ends its own. Of the wanted ones the first rule and the first three
+    /// tasks count.
     pub fn reconcile(&mut self, now: Mono, catalog_version: u64, wanted: Vec<Subscription>) {
         self.catalog_version = catalog_version;
         let mut rules = 0;

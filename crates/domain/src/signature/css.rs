@@ -47,6 +47,7 @@ mod tests {
     fn t_is_ten_minutes_after_sending_as_in_the_published_samples() {
         assert_eq!(expiry_secs(UnixMs::from_secs(1622599925)), 1622600525);
         assert_eq!(expiry_secs(UnixMs::from_secs(1703731478)), 1703732078);
+        assert_eq!(expiry_secs(UnixMs::from_secs(1615859827)), 1615860427);
         assert_eq!(expiry_secs(UnixMs(1_735_689_601_999)), 1735690201, "milliseconds are dropped");
     }
 }

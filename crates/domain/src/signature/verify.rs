@@ -1,5 +1,5 @@
-//! The receiver's procedure for CSS's signature (CSS §1.5), with a finding for each check, so that a person learns which one
-//! failed.
+//! The receiver's procedure for CSS's signature (CSS §1.5), with a finding for each check, so that a person learns
+//! which one failed.
 
 use alloc::{format, string::String, vec::Vec};
 use core::time::Duration;

@@ -21,9 +21,9 @@ const SECRET_PREFIX: &str = "whsec_";
 /// How far a timestamp may lie from the receiver's clock, as in the reference libraries.
 const TOLERANCE: Duration = Duration::from_secs(300);
 
-/// The secret of the header signature, derived from the callback key so that one key serves both signatures: a key in the
-/// form `whsec_…` is that secret, and of any other key the bytes themselves are. Receivers with a Standard Webhooks library
-/// configure [`WebhookSecret::to_text`].
+/// The secret of the header signature, derived from the callback key so that one key serves both signatures: a key in
+/// the form `whsec_…` is that secret, and of any other key the bytes themselves are. Receivers with a Standard Webhooks
+/// library configure [`WebhookSecret::to_text`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebhookSecret(Vec<u8>);
 

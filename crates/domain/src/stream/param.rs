@@ -5,12 +5,12 @@ use core::fmt;
 
 use crate::refusal::Refusal;
 
-/// Longest query of a push URL. Signatures and custom parameters seen in the wild stay below 1 KiB; the query is repeated in
-/// every callback of the push, so four times that is where generosity ends.
+/// Longest query of a push URL. Signatures and custom parameters seen in the wild stay below 1 KiB; the query is
+/// repeated in every callback of the push, so four times that is where generosity ends.
 const PARAM_BYTES_MAX: usize = 4096;
 
-/// The query of a push URL without its `?`, byte for byte as pushed. Callbacks carry it whole ([`StreamParam::as_wire`]),
-/// because receivers written for CSS read it; printing it masks the value of `txSecret`.
+/// The query of a push URL without its `?`, byte for byte as pushed. Callbacks carry it whole
+/// ([`StreamParam::as_wire`]), because receivers written for CSS read it; printing it masks the value of `txSecret`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct StreamParam(Option<Arc<str>>);
 

@@ -12,8 +12,8 @@ use crate::{callback::EventKind, field::FieldError, id::TemplateId, secret::Secr
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallbackKey(Secret);
 
-/// CSS's console takes 32 letters and digits and its API names no limit. 128 bytes hold the longest secret that Standard
-/// Webhooks allows in its own spelling (`whsec_` and the base64 of 64 bytes).
+/// CSS's console takes 32 letters and digits and its API names no limit. 128 bytes hold the longest secret that
+/// Standard Webhooks allows in its own spelling (`whsec_` and the base64 of 64 bytes).
 const KEY_BYTES_MAX: usize = 128;
 
 impl CallbackKey {
@@ -35,14 +35,15 @@ impl CallbackKey {
 /// Longest callback URL. Receivers put tokens of a few hundred bytes into the query; servers commonly stop at 8 KiB.
 const URL_BYTES_MAX: usize = 2048;
 
-/// Where to POST an event: `http` or `https`, query kept, `user:password@` allowed (sent as Basic). Printing it masks the
-/// user information.
+/// Where to POST an event: `http` or `https`, query kept, `user:password@` allowed (sent as Basic). Printing it masks
+/// the user information.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CallbackUrl(Arc<Url>);
 
 impl CallbackUrl {
     /// # Errors
-    /// Not an absolute `http` or `https` URL, with a fragment, or longer than 2048 bytes. `field` names it in the error.
+    /// Not an absolute `http` or `https` URL, with a fragment, or longer than 2048 bytes. `field` names it in the
+    /// error.
     pub fn parse(field: &'static str, text: &str) -> Result<Self, FieldError> {
         // The value may hold a password, so the error must not repeat it.
         let refused = || FieldError::secret(field, text, "an http:// or https:// URL of at most 2048 bytes without #");
@@ -82,8 +83,8 @@ impl fmt::Debug for CallbackUrl {
     }
 }
 
-/// One URL per event kind; an event without a URL is not sent. We send the first three; the others are kept for programs
-/// that set and read them.
+/// One URL per event kind; an event without a URL is not sent. We send the first three; the others are kept for
+/// programs that set and read them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CallbackUrls<T = Option<CallbackUrl>> {
     pub snapshot_notify: T,
@@ -205,6 +206,12 @@ mod tests {
         draft.urls.stream_end_notify = Some(String::new());
         let template = CallbackTemplate::validate(TemplateId(1), draft).expect("a template");
         assert_eq!((template.key, template.urls.stream_end_notify), (None, None));
+    }
+
+    #[test]
+    fn a_key_has_at_least_one_byte() {
+        assert_eq!(CallbackKey::parse("").expect_err("empty").field, "key");
+        assert!(CallbackKey::parse("0").is_ok());
     }
 
     #[test]

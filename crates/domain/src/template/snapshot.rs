@@ -54,12 +54,12 @@ pub struct StoreTarget {
 const COS_HOST_BYTES_MAX: usize = 60;
 
 impl StoreTarget {
-    /// A region without a hyphen is CSS's short form (`beijing` for `ap-beijing`), except `local`, which names no COS region
-    /// but the local store.
+    /// A region without a hyphen is CSS's short form (`beijing` for `ap-beijing`), except `local`, which names no COS
+    /// region but the local store.
     ///
     /// # Errors
-    /// `app_id` not positive, a bucket or region with other than lower-case letters, digits and inner hyphens, or a COS host
-    /// name over 60 bytes.
+    /// `app_id` not positive, a bucket or region with other than lower-case letters, digits and inner hyphens, or a COS
+    /// host name over 60 bytes.
     pub fn new(app_id: i64, bucket: &str, region: &str) -> Result<Self, FieldError> {
         if app_id <= 0 {
             return Err(FieldError::new("app_id", app_id, "a positive number"));
@@ -118,8 +118,8 @@ impl StoreTarget {
 }
 
 impl Default for StoreTarget {
-    /// The built-in target: `framehook-1250000000` in the local store. The number is the one CSS's documents use in their
-    /// examples, so nobody takes it for a real account.
+    /// The built-in target: `framehook-1250000000` in the local store. The number is the one CSS's documents use in
+    /// their examples, so nobody takes it for a real account.
     fn default() -> Self {
         Self::new(1_250_000_000, "framehook", Self::LOCAL_REGION).expect("the built-in target is valid")
     }
@@ -252,12 +252,13 @@ mod tests {
     #[test]
     fn refuses_each_field_outside_its_limits() {
         type Change = fn(&mut SnapshotTemplateDraft);
-        let cases: [(&str, &str, Change); 21] = [
+        let cases: [(&str, &str, Change); 22] = [
             ("no name", "name", |d| d.name = String::new()),
             ("long name", "name", |d| d.name = "a".repeat(256)),
             ("long name in bytes, not characters", "name", |d| d.name = "名".repeat(86)),
             ("name with markup", "name", |d| d.name = "<b>".into()),
             ("long description", "description", |d| d.description = Some("a".repeat(1025))),
+            ("description with a line break", "description", |d| d.description = Some("a\nb".into())),
             ("interval 1", "interval", |d| d.interval_secs = Some(1)),
             ("interval 301", "interval", |d| d.interval_secs = Some(301)),
             ("interval beyond 16 bits", "interval", |d| d.interval_secs = Some(65_538)),

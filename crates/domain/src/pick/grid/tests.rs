@@ -12,7 +12,8 @@ fn at(ms: u64) -> Mono {
     Mono(Duration::from_millis(ms))
 }
 
-/// One line of a story: what happens, and what the grid must make of it. Tickets are used in the order they were given out.
+/// One line of a story: what happens, and what the grid must make of it. Tickets are used in the order they were given
+/// out.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     /// An entry point is picked for the due at this many ms.

@@ -1,5 +1,5 @@
-//! Random schedules against a reference that knows the whole schedule and says what each due must become, without keeping
-//! any state of a grid.
+//! Random schedules against a reference that knows the whole schedule and says what each due must become, without
+//! keeping any state of a grid.
 
 use proptest::prelude::*;
 
@@ -44,8 +44,8 @@ enum Fate {
     Open,
 }
 
-/// The picks `(ms, due number)` that a schedule must lead to, straight from the rule: an entry point serves the latest due
-/// whose window is open, if no pick has served it yet and none was made less than half an interval ago.
+/// The picks `(ms, due number)` that a schedule must lead to, straight from the rule: an entry point serves the latest
+/// due whose window is open, if no pick has served it yet and none was made less than half an interval ago.
 fn picks_of(interval_ms: u64, schedule: &[(u64, Happening)]) -> Vec<(u64, u64)> {
     let early_ms = (interval_ms / 4).min(500);
     let mut picks: Vec<(u64, u64)> = Vec::new();
@@ -171,7 +171,10 @@ proptest! {
     }
 
     #[test]
-    fn the_counts_balance_whatever_is_done(interval_secs in 2..20_i64, steps in prop::collection::vec((0..9_000_u64, 0..8_u8, 2..20_i64), 0..80)) {
+    fn the_counts_balance_whatever_is_done(
+        interval_secs in 2..20_i64,
+        steps in prop::collection::vec((0..9_000_u64, 0..8_u8, 2..20_i64), 0..80),
+    ) {
         let mut grid = Grid::new(secs(interval_secs));
         let (mut ms, mut tickets, mut taken) = (0, Vec::new(), Vec::new());
         for (gap_ms, kind, number) in steps {
@@ -180,7 +183,10 @@ proptest! {
             match kind {
                 0..=2 => tickets.extend(grid.on_entry_point(now)),
                 // Any ticket in flight, in any order.
-                3 if !tickets.is_empty() => taken.extend(grid.hand_over(now, tickets.swap_remove(number as usize % tickets.len()))),
+                3 if !tickets.is_empty() => {
+                    let any = number as usize % tickets.len();
+                    taken.extend(grid.hand_over(now, tickets.swap_remove(any)));
+                }
                 4 if !tickets.is_empty() => grid.settle(now, tickets.swap_remove(0), SkipReason::WorkerCrashed),
                 5 if !taken.is_empty() => grid.undo_taken(taken.swap_remove(0), SkipReason::SpoolFull),
                 6 => grid.change_interval(now, secs(number)),
