@@ -1,0 +1,237 @@
+//! Callbacks against receivers that misbehave: which answers count, how often and how long apart it is tried again, what
+//! is kept when nobody ever says 200, and what a restart does with what is owed.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use common::{FRAMEHOOK, PATIENCE, check_signature, config, push_url, serve, wait_for_snapshots};
+use framehook_testkit::clip::ClipSpec;
+use framehook_testkit::encoder::{self, Program, Source};
+use framehook_testkit::process::Process;
+use framehook_testkit::receiver::{Receiver, Reply, Request};
+use framehook_testkit::server::{Server, ServerSpec};
+use framehook_testkit::wait;
+use serde_json::Value;
+
+/// CSS's schedule at a six-hundredth: 200 ms for the 2 min of event 200, 100 ms for the 1 min of events 1 and 0.
+const SCALED: &str = "[deliver]\nsnapshot_retry_interval = \"200ms\"\npush_retry_interval = \"100ms\"\ntimeout = \"400ms\"\n";
+
+/// A short push that ends by itself, so that exactly one snapshot is owed: the clip is shorter than the interval.
+fn push_once(server: &Server) -> Result<Process> {
+    let spec = ClipSpec {
+        width: 320,
+        height: 180,
+        kbit_per_s: 300,
+        duration: Duration::from_secs(1),
+        gop: Duration::from_secs(1),
+        ..ClipSpec::default()
+    };
+    encoder::push(Program::Ffmpeg, Source::Clip(&spec.build()?.path), &push_url(server, "room_1001"))
+}
+
+fn of_type(requests: &[Request], event_type: u64) -> Vec<Request> {
+    requests.iter().filter(|request| request.event_type() == Some(event_type)).cloned().collect()
+}
+
+/// All attempts at the one delivery of an event type, once `attempts` have come and it is settled.
+fn attempts(receiver: &Receiver, event_type: u64, attempts: usize) -> Result<Vec<Request>> {
+    receiver.wait_until(&format!("{attempts} attempts at event {event_type}"), PATIENCE, |requests| {
+        let found = of_type(requests, event_type);
+        (found.len() >= attempts).then_some(found)
+    })
+}
+
+fn deliveries(server: &Server, arguments: &[&str]) -> Result<Value> {
+    let output = Command::new(FRAMEHOOK)
+        .args(["deliveries"])
+        .args(arguments)
+        .args(["--json", "--data-dir"])
+        .arg(server.data_dir())
+        .output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).context("deliveries --json printed no JSON")
+}
+
+fn wait_until_dead(server: &Server, count: usize) -> Result<Vec<Value>> {
+    wait::until(&format!("{count} dead letters"), PATIENCE, || {
+        let listed = deliveries(server, &["list", "--state", "dead"]).ok()?;
+        let dead = listed["deliveries"].as_array()?.clone();
+        (dead.len() >= count).then_some(dead)
+    })
+}
+
+/// Retries exactly as CSS does, whatever the answer is that is not 200, then keeps the delivery as a dead letter.
+fn retried_to_death(reply: Reply) -> Result<()> {
+    let receiver = Receiver::start()?;
+    receiver.reply_always(reply.clone());
+    let server = serve(&receiver, 10, SCALED)?;
+    let _encoder = push_once(&server)?;
+    let snapshots = attempts(&receiver, 200, 6)?;
+    let begins = attempts(&receiver, 1, 13)?;
+    attempts(&receiver, 0, 13)?;
+    let dead = wait_until_dead(&server, 3)?;
+    ensure!(dead.iter().all(|delivery| delivery["state"] == "dead"), "{dead:?}");
+    // Nothing comes after the last attempt: the dead letters were listed, and the counts have not moved since.
+    let all = receiver.requests();
+    ensure!(of_type(&all, 200).len() == 6, "{} attempts at event 200 after {reply:?}", of_type(&all, 200).len());
+    ensure!(of_type(&all, 1).len() == 13, "{} attempts at event 1 after {reply:?}", of_type(&all, 1).len());
+    for (of_one, gap) in [(&snapshots, 200), (&begins, 100)] {
+        let ids: BTreeSet<&str> = of_one.iter().map(|request| request.webhook_id()).collect::<Result<_>>()?;
+        ensure!(ids.len() == 1, "the attempts bear {} ids", ids.len());
+        for pair in of_one.windows(2) {
+            let apart = pair[1].arrived - pair[0].arrived;
+            ensure!(apart >= Duration::from_millis(gap), "two attempts only {apart:?} apart after {reply:?}");
+        }
+        let mut bodies = BTreeSet::new();
+        for request in of_one {
+            check_signature(request)?;
+            let mut body = request.json()?;
+            let object = body.as_object_mut().context("the body is no object")?;
+            object.remove("t");
+            object.remove("sign");
+            bodies.insert(body.to_string());
+        }
+        ensure!(bodies.len() == 1, "more than t and sign changed between attempts");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_204_is_not_a_200() {
+    retried_to_death(Reply::Status(204)).unwrap();
+}
+
+#[test]
+fn a_500_is_tried_again() {
+    retried_to_death(Reply::Status(500)).unwrap();
+}
+
+#[test]
+fn a_redirect_is_a_failure_and_nobody_follows_it() {
+    let elsewhere = Receiver::start().unwrap();
+    retried_to_death(Reply::Redirect(elsewhere.url("/elsewhere"))).unwrap();
+    assert!(elsewhere.requests().is_empty());
+}
+
+#[test]
+fn a_receiver_that_never_answers_times_out() {
+    retried_to_death(Reply::Hang).unwrap();
+}
+
+#[test]
+fn a_receiver_that_resets_is_tried_again() {
+    retried_to_death(Reply::Reset).unwrap();
+}
+
+#[test]
+fn a_200_with_any_body_ends_it_at_once() {
+    let receiver = Receiver::start().unwrap();
+    let failed_before = |request: &Request| match request.event_type() {
+        Some(200) if request.index < 3 => Reply::Status(503),
+        _ => Reply::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nnot json!".to_vec()),
+    };
+    receiver.on_request(failed_before);
+    let server = serve(&receiver, 10, SCALED).unwrap();
+    let _encoder = push_once(&server).unwrap();
+    wait::until("everything delivered", PATIENCE, || {
+        let owed = deliveries(&server, &["list", "--state", "delivered"]).ok()?;
+        (owed["deliveries"].as_array()?.len() == 3).then_some(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_dead_letter_is_shown_with_every_attempt_and_replayed_under_its_id() {
+    let receiver = Receiver::start().unwrap();
+    receiver.reply_always(Reply::Status(500));
+    let server = serve(&receiver, 10, &format!("{SCALED}snapshot_retries = 2\npush_retries = 0\n")).unwrap();
+    let _encoder = push_once(&server).unwrap();
+    let dead = wait_until_dead(&server, 3).unwrap();
+    let snapshot = dead.iter().find(|delivery| delivery["event_type"] == 200).expect("a dead snapshot callback");
+    let id = snapshot["id"].as_str().unwrap();
+    let shown = deliveries(&server, &["show", id]).unwrap();
+    let attempts = shown["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 3);
+    for attempt in attempts {
+        assert_eq!(attempt["status"], 500, "{attempt}");
+        assert!(attempt["duration_ms"].is_u64() && attempt["started_ms"].is_i64(), "{attempt}");
+    }
+    let before = receiver.requests().len();
+    receiver.reply_always(Reply::Status(200));
+    deliveries(&server, &["replay", id]).unwrap();
+    let again = receiver.wait_for(before + 1, PATIENCE).unwrap().pop().unwrap();
+    assert_eq!(again.webhook_id().unwrap(), id);
+    check_signature(&again).unwrap();
+    wait::until("the replayed one delivered", PATIENCE, || {
+        let state = deliveries(&server, &["show", id]).ok()?["state"].clone();
+        (state == "delivered").then_some(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn what_is_owed_survives_kill_9_and_keeps_its_id() {
+    let receiver = Receiver::start().unwrap();
+    receiver.reply_always(Reply::Hang);
+    let slow = "[deliver]\nsnapshot_retry_interval = \"1s\"\npush_retry_interval = \"1s\"\n";
+    let mut server = serve(&receiver, 10, slow).unwrap();
+    let encoder = push_once(&server).unwrap();
+    let first = wait_for_snapshots(&receiver, 1).unwrap().remove(0);
+    drop(encoder);
+    server.kill9().unwrap();
+    receiver.reply_always(Reply::Status(200));
+    let before = receiver.requests().len();
+    server.restart().unwrap();
+    let after = receiver
+        .wait_until("the owed snapshot callback after the restart", PATIENCE, |requests| {
+            of_type(&requests[before..], 200).pop()
+        })
+        .unwrap();
+    assert_eq!(after.webhook_id().unwrap(), first.webhook_id().unwrap());
+    common::check_snapshot(&server, &after).unwrap();
+}
+
+#[test]
+fn one_dead_receiver_delays_nobody_elses_callbacks() {
+    let (dead, healthy) = (Receiver::start().unwrap(), Receiver::start().unwrap());
+    dead.reply_always(Reply::Hang);
+    let toml = config(&healthy, 2, "")
+        + &format!(
+            "[[callback_template]]\nname = \"hangs\"\nsnapshot_notify_url = \"{url}\"\nstream_begin_notify_url = \"{url}\"\n\
+             [[callback_rule]]\ndomain = \"{domain}\"\napp = \"dead\"\ntemplate = \"hangs\"\n\
+             [[snapshot_rule]]\ndomain = \"{domain}\"\napp = \"dead\"\ntemplate = \"every\"\n",
+            url = dead.url("/"),
+            domain = common::DOMAIN
+        );
+    let server = ServerSpec::new(FRAMEHOOK).config(toml).start().unwrap();
+    let url = server.rtmp_url(&format!("dead/d0?domain={}", common::DOMAIN));
+    let _hanging = encoder::push(Program::Ffmpeg, Source::TestPicture, &url).unwrap();
+    dead.wait_for(2, PATIENCE).unwrap();
+    let _pushing = encoder::push(Program::Ffmpeg, Source::TestPicture, &push_url(&server, "room_1001")).unwrap();
+    for request in wait_for_snapshots(&healthy, 3).unwrap() {
+        let body = request.json().unwrap();
+        let created = std::time::UNIX_EPOCH + Duration::from_secs(body["create_time"].as_u64().unwrap());
+        let late = request.arrived_wall.duration_since(created).unwrap_or_default();
+        assert!(late < Duration::from_secs(4), "a callback came {late:?} after its picture");
+    }
+}
+
+#[test]
+fn an_empty_key_sends_neither_t_nor_sign_and_an_empty_url_sends_nothing() {
+    let receiver = Receiver::start().unwrap();
+    let toml = config(&receiver, 10, "")
+        .replace(&format!("callback_key = \"{}\"\n", common::CALLBACK_KEY), "")
+        .replace(&format!("stream_begin_notify_url = \"{}\"\n", receiver.url("/notify?action=begin")), "");
+    let server = ServerSpec::new(FRAMEHOOK).config(toml).start().unwrap();
+    let _encoder = push_once(&server).unwrap();
+    let snapshot = wait_for_snapshots(&receiver, 1).unwrap().remove(0).json().unwrap();
+    assert!(snapshot.get("t").is_none() && snapshot.get("sign").is_none(), "{snapshot}");
+    receiver
+        .wait_until("event 0", PATIENCE, |requests| (!of_type(requests, 0).is_empty()).then_some(()))
+        .unwrap();
+    assert!(of_type(&receiver.requests(), 1).is_empty());
+}

@@ -1,0 +1,84 @@
+//! Picks that wait for a render worker: ordered by due time, one slot per push.
+//!
+//! It cannot grow past the number of live pushes. When a push's slot is taken, the newer entry point wins and the slot
+//! then carries what both wanted; a rule whose older due loses by that was counted as `renderer_busy` by its grid.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use framehook_domain::id::PushSequence;
+use framehook_domain::time::Mono;
+use tokio::sync::Notify;
+
+use super::Pick;
+
+#[derive(Debug, Default)]
+pub(crate) struct PickQueue {
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    closed: bool,
+    by_due: BTreeMap<(Mono, PushSequence), Pick>,
+    slots: HashMap<PushSequence, Mono>,
+}
+
+impl PickQueue {
+    /// Puts a pick into its push's slot. Never waits.
+    pub(crate) fn put(&self, mut pick: Pick) {
+        let mut inner = self.lock();
+        let sequence = pick.push.sequence();
+        let mut due = pick.earliest_due();
+        if let Some(waiting_due) = inner.slots.remove(&sequence)
+            && let Some(waiting) = inner.by_due.remove(&(waiting_due, sequence))
+        {
+            pick.absorb(waiting);
+            due = due.min(waiting_due);
+        }
+        inner.slots.insert(sequence, due);
+        inner.by_due.insert((due, sequence), pick);
+        drop(inner);
+        self.changed.notify_one();
+    }
+
+    /// The pick that is due first, as soon as there is one. `None` once the queue is closed and empty.
+    pub(crate) async fn next(&self) -> Option<Pick> {
+        loop {
+            // Register before looking, or a pick put in between would wait for the one after it.
+            let changed = self.changed.notified();
+            {
+                let mut inner = self.lock();
+                if let Some(((_, sequence), pick)) = inner.by_due.pop_first() {
+                    inner.slots.remove(&sequence);
+                    if !inner.by_due.is_empty() {
+                        // One permit is stored at most, so pass the wake-up on to the next idle worker.
+                        self.changed.notify_one();
+                    }
+                    return Some(pick);
+                }
+                if inner.closed {
+                    self.changed.notify_one();
+                    return None;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Lets workers end once what waits is done.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_one();
+    }
+
+    /// Picks waiting now.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().by_due.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
