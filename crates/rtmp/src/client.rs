@@ -187,7 +187,8 @@ impl Client {
 
     fn on_message(&mut self, message: &Message, sink: &mut impl FnMut(ClientEvent)) -> Result<(), Error> {
         let Body::Kept(body) = &message.body else { return Ok(()) };
-        let command = Command::parse(body)?;
+        // ffmpeg's server sends `onFCPublish` without a transaction number; what is no command is no answer either.
+        let Ok(command) = Command::parse(body) else { return Ok(()) };
         let transaction_id = command.transaction_id as u32;
         let information = command.arguments.get(1);
         let text = |name| information.and_then(|info| info.get(name)).and_then(Value::as_str).unwrap_or_default();

@@ -9,8 +9,18 @@ use crate::Error;
 
 /// Status codes of `onStatus` that a publisher's connection needs.
 ///
-/// What an encoder shows of a refusal depends on its code. `PUBLISH_DENIED` is the one whose description every encoder
-/// shows.
+/// What an encoder shows of a refusal depends on the code. Seen with the session's answer to `publish`, the driver closing
+/// two seconds later if the encoder has not:
+///
+/// | Encoder | `PUBLISH_DENIED` | `PUBLISH_BAD_NAME` | other codes |
+/// |---|---|---|---|
+/// | ffmpeg 5.1 | `Server error: DESCRIPTION`, exit code 1 | the same | the same |
+/// | OBS 29 | log: `CODE (DESCRIPTION)`; dialog: a fixed text about the stream key | the same | the code alone, after 30 s; by its source `FAILED` is as in the first column |
+/// | GStreamer 1.22 `rtmp2sink` | error message `Not authorized to connect: publish denied: { … DESCRIPTION }` | `Failed to connect: publish denied; stream already exists: { … }` | `Failed to connect: 'publish' cmd failed: { … }` |
+/// | GStreamer 1.22 `rtmpsink` | nothing, waits; with `FAILED` behind it: `Could not open resource for writing` | the same | the same |
+///
+/// So a refusal is `PUBLISH_DENIED` with the reason in the description, and the session sends `FAILED` behind it. If the
+/// driver closes while input is unread, the reset may overtake both: it should let the encoder close first.
 pub mod status {
     pub const CONNECT_SUCCESS: &str = "NetConnection.Connect.Success";
     pub const PUBLISH_START: &str = "NetStream.Publish.Start";

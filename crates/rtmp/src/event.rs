@@ -15,7 +15,7 @@ pub enum Event {
     /// [`refuse_publish`](crate::Session::refuse_publish); until then media is dropped in silence, except that a config
     /// or metadata that comes early is reported, because it will not come again.
     Publish(Box<PublishRequest>),
-    /// `onMetaData`: what the encoder says about itself.
+    /// `onMetaData` that differs from the one before: what the encoder says about itself.
     Metadata(Box<StreamMetadata>),
     /// A decoder config that differs from the one before.
     Config(Arc<DecoderConfig>),
@@ -61,7 +61,7 @@ pub enum MediaKind {
     Audio { codec: Option<AudioCodec> },
     /// `None` for a message too short to name its codec. `keyframe` is the container's claim, kept pictures excepted.
     Video { codec: Option<VideoCodec>, keyframe: bool },
-    /// Data other than `onMetaData`, or `onMetaData` that cannot be read.
+    /// Data other than `onMetaData`, or `onMetaData` that cannot be read or says nothing new.
     Data,
 }
 

@@ -154,3 +154,95 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; DIGEST_BYTES] {
     parts.iter().for_each(|part| mac.update(part));
     mac.finalize().into_bytes().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client's packet with its digest in place.
+    fn digest_packet(scheme: Scheme, key: &[u8]) -> [u8; PACKET_BYTES] {
+        let mut packet = core::array::from_fn(|index| (index * 7 % 251) as u8);
+        packet[4..8].copy_from_slice(&[9, 0, 124, 2]);
+        imprint_digest(&mut packet, scheme, key);
+        packet
+    }
+
+    fn answered(c1: &[u8; PACKET_BYTES]) -> (Vec<u8>, bool) {
+        let mut handshake = Handshake::new(&[0x5a; RANDOM_BYTES]);
+        let mut out = BytesMut::new();
+        let input = [&[3], &c1[..], &[0; PACKET_BYTES], b"next"].concat();
+        let mut rest = &input[..];
+        let complete = handshake.push(&mut rest, &mut out).unwrap();
+        assert_eq!(rest, b"next");
+        (out.to_vec(), complete)
+    }
+
+    #[test]
+    fn simple_form_repeats_the_client() {
+        let mut c1 = [7; PACKET_BYTES];
+        c1[4..8].fill(0);
+        let (out, complete) = answered(&c1);
+        assert!(complete);
+        assert_eq!(out.len(), 1 + 2 * PACKET_BYTES);
+        assert_eq!(out[0], 3);
+        assert_eq!(out[1..9], [0; 8], "time and zero");
+        assert_eq!(out[9..=PACKET_BYTES], [0x5a; RANDOM_BYTES]);
+        assert_eq!(out[1 + PACKET_BYTES..], c1);
+    }
+
+    #[test]
+    fn digest_form_answers_in_the_scheme_of_the_client() {
+        for scheme in [Scheme::Zero, Scheme::One] {
+            let c1 = digest_packet(scheme, CLIENT_KEY);
+            let (_, c1_digest) = find_digest(&c1, CLIENT_KEY).unwrap();
+            let (out, _) = answered(&c1);
+            let s1 = out[1..=PACKET_BYTES].try_into().unwrap();
+            assert_eq!(find_digest(s1, SERVER_KEY).map(|(found, _)| found), Some(scheme));
+            let (signed, signature) = out[1 + PACKET_BYTES..].split_at(PACKET_BYTES - DIGEST_BYTES);
+            let key = hmac(&[SERVER_KEY, &KEY_TAIL].concat(), &[&c1_digest]);
+            assert_eq!(signature, hmac(&key, &[signed]));
+        }
+    }
+
+    #[test]
+    fn a_version_without_a_digest_gets_the_simple_form() {
+        let mut c1 = digest_packet(Scheme::One, CLIENT_KEY);
+        c1[1000] ^= 1;
+        assert_eq!(answered(&c1).0[1 + PACKET_BYTES..], c1);
+        let other_key = digest_packet(Scheme::One, SERVER_KEY);
+        assert_eq!(answered(&other_key).0[1 + PACKET_BYTES..], other_key);
+    }
+
+    #[test]
+    fn digest_ends_within_the_packet_for_any_offset_bytes() {
+        for scheme in [Scheme::Zero, Scheme::One] {
+            // 255 + 255 + 217 + 0 is 727, the largest remainder.
+            let mut packet = [0; PACKET_BYTES];
+            for at in [8, 772] {
+                packet[at..at + 3].copy_from_slice(&[255, 255, 217]);
+            }
+            imprint_digest(&mut packet, scheme, CLIENT_KEY);
+        }
+    }
+
+    #[test]
+    fn reads_the_same_byte_by_byte() {
+        let c1 = digest_packet(Scheme::Zero, CLIENT_KEY);
+        let mut handshake = Handshake::new(&[0x5a; RANDOM_BYTES]);
+        let mut out = BytesMut::new();
+        let input = [&[3], &c1[..], &[0; PACKET_BYTES]].concat();
+        let complete = input.iter().map(|byte| handshake.push(&mut core::slice::from_ref(byte), &mut out).unwrap());
+        let first_complete = complete.enumerate().find_map(|(index, complete)| complete.then_some(index));
+        assert_eq!(first_complete, Some(2 * PACKET_BYTES));
+        assert_eq!(out, answered(&c1).0);
+    }
+
+    #[test]
+    fn names_what_else_a_client_speaks() {
+        use HandshakeError::*;
+        for (first, expected) in [(6, UnsupportedVersion(6)), (b'G', Http), (0x16, Tls), (0, UnsupportedVersion(0))] {
+            let mut handshake = Handshake::new(&[0; RANDOM_BYTES]);
+            assert_eq!(handshake.push(&mut &[first][..], &mut BytesMut::new()), Err(expected));
+        }
+    }
+}

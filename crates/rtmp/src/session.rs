@@ -158,8 +158,8 @@ impl Session {
         true
     }
 
-    /// Refuses the publish and ends the session. `code` should be [`status::PUBLISH_DENIED`]: its `description` is what
-    /// most encoders show. Returns false, and does nothing, if no publish is waiting.
+    /// Refuses the publish and ends the session. `code` should be one that [`status`] recommends: what an encoder shows of
+    /// the `description` depends on it. Returns false, and does nothing, if no publish is waiting.
     pub fn refuse_publish(&mut self, code: &str, description: &str) -> bool {
         let waiting = self.phase == Phase::Decision;
         if waiting {
@@ -168,7 +168,8 @@ impl Session {
         waiting
     }
 
-    /// Ends the session at any time, with a status that the encoder may show.
+    /// Ends the session at any time, with a status that the encoder may show: ffmpeg does, if the driver lets it read
+    /// that before it closes; OBS and GStreamer look for a status only while they connect.
     pub fn cut(&mut self, code: &str, description: &str) {
         if self.phase != Phase::Ended {
             self.end(code, description);
@@ -179,6 +180,11 @@ impl Session {
         // Before `connect` there is nobody who would understand a status.
         if self.connect.is_some() {
             self.send_status(self.publish_stream_id, "error", code, description);
+            // librtmp as GStreamer's rtmpsink has it passes over all codes of publishing and waits on; this one it knows.
+            // Everybody else has stopped at the first.
+            if code != status::FAILED {
+                self.send_status(self.publish_stream_id, "error", status::FAILED, description);
+            }
         }
         self.phase = Phase::Ended;
         self.media.reset();
@@ -247,11 +253,11 @@ impl Session {
     }
 
     fn on_user_control(&mut self, event: &[u8]) {
-        let Some((kind, timestamp)) = event.split_first_chunk() else { return };
-        if u16::from_be_bytes(*kind) == user_control::PING_REQUEST {
-            let mut pong = user_control::PING_RESPONSE.to_be_bytes().to_vec();
-            pong.extend_from_slice(timestamp);
-            self.writer.write_control(&mut self.output, MessageType::UserControl, &pong);
+        // Two bytes of event type; a ping carries four of a timestamp, which the answer repeats.
+        let Some(&[k0, k1, t0, t1, t2, t3]) = event.first_chunk() else { return };
+        if u16::from_be_bytes([k0, k1]) == user_control::PING_REQUEST {
+            let [r0, r1] = user_control::PING_RESPONSE.to_be_bytes();
+            self.writer.write_control(&mut self.output, MessageType::UserControl, &[r0, r1, t0, t1, t2, t3]);
         }
     }
 
@@ -346,8 +352,11 @@ impl Session {
         if !matches!(self.phase, Phase::Decision | Phase::Media) {
             return;
         }
+        // A publish that was accepted has earned a new allowance; one that never was could be repeated for ever.
+        if self.phase == Phase::Media {
+            self.unpublished_bytes = 0;
+        }
         self.phase = Phase::Publish;
-        self.unpublished_bytes = 0;
         self.media.reset();
         self.send_status(self.publish_stream_id, "status", status::UNPUBLISH_SUCCESS, "publish ended");
         sink(Event::Unpublish { by });

@@ -69,9 +69,9 @@ impl ChunkHeader {
         if fields.extended {
             let Some((extended, behind)) = rest.split_first_chunk() else { return Ok(None) };
             let extended = u32::from_be_bytes(*extended);
-            // A chunk of type 3 repeats the extended timestamp. ffmpeg, librtmp (so OBS) and GStreamer do; encoders
-            // built before the specification settled it do not. Their payload would have to begin with the very four
-            // bytes of the timestamp to be misread, so the value itself tells the two apart.
+            // A chunk of type 3 repeats the extended timestamp. ffmpeg, librtmp and GStreamer do; OBS does since 30.1
+            // and did not before. Without it, payload would have to begin with the very four bytes of the timestamp to
+            // be misread, so the value itself tells the two apart.
             if format < 3 || extended == fields.timestamp {
                 fields.timestamp = extended;
                 rest = behind;

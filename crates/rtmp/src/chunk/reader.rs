@@ -166,7 +166,7 @@ impl ChunkReader {
             }
             None => {
                 // After a type 0, a type 3 that starts a message takes the absolute time for a difference. That is what
-                // the specification says (5.3.1.2.4) and what ffmpeg relies on when a stream starts.
+                // the specification says (5.3.1.2.4), and what ffmpeg and OBS (since 30.2) mean by it.
                 let base = if chunk.format == 0 { 0 } else { stream.timestamp_ms };
                 stream.timestamp_ms = base.wrapping_add(chunk.fields.timestamp);
                 stream.fields = chunk.fields;

@@ -22,6 +22,8 @@ use crate::{
 pub(super) struct MediaState {
     pub(super) keep_entry_points: bool,
     config: Option<CurrentConfig>,
+    /// The last that was told. GStreamer sends the same again several times a second.
+    metadata: Option<Box<StreamMetadata>>,
     /// The last one that was told, so that it is told once.
     unsupported: Option<VideoCodec>,
 }
@@ -34,7 +36,7 @@ struct CurrentConfig {
 
 impl MediaState {
     pub(super) const fn new() -> Self {
-        Self { keep_entry_points: true, config: None, unsupported: None }
+        Self { keep_entry_points: true, config: None, metadata: None, unsupported: None }
     }
 
     /// Forgets the publish that has ended.
@@ -66,8 +68,10 @@ impl MediaState {
         if !matches!(phase, Phase::Decision | Phase::Media) {
             return;
         }
-        if let Some(metadata) = on_meta_data(body) {
-            sink(Event::Metadata(Box::new(metadata)));
+        let metadata = on_meta_data(body).map(Box::new);
+        if let Some(metadata) = metadata.filter(|metadata| self.metadata.as_ref() != Some(metadata)) {
+            self.metadata = Some(metadata.clone());
+            sink(Event::Metadata(metadata));
         } else if phase == Phase::Media {
             sink(Event::Media(media(MediaKind::Data, header)));
         }
