@@ -63,11 +63,15 @@ pub struct Grid {
 enum State {
     /// Waits for the first entry point.
     Unanchored,
-    Running {
-        last_pick: Mono,
-        next_due: Mono,
-    },
+    Running(Running),
     Ended,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    last_pick: Mono,
+    /// The first due that has not fallen.
+    next_due: Mono,
 }
 
 impl Grid {
@@ -88,29 +92,33 @@ impl Grid {
     /// others are skipped: never two pictures in a row to make up for lost ones.
     pub fn on_entry_point(&mut self, now: Mono) -> Option<DueTicket> {
         self.advance(now);
-        match self.state {
-            State::Ended => None,
+        let Running { last_pick, next_due } = match self.state {
+            State::Running(running) => running,
+            State::Ended => return None,
             State::Unanchored => {
-                self.state = State::Running { last_pick: now, next_due: now.plus(self.interval.duration()) };
+                self.state = State::Running(Running { last_pick: now, next_due: now });
                 self.fall(now);
-                Some(self.pick(now, now, true))
+                return Some(self.pick(now, now, true));
             }
-            State::Running { last_pick, .. } if now.since(last_pick) < self.interval.duration() / 2 => None,
-            State::Running { next_due, .. } if now.plus(self.early()) >= next_due => {
+        };
+        let interval = self.interval.duration();
+        let is_too_soon = now.since(last_pick) < interval / 2;
+        let is_next_due_open = now.plus(EARLY_MAX.min(interval / 4)) >= next_due;
+        match self.open {
+            _ if is_too_soon => None,
+            _ if is_next_due_open => {
                 self.fall(next_due);
                 Some(self.pick(now, next_due, false))
             }
-            State::Running { .. } => match self.open {
-                Open::Waiting(due) => Some(self.pick(now, due, false)),
-                Open::No | Open::InFlight(_) => None,
-            },
+            Open::Waiting(due) => Some(self.pick(now, due, false)),
+            Open::No | Open::InFlight(_) => None,
         }
     }
 
     /// Lets every due up to `now` fall. The one that was open before is decided by that: it got no entry point, or the
     /// renderer did not keep up. Of several that fall at once only the last stays open.
     pub fn advance(&mut self, now: Mono) {
-        let State::Running { next_due, .. } = self.state else { return };
+        let State::Running(Running { next_due, .. }) = self.state else { return };
         if now < next_due {
             return;
         }
@@ -144,7 +152,7 @@ impl Grid {
     pub fn settle(&mut self, now: Mono, ticket: DueTicket, reason: SkipReason) {
         self.advance(now);
         if self.open == Open::InFlight(ticket.serial) {
-            self.decide_open(reason, reason);
+            self.skip_open(reason);
         }
     }
 
@@ -162,11 +170,11 @@ impl Grid {
             return;
         }
         self.interval = interval;
-        if let State::Running { last_pick, .. } = self.state {
+        if let State::Running(running) = &mut self.state {
+            running.next_due = running.last_pick.plus(interval.duration()).max(now);
             if matches!(self.open, Open::Waiting(_)) {
-                self.decide_open(SkipReason::RuleChanged, SkipReason::RuleChanged);
+                self.skip_open(SkipReason::RuleChanged);
             }
-            self.state = State::Running { last_pick, next_due: last_pick.plus(interval.duration()).max(now) };
             self.advance(now);
         }
     }
@@ -175,8 +183,8 @@ impl Grid {
     /// that is open now stays as it is.
     pub fn shift_phase(&mut self, now: Mono, by: Duration) {
         self.advance(now);
-        if let State::Running { last_pick, next_due } = self.state {
-            self.state = State::Running { last_pick, next_due: next_due.plus(by) };
+        if let State::Running(running) = &mut self.state {
+            running.next_due = running.next_due.plus(by);
         }
     }
 
@@ -188,7 +196,7 @@ impl Grid {
     pub(super) fn end_because(&mut self, now: Mono, reason: SkipReason) {
         self.advance(now);
         if self.open != Open::No {
-            self.decide_open(reason, reason);
+            self.skip_open(reason);
         }
         self.state = State::Ended;
     }
@@ -198,33 +206,31 @@ impl Grid {
         self.counts
     }
 
-    fn early(&self) -> Duration {
-        (self.interval.duration() / 4).min(EARLY_MAX)
-    }
-
-    /// The due at `due`, which is the next one, falls.
+    /// The due at `due` falls, after all earlier ones.
     fn fall(&mut self, due: Mono) {
-        if self.open != Open::No {
-            self.decide_open(SkipReason::NoEntryPoint, SkipReason::RendererBusy);
+        match self.open {
+            Open::No => {}
+            Open::Waiting(_) => self.skip_open(SkipReason::NoEntryPoint),
+            Open::InFlight(_) => self.skip_open(SkipReason::RendererBusy),
         }
         self.open = Open::Waiting(due);
         self.counts.due += 1;
         self.counts.open += 1;
-        if let State::Running { last_pick, .. } = self.state {
-            self.state = State::Running { last_pick, next_due: due.plus(self.interval.duration()) };
+        if let State::Running(running) = &mut self.state {
+            running.next_due = due.plus(self.interval.duration());
         }
     }
 
-    fn decide_open(&mut self, if_waiting: SkipReason, if_in_flight: SkipReason) {
-        let reason = if matches!(self.open, Open::InFlight(_)) { if_in_flight } else { if_waiting };
+    fn skip_open(&mut self, reason: SkipReason) {
         self.open = Open::No;
         self.counts.open -= 1;
         self.counts.skip(reason, 1);
     }
 
+    /// Serves the due at `due`, which has just fallen or waits.
     fn pick(&mut self, now: Mono, due: Mono, is_first: bool) -> DueTicket {
-        if let State::Running { next_due, .. } = self.state {
-            self.state = State::Running { last_pick: now, next_due };
+        if let State::Running(running) = &mut self.state {
+            running.last_pick = now;
         }
         self.serial += 1;
         self.open = Open::InFlight(self.serial);

@@ -72,15 +72,13 @@ fn fates_of(interval_ms: u64, schedule: &[(u64, Happening)]) -> Vec<Fate> {
     let (Some((anchor_ms, _)), Some((end_ms, _))) = (picks.first(), schedule.last()) else { return Vec::new() };
     let fallen = picks.iter().map(|(_, due)| due + 1).max().unwrap_or(0).max((end_ms - anchor_ms) / interval_ms + 1);
     let fate_of = |due: u64| {
-        // It is decided by others from the moment a later due falls, by the clock or by being served early.
-        let next_on_grid_ms = anchor_ms + (due + 1) * interval_ms;
-        let next_served_ms = picks.iter().find(|(_, other)| *other > due).map_or(u64::MAX, |(ms, _)| *ms);
-        let next_falls_ms = next_on_grid_ms.min(next_served_ms);
         let is_overtaken = due + 1 < fallen;
         let Some(pick) = picks.iter().position(|(_, served)| *served == due) else {
             return if is_overtaken { Fate::Skipped(SkipReason::NoEntryPoint) } else { Fate::Open };
         };
-        // The pick is rendered or fails between itself and the next pick; at equal times the schedule's order decides.
+        // It has until the next pick, or until the next due falls by the clock, to be rendered or to fail. Between things
+        // of one millisecond the schedule's order decides, but a due falls before all of them.
+        let next_falls_ms = anchor_ms + (due + 1) * interval_ms;
         let mut entry_points_picked = 0;
         for (ms, happening) in schedule {
             if picks.get(entry_points_picked).is_some_and(|(at, _)| at == ms)
