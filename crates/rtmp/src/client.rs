@@ -104,7 +104,7 @@ impl Client {
             _ => Fate::Skip,
         };
         while let Some(message) = self.reader.read(&mut input, |header, _| keep_commands(header.message_type))? {
-            self.on_message(&message, &mut sink)?;
+            self.on_message(&message, &mut sink);
         }
         Ok(())
     }
@@ -185,10 +185,10 @@ impl Client {
         self.call(0, "connect", transaction::CONNECT, &[object]);
     }
 
-    fn on_message(&mut self, message: &Message, sink: &mut impl FnMut(ClientEvent)) -> Result<(), Error> {
-        let Body::Kept(body) = &message.body else { return Ok(()) };
+    fn on_message(&mut self, message: &Message, sink: &mut impl FnMut(ClientEvent)) {
+        let Body::Kept(body) = &message.body else { return };
         // ffmpeg's server sends `onFCPublish` without a transaction number; what is no command is no answer either.
-        let Ok(command) = Command::parse(body) else { return Ok(()) };
+        let Ok(command) = Command::parse(body) else { return };
         let transaction_id = command.transaction_id as u32;
         let information = command.arguments.get(1);
         let text = |name| information.and_then(|info| info.get(name)).and_then(Value::as_str).unwrap_or_default();
@@ -217,7 +217,6 @@ impl Client {
             }
             _ => {}
         }
-        Ok(())
     }
 
     fn refused(&mut self, code: &str, description: &str, sink: &mut impl FnMut(ClientEvent)) {
