@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`clip`] | H.264 clips of any shape, made by ffmpeg when first needed; every frame carries its number |
 //! | [`encoder`] | ffmpeg and GStreamer as publishers |
+//! | [`publisher`] | a publisher of our own that stops, stalls and breaks off when told, and logs its keyframes |
 //! | [`server`] | the executable `framehook serve` on a data directory of its own |
 //! | [`receiver`] | an HTTP receiver of callbacks that records everything and misbehaves on demand |
 //! | [`proxy`] | a TCP line that can stall, slow down and break |
@@ -25,6 +26,7 @@ pub mod metrics;
 pub mod picture;
 pub mod process;
 pub mod proxy;
+pub mod publisher;
 pub mod receiver;
 pub mod server;
 pub mod wait;

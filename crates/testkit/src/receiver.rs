@@ -5,7 +5,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use framehook_domain::signature::{verify, webhook};
+use framehook_domain::template::CallbackKey;
+use framehook_domain::time::UnixMs;
 
 use crate::http::{self, Headers};
 use crate::listener::{Accepted, Listener, Stop, lock, reset_on_close};
@@ -70,6 +73,24 @@ impl Request {
     /// When there is none.
     pub fn webhook_id(&self) -> Result<&str> {
         self.headers.get("webhook-id").with_context(|| format!("request {} has no webhook-id", self.index))
+    }
+
+    /// Checks both signatures, that of the body and that of the headers, as of the moment the request arrived.
+    ///
+    /// # Errors
+    /// Says which check failed.
+    pub fn verify(&self, key: &str) -> Result<()> {
+        let key = CallbackKey::parse(key).map_err(|error| anyhow!("{error}"))?;
+        let since_epoch = self.arrived_wall.duration_since(SystemTime::UNIX_EPOCH).context("a clock before 1970")?;
+        let arrived = UnixMs(since_epoch.as_millis().try_into().context("a clock beyond 64 bits")?);
+        let report = verify(&self.body, Some(&key), arrived);
+        ensure!(report.passed(), "request {}: {:?}", self.index, report.first_failure());
+        let header = |name| self.headers.get(name).with_context(|| format!("request {} has no {name}", self.index));
+        let (id, timestamp, signature) =
+            (header(webhook::ID)?, header(webhook::TIMESTAMP)?, header(webhook::SIGNATURE)?);
+        let secret = webhook::WebhookSecret::from_callback_key(&key);
+        webhook::verify(&secret, id, timestamp, signature, &self.body, arrived)
+            .with_context(|| format!("request {}", self.index))
     }
 
     /// `event_type` of the body; `None` when the body has none.
@@ -327,6 +348,29 @@ mod tests {
             ("/hook?a=b", Some(200), Some(200))
         );
         assert_eq!(request.webhook_id().unwrap(), "one");
+    }
+
+    #[test]
+    fn verifies_both_signatures() {
+        use framehook_domain::id::DeliveryId;
+        use framehook_domain::signature::css;
+
+        let receiver = Receiver::start().unwrap();
+        let key = CallbackKey::parse("k3yForDocs2024").unwrap();
+        let now = UnixMs(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as i64);
+        let t = css::expiry_secs(now);
+        let body = format!(r#"{{"sign":"{}","t":{t}}}"#, css::sign(&key, t));
+        let id = DeliveryId(framehook_domain::id::uuid_v7(now, [7; 10]));
+        let headers: Vec<_> = webhook::headers(Some(&key), id, now, body.as_bytes()).collect();
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        for body in [body.clone(), body + " "] {
+            http::request(receiver.address(), "POST", "/", &headers, body.as_bytes(), PATIENCE).unwrap();
+        }
+        let [good, changed] = &receiver.wait_for(2, PATIENCE).unwrap()[..] else { panic!("two requests") };
+        good.verify("k3yForDocs2024").unwrap();
+        assert!(good.verify("another").unwrap_err().to_string().contains("SignatureEqual"));
+        // CSS's signature does not cover the body; the header's does.
+        assert!(format!("{:#}", changed.verify("k3yForDocs2024").unwrap_err()).contains("webhook-signature"));
     }
 
     #[test]
