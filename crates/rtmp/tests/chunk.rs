@@ -137,6 +137,14 @@ fn abort_forgets_the_unfinished_message() {
     input.extend_from_slice(b"\x02\0\0\0\0\0\x04\x02\0\0\0\0\0\0\0\x09"); // and one that does not exist
     input.extend_from_slice(b"\x04\0\0\x09\0\0\x01\x08\x01\0\0\0a");
     assert_eq!(read(&input).unwrap(), [audio(9, b"a")]);
+
+    // The same for the highest chunk stream, whose id is 64 + 255 + 256 × 255.
+    let mut input = b"\x01\xff\xff\0\0\x05\0\0\xc8\x08\x01\0\0\0".to_vec();
+    input.extend_from_slice(&[1; 128]);
+    input.extend_from_slice(b"\x02\0\0\0\0\0\x04\x02\0\0\0\0");
+    input.extend_from_slice(&65_599_u32.to_be_bytes());
+    input.extend_from_slice(b"\x01\xff\xff\0\0\x09\0\0\x01\x08\x01\0\0\0a");
+    assert_eq!(read(&input).unwrap(), [audio(9, b"a")]);
 }
 
 #[test]
