@@ -1,0 +1,99 @@
+//! The chart of streams per core for the README: bars that read well on light and on dark ground.
+
+use super::summary::Summary;
+use crate::subject::Subject;
+
+const WIDTH: u32 = 760;
+const ROW: u32 = 52;
+const BAR: u32 = 18;
+const TOP: u32 = 58;
+/// Room for the number behind the longest bar.
+const NUMBER: u32 = 70;
+
+const STYLE: &str = "\
+text { font-family: system-ui, -apple-system, 'Segoe UI', sans-serif; fill: #1f2328; }\n\
+.title { font-size: 16px; font-weight: 600; }\n\
+.label { font-size: 13px; }\n\
+.value { font-size: 14px; font-weight: 600; }\n\
+.quiet { font-size: 12px; fill: #59636e; }\n\
+.others { fill: #8c959f; }\n\
+.ours { fill: #0969da; }\n\
+.limit { fill: none; stroke: #8c959f; stroke-width: 1.5; stroke-dasharray: 5 3; }\n\
+@media (prefers-color-scheme: dark) {\n\
+  text { fill: #e6edf3; }\n\
+  .quiet { fill: #9198a1; }\n\
+  .others { fill: #6e7681; }\n\
+  .ours { fill: #4493f8; }\n\
+  .limit { stroke: #9198a1; }\n\
+}";
+
+/// A bar for each system at the most streams it was measured with, fewest streams per core first.
+pub(super) fn streams_per_core(summaries: &[Summary]) -> String {
+    let mut rows: Vec<&Summary> = Subject::ALL
+        .iter()
+        .filter_map(|&subject| summaries.iter().filter(|row| row.subject == subject).max_by_key(|row| row.streams))
+        .collect();
+    rows.sort_by(|a, b| a.streams_per_core.total_cmp(&b.streams_per_core));
+    let longest = rows.last().map_or(1.0, |row| row.streams_per_core);
+    let height = TOP + ROW * rows.len() as u32;
+
+    let alternative: Vec<String> =
+        rows.iter().map(|row| format!("{}: {:.0}", row.subject.label(), row.streams_per_core)).collect();
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
+         height=\"{height}\" role=\"img\" aria-labelledby=\"title about\">\n\
+         <title id=\"title\">Streams per core</title>\n\
+         <desc id=\"about\">{}</desc>\n\
+         <style>\n{STYLE}\n</style>\n\
+         <text class=\"title\" x=\"0\" y=\"18\">Streams per core</text>\n\
+         <text class=\"quiet\" x=\"0\" y=\"38\">1280x720, 30 fps, 2.5 Mbit/s H.264 over RTMP, one JPEG of each stream \
+         every 10 s; longer is better</text>\n",
+        alternative.join("; ")
+    );
+    for (index, row) in rows.iter().enumerate() {
+        let top = TOP + ROW * index as u32;
+        let class = match row.subject {
+            Subject::Framehook => "ours",
+            Subject::Floor => "limit",
+            Subject::Tuned | Subject::Plain => "others",
+        };
+        let label = match row.subject {
+            Subject::Floor => "the floor: receive, decode one keyframe, encode one JPEG, nothing else",
+            other => other.label(),
+        };
+        let length = f64::from(WIDTH - NUMBER) * row.streams_per_core / longest;
+        let (label_y, bar_y, value_y) = (top + 14, top + 21, top + 35);
+        svg += &format!(
+            "<text class=\"label\" x=\"0\" y=\"{label_y}\">{label} \
+             <tspan class=\"quiet\">({} streams)</tspan></text>\n\
+             <rect class=\"{class}\" x=\"1\" y=\"{bar_y}\" width=\"{length:.1}\" height=\"{BAR}\" rx=\"2\"/>\n\
+             <text class=\"value\" x=\"{:.1}\" y=\"{value_y}\">{:.0}</text>\n",
+            row.streams,
+            length + 9.0,
+            row.streams_per_core
+        );
+    }
+    svg + "</svg>\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::summary::summarise;
+    use super::super::summary::tests::measured;
+    use super::*;
+
+    #[test]
+    fn draws_each_system_once_with_its_most_streams_and_best_last() {
+        let svg = streams_per_core(&summarise(&[
+            measured(Subject::Plain, 10, 1, 10_000.0),
+            measured(Subject::Floor, 10, 1, 250.0),
+            measured(Subject::Floor, 40, 1, 800.0),
+            measured(Subject::Framehook, 40, 1, 1000.0),
+        ]));
+        let values: Vec<&str> = svg.lines().filter(|line| line.contains("\"value\"")).collect();
+        let numbers: Vec<&str> =
+            values.iter().filter_map(|line| line.rsplit_once("</text>")?.0.rsplit_once('>')).map(|(_, n)| n).collect();
+        assert_eq!(numbers, ["10", "400", "500"]);
+        assert!(svg.contains("width=\"690.0\"") && svg.contains("width=\"13.8\""), "{svg}");
+    }
+}

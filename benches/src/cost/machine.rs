@@ -1,0 +1,98 @@
+//! What the run ran on, for whoever compares.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::subject::{Subject, framehook_executable};
+use crate::workshop::{Workshop, output};
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Machine {
+    pub(super) cpu: String,
+    pub(super) cores: usize,
+    pub(super) memory_gib: f64,
+    pub(super) kernel: String,
+    /// First lines of what programs say about their version.
+    pub(super) versions: Vec<String>,
+}
+
+impl Machine {
+    pub(super) fn look(workshop: &Workshop, subjects: &[Subject]) -> Self {
+        let versions = subjects.iter().flat_map(|subject| subject.versions(workshop));
+        let mut versions: Vec<String> = versions.collect();
+        versions.sort_unstable();
+        versions.dedup();
+        Self {
+            cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown processor".to_owned()),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_gib: field("/proc/meminfo", "MemTotal")
+                .and_then(|text| text.strip_suffix(" kB")?.parse::<f64>().ok())
+                .map_or(0.0, |kib| kib / f64::from(1 << 20)),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+            versions,
+        }
+    }
+}
+
+/// CPU time that the whole machine has been busy for since it started.
+pub(super) fn busy() -> Result<Duration> {
+    let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
+    let ticks = busy_ticks(&stat).context("/proc/stat has no line for all processors")?;
+    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+}
+
+/// user, nice, system, irq and softirq of the first line (`proc(5)`); not idle, iowait, and what other guests took.
+fn busy_ticks(stat: &str) -> Option<u64> {
+    let fields: Vec<u64> = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().flat_map(str::parse).collect();
+    let [user, nice, system, _idle, _iowait, irq, softirq, ..] = fields[..] else { return None };
+    Some(user + nice + system + irq + softirq)
+}
+
+/// The value behind `key` in a file of lines `key : value`.
+fn field(file: &str, key: &str) -> Option<String> {
+    let text = fs::read_to_string(file).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix(':'))?;
+    Some(value.trim().to_owned())
+}
+
+impl Subject {
+    fn versions(self, workshop: &Workshop) -> Vec<String> {
+        let found = match self {
+            Self::Floor => ["libavcodec", "libswscale", "libjpeg"]
+                .into_iter()
+                .filter_map(|library| {
+                    Some(format!("{library} {}", output("pkg-config", ["--modversion", library]).ok()?))
+                })
+                .collect(),
+            Self::Framehook => {
+                let version =
+                    framehook_executable(workshop).and_then(|path| output(&path.to_string_lossy(), ["--version"]));
+                version.into_iter().collect()
+            }
+            Self::Tuned | Self::Plain => {
+                let ffmpeg = output("ffmpeg", ["-version"]).ok();
+                // nginx prints its version to standard error.
+                let nginx = Command::new("nginx").arg("-v").output().ok();
+                let nginx = nginx.map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
+                Vec::from_iter(ffmpeg.into_iter().chain(nginx))
+            }
+        };
+        let first_lines = found.iter().filter_map(|text| text.lines().next());
+        first_lines.map(|line| line.split(" Copyright").next().unwrap_or(line).trim().to_owned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_neither_idle_nor_waiting_as_busy() {
+        let stat = "cpu  100 20 30 4000 500 6 7 80 0 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n";
+        assert_eq!(busy_ticks(stat), Some(163));
+    }
+}

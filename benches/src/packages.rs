@@ -1,0 +1,70 @@
+//! What a run needs from Debian, and the command that installs what is missing.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, bail};
+
+/// Where Debian's `libnginx-mod-rtmp` puts nginx's RTMP module.
+pub(crate) const NGINX_RTMP_MODULE: &str = "/usr/lib/nginx/modules/ngx_rtmp_module.so";
+
+/// What one Debian package brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    Ffmpeg,
+    Nginx,
+    NginxRtmp,
+    Compiler,
+    PkgConfig,
+    Libavcodec,
+    Libswscale,
+    LibjpegTurbo,
+    Pip,
+}
+
+impl Need {
+    fn package(self) -> &'static str {
+        match self {
+            Self::Ffmpeg => "ffmpeg",
+            Self::Nginx => "nginx",
+            Self::NginxRtmp => "libnginx-mod-rtmp",
+            Self::Compiler => "build-essential",
+            Self::PkgConfig => "pkg-config",
+            Self::Libavcodec => "libavcodec-dev",
+            Self::Libswscale => "libswscale-dev",
+            Self::LibjpegTurbo => "libjpeg62-turbo-dev",
+            Self::Pip => "python3-pip",
+        }
+    }
+
+    fn is_met(self) -> bool {
+        match self {
+            Self::Ffmpeg => runs("ffmpeg", &["-version"]),
+            Self::Nginx => runs("nginx", &["-v"]),
+            Self::NginxRtmp => Path::new(NGINX_RTMP_MODULE).exists(),
+            Self::Compiler => runs("cc", &["--version"]),
+            Self::PkgConfig => runs("pkg-config", &["--version"]),
+            Self::Libavcodec => runs("pkg-config", &["--exists", "libavcodec"]),
+            Self::Libswscale => runs("pkg-config", &["--exists", "libswscale"]),
+            Self::LibjpegTurbo => runs("pkg-config", &["--exists", "libjpeg"]),
+            Self::Pip => runs("python3", &["-m", "pip", "--version"]),
+        }
+    }
+}
+
+/// Fails with the command that installs what is missing.
+pub(crate) fn require(needs: &[Need]) -> Result<()> {
+    let missing: Vec<&str> = needs.iter().filter(|need| !need.is_met()).map(|need| need.package()).collect();
+    if !missing.is_empty() {
+        bail!(
+            "missing programs or libraries; on Debian: apt-get install --no-install-recommends {}",
+            missing.join(" ")
+        );
+    }
+    Ok(())
+}
+
+fn runs(program: &str, arguments: &[&str]) -> bool {
+    let status = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}

@@ -1,0 +1,44 @@
+//! Where things lie: the executables to measure, what is kept between runs, the repository.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// The folders of this build.
+#[derive(Debug)]
+pub(crate) struct Workshop {
+    executables: PathBuf,
+    /// `target/bench`: clips, the floor program, results.
+    pub(crate) cache: PathBuf,
+    pub(crate) repository: PathBuf,
+}
+
+impl Workshop {
+    pub(crate) fn open() -> Result<Self> {
+        let this = std::env::current_exe().context("find this executable")?;
+        let executables = this.parent().context("an executable lies in a folder")?.to_owned();
+        let cache = executables.parent().context("a build folder lies in `target`")?.join("bench");
+        fs::create_dir_all(&cache).with_context(|| format!("make {}", cache.display()))?;
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("this crate lies in the repository")?;
+        Ok(Self { executables, cache, repository: repository.to_owned() })
+    }
+
+    /// An executable of the same build; `made_by` is the command that builds it.
+    pub(crate) fn executable(&self, name: &str, made_by: &str) -> Result<PathBuf> {
+        let path = self.executables.join(name);
+        ensure!(path.exists(), "{} is missing: run `{made_by}`", path.display());
+        Ok(path)
+    }
+}
+
+/// Runs a program to its end and gives what it printed.
+pub(crate) fn output<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>) -> Result<String> {
+    let output = Command::new(program).args(arguments).output().with_context(|| format!("start {program}"))?;
+    if !output.status.success() {
+        bail!("{program} ended with {}:\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
