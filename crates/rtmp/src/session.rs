@@ -3,8 +3,8 @@
 mod commands;
 mod media;
 
-use alloc::{boxed::Box, string::String};
-use core::mem;
+use alloc::{boxed::Box, format, string::String};
+use core::{error::Error as _, mem};
 
 use bytes::{Buf, BytesMut};
 
@@ -123,7 +123,7 @@ impl Session {
         let result = self.read(&mut input, &mut sink);
         match &result {
             Ok(()) => self.acknowledge(),
-            Err(error) => self.end(status::FAILED, &alloc::format!("{error}")),
+            Err(error) => self.end(status::FAILED, &with_cause(error)),
         }
         result
     }
@@ -271,6 +271,14 @@ impl Session {
         // 32 bits on the wire, which wrap.
         let sequence = (self.received_bytes as u32).to_be_bytes();
         self.writer.write_control(&mut self.output, MessageType::Acknowledgement, &sequence);
+    }
+}
+
+/// An error and its cause in one line, for the encoder's log.
+fn with_cause(error: &Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => format!("{error}"),
     }
 }
 
