@@ -138,6 +138,7 @@ CREATE TABLE delivery (
     step_ms       INTEGER NOT NULL DEFAULT 0,
     claim_epoch   INTEGER,
     created_ms    INTEGER NOT NULL,
+    -- NULL while it is waiting, due or claimed.
     settled_ms    INTEGER,
     -- The last attempt's outcome, or why it was settled without one.
     outcome       TEXT
@@ -145,6 +146,7 @@ CREATE TABLE delivery (
 CREATE INDEX delivery_due ON delivery (endpoint_id, due_ms) WHERE state = 'due';
 CREATE INDEX delivery_waiting ON delivery (endpoint_id) WHERE state = 'waiting';
 CREATE INDEX delivery_claimed ON delivery (claim_epoch) WHERE state = 'claimed';
+CREATE INDEX delivery_open ON delivery (id) WHERE settled_ms IS NULL;
 CREATE INDEX delivery_dead ON delivery (id) WHERE state = 'dead';
 CREATE INDEX delivery_by_event ON delivery (event_id);
 CREATE INDEX delivery_settled ON delivery (settled_ms) WHERE settled_ms IS NOT NULL;

@@ -15,14 +15,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use framehook_domain::template::StoreTarget;
 use framehook_domain::time::NameZone;
 
 use crate::notify::address::Cidr;
 
-pub use declared::{CallbackRule, CallbackTemplate, Declared, Domain, SnapshotRule, SnapshotTemplate};
+use declared::{CallbackRuleTable, CallbackTemplateTable, DomainTable, SnapshotRuleTable, SnapshotTemplateTable};
+pub use declared::{Declared, DeclaredRule};
 pub use problem::{ConfigError, Origin, Problem};
 use section::{ENVIRONMENT_PREFIX, Overrides, Reader, Section, Table, environment_name, section};
-pub use value::{ByteSize, LogFormat, LogLevel, PushAuth};
+pub use value::{ByteSize, LogFormat, LogLevel};
 
 section! {
     pub struct Process at "" {
@@ -31,7 +33,7 @@ section! {
         data_dir: PathBuf = "./framehook-data",
         /// The account number that callbacks carry as `appid`, and the tail of a bucket's full name where a template
         /// gives no `cos_app_id`.
-        app_id: u64 = "1250000000" in "1"..="9223372036854775807",
+        app_id: i64 = "1250000000" in "1"..="9223372036854775807",
     }
 }
 
@@ -194,7 +196,7 @@ pub struct Config {
     /// Where everything is kept.
     pub data_dir: PathBuf,
     /// The account number of this deployment.
-    pub app_id: u64,
+    pub app_id: i64,
     /// `[http]`
     pub http: Http,
     /// `[rtmp]`
@@ -235,11 +237,11 @@ const TABLES: &[Table] = &[
     Names::TABLE,
     Log::TABLE,
     Shutdown::TABLE,
-    Domain::TABLE,
-    SnapshotTemplate::TABLE,
-    CallbackTemplate::TABLE,
-    SnapshotRule::TABLE,
-    CallbackRule::TABLE,
+    DomainTable::TABLE,
+    SnapshotTemplateTable::TABLE,
+    CallbackTemplateTable::TABLE,
+    SnapshotRuleTable::TABLE,
+    CallbackRuleTable::TABLE,
 ];
 
 /// Variables with our prefix that are read elsewhere: the file's path, the key of the keys, and the crash suite's two.
@@ -363,7 +365,9 @@ impl Config {
         let names = table(root, overrides, problems);
         let log = table(root, overrides, problems);
         let shutdown = table(root, overrides, problems);
-        let declared = Declared::read(root, overrides, problems);
+        // Without an account number, which is a problem of its own, the declarations are still checked.
+        let app_id = process.as_ref().map_or(1, |process| process.app_id);
+        let declared = Declared::read(root, overrides, app_id, problems);
         let process = process?;
         let config = Self {
             data_dir: process.data_dir,
@@ -383,6 +387,12 @@ impl Config {
         };
         config.check_together(problems);
         Some(config)
+    }
+
+    /// Where the built-in rule's pictures go.
+    pub fn built_in_store(&self) -> StoreTarget {
+        let default = StoreTarget::default();
+        StoreTarget::new(self.app_id, default.bucket(), default.region()).expect("any account number in range fits")
     }
 
     /// What no single key can tell.
@@ -495,6 +505,7 @@ mod tests {
             domain = "push.example.com"
             [[domain]]
             name = "push.example.com"
+            main_key = "x"
             main_kee = "x"
         "#;
         assert_eq!(
@@ -526,7 +537,7 @@ mod tests {
             complaints("app_id = \"1\"")[0],
             "app_id = \"1\": expected a whole number from 1 to 9223372036854775807"
         );
-        assert_eq!(complaints("app_id = -1")[0], "app_id = -1: expected a whole number from 1 to 9223372036854775807");
+        assert_eq!(complaints("app_id = -1")[0], "app_id = -1: must be from 1 to 9223372036854775807");
         assert_eq!(complaints("[render]\nunsafe_no_jail = 1"), ["render.unsafe_no_jail = 1: expected true or false"]);
     }
 
@@ -604,8 +615,9 @@ mod tests {
         let complaints = complaints(text).join("\n");
         assert!(complaints.contains("callback_template[1].callback_key: expected a text"), "{complaints}");
         assert!(!complaints.contains("123"), "{complaints}");
-        let config = parse("[[domain]]\nname = \"a\"\nmain_key = \"hunter2\"").expect("valid");
+        let config = parse("app_id = 9223372036854775807\n[[domain]]\nname = \"a\"\nmain_key = \"hunter2\"").expect("valid");
         assert!(!format!("{config:?}").contains("hunter2"));
+        assert_eq!(config.built_in_store().full_bucket(), "framehook-9223372036854775807");
     }
 
     #[test]

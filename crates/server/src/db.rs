@@ -8,9 +8,16 @@
 //! A failed sync or I/O error on the writer is [`Fatal`]: nothing is acknowledged any more and the process must end. A
 //! full disk is not: the operation fails with [`DbError::Full`] and whoever owes it tries again later.
 
+pub mod catalog;
+pub mod dues;
 mod migrate;
+pub mod outbox;
+pub mod prune;
+pub mod push;
 mod reader;
+mod row;
 pub mod secret;
+pub mod snapshot;
 mod writer;
 
 use std::fmt;
@@ -19,6 +26,7 @@ use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
@@ -44,7 +52,10 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
 /// How long a connection waits for a lock that another process holds, for instance an operator's `sqlite3` shell. Our own
 /// connections never block each other: there is one writer, and in WAL mode readers do not wait for it.
-const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Wait before writing again when there was no space.
+const FULL_WAIT: Duration = Duration::from_secs(1);
 
 /// A process's turn at this database: 1 for the first start, one more for each start after it. Claims name it, so that a
 /// start knows which claims a dead process left behind.
@@ -77,12 +88,25 @@ impl DbError {
             Some(rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE | rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY)
         )
     }
+
+    fn is_fatal(&self) -> bool {
+        matches!(self, Self::Statement(error) if is_fatal(error))
+    }
 }
 
 impl From<rusqlite::Error> for DbError {
     fn from(error: rusqlite::Error) -> Self {
         if is_full(&error) { Self::Full } else { Self::Statement(Arc::new(error)) }
     }
+}
+
+/// Reads one row: the database answers.
+///
+/// # Errors
+/// Those of the database.
+pub fn is_alive(conn: &Connection) -> Result<(), DbError> {
+    conn.query_row("SELECT epoch FROM meta", [], |_| Ok(()))?;
+    Ok(())
 }
 
 /// Whether SQLite ran out of space. Growing the shared-memory file is a write as well, but has an error code of its own;
@@ -152,25 +176,24 @@ pub struct Tx<'c> {
 }
 
 impl Tx<'_> {
-    /// Runs `work` in a savepoint of its own: if it fails, only what it did is undone and the operation may go on.
+    /// Runs `work` in a savepoint of its own: if it fails, which the inner result tells, only what it did is undone and the
+    /// operation may go on.
     ///
     /// # Errors
-    /// The error of `work`, or of undoing it.
-    pub fn nested<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, DbError>) -> Result<T, DbError> {
+    /// The operation may not go on and must end with this error: SQLite has given up the whole transaction, or the file
+    /// cannot be trusted any more.
+    pub fn nested<T>(
+        &self,
+        work: impl FnOnce(&Tx<'_>) -> Result<T, DbError>,
+    ) -> Result<Result<T, DbError>, DbError> {
         self.conn.execute_batch("SAVEPOINT part")?;
-        match work(self) {
-            Ok(value) => {
-                self.conn.execute_batch("RELEASE part")?;
-                Ok(value)
-            }
-            Err(error) => {
-                // SQLite may have rolled the whole transaction back already; then there is no savepoint left to undo.
-                if !self.conn.is_autocommit() {
-                    self.conn.execute_batch("ROLLBACK TO part; RELEASE part")?;
-                }
-                Err(error)
-            }
+        let done = work(self);
+        match &done {
+            Ok(_) => self.conn.execute_batch("RELEASE part")?,
+            Err(error) if self.conn.is_autocommit() || error.is_fatal() => return Err(error.clone()),
+            Err(_) => self.conn.execute_batch("ROLLBACK TO part; RELEASE part")?,
         }
+        Ok(done)
     }
 }
 
@@ -263,6 +286,24 @@ impl Db {
         let (answer, answered) = oneshot::channel();
         self.send(Message::checked_operation(work, answer)).await?;
         answered.await.map_err(|_| DbError::Stopped)?
+    }
+
+    /// Writes what `make` makes, and again once a second for as long as there is no space: for outcomes that are known
+    /// nowhere else. Whoever waits for it holds its slot meanwhile, so nothing new is begun either.
+    ///
+    /// # Errors
+    /// As [`Db::write`], but for [`DbError::Full`].
+    pub async fn write_until_done<T, F>(&self, make: impl Fn() -> F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, DbError> + Send + 'static,
+    {
+        loop {
+            match self.write(make()).await {
+                Err(DbError::Full) => tokio::time::sleep(FULL_WAIT).await,
+                written => return written,
+            }
+        }
     }
 
     /// Queues `work` behind all writes queued before it and does not wait, neither for room nor for the result. For facts

@@ -12,7 +12,8 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Creates `dir` and the missing directories above it below `root`, and makes each new name durable.
+/// Creates `dir` and the missing directories above it below `root`, and makes each of these names durable: those that were
+/// there too, since whoever made them may have died before doing so.
 ///
 /// # Errors
 /// What the kernel said, for instance that a part of the path is a file.
@@ -22,9 +23,8 @@ pub(crate) fn create_dir_all(root: &Path, dir: &Path) -> io::Result<()> {
     for part in below_root.components() {
         let child = parent.join(part);
         match fs::create_dir(&child) {
-            Ok(()) => sync_dir(&parent)?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => sync_dir(&parent)?,
         }
         parent = child;
     }

@@ -4,7 +4,6 @@ pub(crate) mod rtmp;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -26,7 +25,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// What the kernel said, for instance that the port is taken or needs privileges.
-pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     match bind_one(addr) {
         Err(error)
             if addr.ip() == Ipv6Addr::UNSPECIFIED
@@ -79,6 +78,3 @@ where
         }
     }
 }
-
-/// What every session driver needs from the rest of the server.
-pub(crate) type Shared = Arc<crate::live::Lives>;

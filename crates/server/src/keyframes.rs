@@ -12,14 +12,14 @@ use framehook_media::AccessUnit;
 
 /// When an entry point's last byte arrived, on both clocks.
 #[derive(Clone, Copy, Debug)]
-pub struct Arrival {
-    pub mono: Mono,
-    pub wall: UnixMs,
+pub(crate) struct Arrival {
+    pub(crate) mono: Mono,
+    pub(crate) wall: UnixMs,
 }
 
 /// The store of kept entry points. Shared by all sessions; every call holds its lock for a few map operations only.
 #[derive(Debug)]
-pub struct Keyframes {
+pub(crate) struct Keyframes {
     bytes_max: u64,
     inner: Mutex<Inner>,
 }
@@ -42,13 +42,13 @@ struct Kept {
 
 impl Keyframes {
     /// A store that pins at most `bytes_max` bytes of coded pictures.
-    pub fn new(bytes_max: u64) -> Self {
+    pub(crate) fn new(bytes_max: u64) -> Self {
         Self { bytes_max, inner: Mutex::default() }
     }
 
     /// Keeps `unit` as the newest entry point of `push`, dropping the one before it and, if the budget asks for it, the
     /// oldest ones of other pushes. A unit larger than the whole budget is not kept.
-    pub fn keep(&self, push: PushSequence, unit: AccessUnit, arrival: Arrival) {
+    pub(crate) fn keep(&self, push: PushSequence, unit: AccessUnit, arrival: Arrival) {
         let mut inner = self.lock();
         inner.forget(push);
         let size = unit.data.len() as u64;
@@ -67,18 +67,18 @@ impl Keyframes {
     }
 
     /// The newest entry point of `push`, if it is still kept.
-    pub fn newest(&self, push: PushSequence) -> Option<(AccessUnit, Arrival)> {
+    pub(crate) fn newest(&self, push: PushSequence) -> Option<(AccessUnit, Arrival)> {
         let inner = self.lock();
         inner.kept.get(&push).map(|kept| (kept.unit.clone(), kept.arrival))
     }
 
     /// Drops what is kept for a push that ended.
-    pub fn forget(&self, push: PushSequence) {
+    pub(crate) fn forget(&self, push: PushSequence) {
         self.lock().forget(push);
     }
 
     /// Bytes of coded pictures held now.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.lock().bytes
     }
 

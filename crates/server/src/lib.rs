@@ -2,14 +2,27 @@
 //!
 //! Read `pipeline.rs` first: it is one picture's life, top to bottom. `app.rs` builds every part once and joins them.
 
+pub mod app;
+pub mod catalog;
 pub mod clock;
+pub mod commit;
 pub mod config;
+pub mod credentials;
 pub mod db;
 mod durable;
 pub mod entropy;
 pub mod fail_point;
 pub mod fatal;
+mod http;
+mod ingest;
+mod keyframes;
+mod live;
 pub mod notify;
+mod pipeline;
+pub mod prune;
+pub mod push_log;
 pub mod render;
 pub mod shutdown;
+pub mod store;
 pub mod telemetry;
+pub mod timeline;

@@ -32,8 +32,8 @@ use crate::push_log::PushLog;
 use crate::shutdown::Stage;
 use crate::telemetry::Metrics;
 
-pub(crate) use push::Push;
 use push::Grace;
+pub(crate) use push::{Push, PushSnapshot};
 
 /// How often the time of each push's last media byte is written down. A crash makes `push_duration` short by this at most.
 const LAST_MEDIA_SAVED_EVERY: Duration = Duration::from_secs(10);
@@ -326,6 +326,13 @@ impl Lives {
     /// Every live push at this instant, in no order.
     pub(crate) fn pushes(&self) -> Vec<Arc<Push>> {
         self.lock().by_stream.values().cloned().collect()
+    }
+
+    /// Pushes with a session, and pushes that may come back.
+    pub(crate) fn population(&self) -> (u64, u64) {
+        let pushes = self.pushes();
+        let live = pushes.iter().filter(|push| push.held()).count();
+        (live as u64, (pushes.len() - live) as u64)
     }
 
     /// The sum of all counts since the start, of live and ended pushes.

@@ -1,10 +1,48 @@
 //! Owed callbacks and the sender that carries them.
+//!
+//! The [`Notifier`] finds its work in the database: it claims deliveries that are due ([`notifier`]), makes one attempt of
+//! each ([`attempt`]) and settles it, in one transaction with the attempt's record. A signal only wakes it earlier, so a
+//! restart is the same as a nudge.
 
 pub mod address;
+mod attempt;
 pub mod attempt_error;
 pub mod client;
 mod connection;
 pub mod endpoint;
+mod notifier;
 mod pool;
+mod replay;
 pub mod resolve;
 pub mod tls;
+
+use framehook_domain::callback::EventKind;
+use framehook_domain::retry::Schedule;
+
+pub use notifier::{Notifier, NotifierParts};
+pub use replay::{ReplayError, Replayer};
+
+/// How often and how far apart the attempts of each kind of event are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedules {
+    /// Event 200.
+    pub snapshot: Schedule,
+    /// Events 1 and 0.
+    pub push: Schedule,
+}
+
+impl Schedules {
+    pub fn of(&self, kind: EventKind) -> Schedule {
+        match kind {
+            EventKind::Snapshot => self.snapshot,
+            EventKind::PushBegan | EventKind::PushEnded => self.push,
+        }
+    }
+}
+
+impl Default for Schedules {
+    /// CSS's: 5 times every 2 min, and 12 times every 1 min.
+    fn default() -> Self {
+        Self { snapshot: Schedule::css(EventKind::Snapshot), push: Schedule::css(EventKind::PushBegan) }
+    }
+}

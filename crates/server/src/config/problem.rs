@@ -2,12 +2,20 @@
 
 use std::fmt;
 
-/// Everything that is wrong with a configuration, so that a person mends it in one go.
-#[derive(Debug, thiserror::Error)]
-#[error("the configuration has {} problem(s)", problems.len())]
+/// Everything that is wrong with a configuration, so that a person mends it in one go. Prints one line per problem.
+#[derive(Debug)]
 pub struct ConfigError {
     /// At least one, in the order of the settings.
     pub problems: Vec<Problem>,
+}
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration is not valid")?;
+        self.problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
 }
 
 impl From<Problem> for ConfigError {

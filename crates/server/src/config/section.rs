@@ -69,7 +69,7 @@ pub(super) trait Section: Sized {
 macro_rules! section {
     (
         $(#[doc = $section_doc:literal])*
-        pub struct $name:ident at $path:literal $($repeated:ident)? {
+        $visible:vis struct $name:ident at $path:literal $($repeated:ident)? {
             $(
                 $(#[doc = $doc:literal])*
                 $field:ident: $type:ty $(= $default:literal $(in $least:literal..=$most:literal)?)?,
@@ -78,8 +78,8 @@ macro_rules! section {
     ) => {
         $(#[doc = $section_doc])*
         #[derive(Clone, Debug)]
-        pub struct $name {
-            $($(#[doc = $doc])* pub $field: $type,)*
+        $visible struct $name {
+            $($(#[doc = $doc])* $visible $field: $type,)*
         }
 
         impl $crate::config::section::Section for $name {

@@ -72,7 +72,7 @@ from_str_value! {
     NameZone: "an offset such as \"+08:00\" or an IANA name such as \"Europe/Berlin\"", quoted true;
     LogLevel: "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"", quoted true;
     LogFormat: "one of \"auto\", \"text\", \"json\"", quoted true;
-    PushAuth: "one of \"on\", \"off\"", quoted true;
+    Switch: "one of \"on\", \"off\"", quoted true;
 }
 
 macro_rules! whole_number_value {
@@ -84,13 +84,14 @@ macro_rules! whole_number_value {
                 text.parse().map_err(|_| MISMATCH)
             }
             fn magnitude(&self) -> Option<u128> {
-                Some(u128::from(*self))
+                // What is below zero is below every range.
+                Some(u128::try_from(*self).unwrap_or(0))
             }
         }
     )*};
 }
 
-whole_number_value!(u32, u64);
+whole_number_value!(u32, i64);
 
 impl Value for String {
     const EXPECTED: &'static str = "a text";
@@ -248,10 +249,10 @@ impl Value for Secret {
 }
 
 macro_rules! word_value {
-    ($(#[doc = $doc:literal])* $name:ident { $($(#[doc = $word_doc:literal])* $word:literal => $variant:ident,)* }) => {
+    ($(#[doc = $doc:literal])* $visible:vis enum $name:ident { $($(#[doc = $word_doc:literal])* $word:literal => $variant:ident,)* }) => {
         $(#[doc = $doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name { $($(#[doc = $word_doc])* $variant,)* }
+        $visible enum $name { $($(#[doc = $word_doc])* $variant,)* }
 
         impl FromStr for $name {
             type Err = ();
@@ -259,19 +260,12 @@ macro_rules! word_value {
                 match text { $($word => Ok(Self::$variant),)* _ => Err(()) }
             }
         }
-
-        impl $name {
-            /// The word that the configuration uses for it.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word,)* }
-            }
-        }
     };
 }
 
 word_value! {
     /// The least severe log line that is written.
-    LogLevel {
+    pub enum LogLevel {
         /// A person should act.
         "error" => Error,
         /// Something is not as it should be, and Framehook copes.
@@ -287,7 +281,7 @@ word_value! {
 
 word_value! {
     /// How log lines look.
-    LogFormat {
+    pub enum LogFormat {
         /// Text on a terminal, JSON otherwise.
         "auto" => Auto,
         /// One line for people.
@@ -298,11 +292,11 @@ word_value! {
 }
 
 word_value! {
-    /// Whether a domain asks its publishers for a signature.
-    PushAuth {
-        /// `txSecret` and `txTime` are required.
+    /// Something that is on or off, in the words that CSS uses for it.
+    pub(super) enum Switch {
+        /// On.
         "on" => On,
-        /// Anybody who can connect may publish.
+        /// Off.
         "off" => Off,
     }
 }

@@ -296,10 +296,10 @@ impl Writer {
                 if let Some(DbError::Full) = error {
                     self.stats.full.fetch_add(1, Ordering::Relaxed);
                 }
-                if let Some(DbError::Statement(error)) = &error
-                    && is_fatal(error)
+                if let Some(DbError::Statement(source)) = &error
+                    && is_fatal(source)
                 {
-                    self.fatal.raise(PART, error);
+                    self.fatal.raise(PART, source);
                     return Err(DbError::Stopped);
                 }
                 if self.conn.is_autocommit() {

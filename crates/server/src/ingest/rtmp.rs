@@ -153,7 +153,8 @@ enum End {
     Closed,
     Failed(io::Error),
     Protocol(RtmpError),
-    Refused(Refusal),
+    /// The session has put the reason into its output.
+    Refused,
     Cut(CutReason),
     /// No publish was asked for, or none was accepted, in time.
     HandshakeTimedOut,
@@ -174,7 +175,7 @@ impl Connection<'_> {
         let end = self.drive(stop).await;
         let push_end = end.push_end();
         match &end {
-            End::Closed | End::Failed(_) | End::ServerStops | End::Refused(_) => {}
+            End::Closed | End::Failed(_) | End::ServerStops | End::Refused => {}
             End::Cut(reason) => self.session.cut(status::PUBLISH_BAD_NAME, &reason.to_string()),
             End::HandshakeTimedOut => self.session.cut(status::FAILED, "no publish within the handshake time-out"),
             End::Silent => self.session.cut(status::FAILED, "no data for a long time"),
@@ -231,7 +232,7 @@ impl Connection<'_> {
                         && let Err(refusal) = self.decide(&request).await
                     {
                         self.session.refuse_publish(status::PUBLISH_DENIED, &refusal.to_string());
-                        return End::Refused(refusal);
+                        return End::Refused;
                     }
                     timer.as_mut().reset(self.ingest.lives.clock.instant(self.deadline()));
                 }
@@ -344,7 +345,7 @@ impl End {
             Self::Silent | Self::HandshakeTimedOut => SessionEnd::Lost(PushEnd::Silent),
             Self::Cut(reason) => SessionEnd::Orderly(PushEnd::Cut(*reason)),
             // Nothing is held then.
-            Self::Refused(_) | Self::ServerStops => SessionEnd::ServerStops,
+            Self::Refused | Self::ServerStops => SessionEnd::ServerStops,
         }
     }
 }

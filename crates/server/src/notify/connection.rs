@@ -25,6 +25,7 @@ use super::attempt_error::AttemptError;
 use super::endpoint::Endpoint;
 use super::resolve::Resolver;
 use super::tls::{Certificates, Tls};
+use crate::fail_point;
 
 /// Longest head of an answer, status line included. Twice what common servers accept of a request's head (8 KiB); a
 /// receiver that answers with more is broken or hostile.
@@ -246,7 +247,7 @@ impl AsyncRead for Metered {
 
 impl AsyncWrite for Metered {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write(cx, buf)
+        sent(Pin::new(&mut self.transport).poll_write(cx, buf))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -262,10 +263,18 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.transport).poll_write_vectored(cx, bufs)
+        sent(Pin::new(&mut self.transport).poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
         self.transport.is_write_vectored()
     }
+}
+
+/// From here on the receiver may have the request: head and body leave in one write.
+fn sent(written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    if let Poll::Ready(Ok(1..)) = written {
+        fail_point::pass("attempt_sent");
+    }
+    written
 }

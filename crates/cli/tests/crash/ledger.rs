@@ -1,0 +1,266 @@
+//! What the database of a server that does not run says, read by the `sqlite3` program from a copy, and whether it is true.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::witness::Story;
+
+/// Ids are 32 hexadecimal digits.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    pub pushes: BTreeMap<i64, PushRow>,
+    pub snapshots: BTreeMap<String, SnapshotRow>,
+    pub events: BTreeMap<String, EventRow>,
+    pub deliveries: BTreeMap<String, DeliveryRow>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct PushRow {
+    sequence: i64,
+    stream: String,
+    ended_ms: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct SnapshotRow {
+    id: String,
+    event: String,
+    push_sequence: i64,
+    file_size: u64,
+    sha256: String,
+    bucket: String,
+    object_key: String,
+    put_state: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct EventRow {
+    id: String,
+    kind: i64,
+    push_sequence: i64,
+    body: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct DeliveryRow {
+    id: String,
+    event: String,
+    state: String,
+    attempts: i64,
+    attempts_recorded: i64,
+}
+
+const PUSHES: &str = "SELECT sequence, stream, ended_ms FROM push";
+const SNAPSHOTS: &str = "SELECT lower(hex(id)) AS id, lower(hex(event_id)) AS event, push_sequence, file_size, \
+     lower(hex(sha256)) AS sha256, bucket, object_key, put_state FROM snapshot";
+const EVENTS: &str = "SELECT lower(hex(id)) AS id, kind, push_sequence, body FROM event";
+const DELIVERIES: &str = "SELECT lower(hex(id)) AS id, lower(hex(event_id)) AS event, state, attempts, \
+     (SELECT count(*) FROM attempt WHERE delivery_id = delivery.id) AS attempts_recorded FROM delivery";
+
+/// The server's constants for its events.
+const SNAPSHOT: i64 = 200;
+const BEGAN: i64 = 1;
+const ENDED: i64 = 0;
+
+impl Ledger {
+    /// Reads the database below `data_dir`. Its server must not run: the copy is made file by file.
+    pub fn read(data_dir: &Path) -> Result<Self> {
+        let copy_dir = tempfile::tempdir().context("make room for a copy")?;
+        let copy = copy_dir.path().join("framehook.db");
+        // Opening the original would replay and remove its write-ahead log, which is the server's to do.
+        for suffix in ["", "-wal"] {
+            let from = data_dir.join(format!("framehook.db{suffix}"));
+            if from.exists() {
+                fs::copy(&from, copy_dir.path().join(format!("framehook.db{suffix}"))).context("copy the database")?;
+            }
+        }
+        let health = sqlite(&copy, &["PRAGMA integrity_check; PRAGMA foreign_key_check"])?;
+        ensure!(health.trim() == "ok", "the database is broken: {health}");
+        let snapshots: Vec<SnapshotRow> = rows(&copy, SNAPSHOTS)?;
+        let events: Vec<EventRow> = rows(&copy, EVENTS)?;
+        let deliveries: Vec<DeliveryRow> = rows(&copy, DELIVERIES)?;
+        let pushes: Vec<PushRow> = rows(&copy, PUSHES)?;
+        Ok(Self {
+            pushes: pushes.into_iter().map(|row| (row.sequence, row)).collect(),
+            snapshots: snapshots.into_iter().map(|row| (row.id.clone(), row)).collect(),
+            events: events.into_iter().map(|row| (row.id.clone(), row)).collect(),
+            deliveries: deliveries.into_iter().map(|row| (row.id.clone(), row)).collect(),
+        })
+    }
+
+    /// How many deliveries are in a state.
+    pub fn count(&self, state: &str) -> usize {
+        self.deliveries.values().filter(|delivery| delivery.state == state).count()
+    }
+
+    /// Everything that was committed earlier still is, and what was settled stays as it was.
+    pub fn forgets_nothing_of(&self, earlier: &Self) -> Result<()> {
+        for sequence in earlier.pushes.keys() {
+            ensure!(self.pushes.contains_key(sequence), "push {sequence} is gone");
+        }
+        for id in earlier.snapshots.keys() {
+            ensure!(self.snapshots.contains_key(id), "snapshot {id} is gone");
+        }
+        for id in earlier.events.keys() {
+            ensure!(self.events.contains_key(id), "event {id} is gone");
+        }
+        for (id, before) in &earlier.deliveries {
+            let now = self.deliveries.get(id).with_context(|| format!("delivery {id} is gone"))?;
+            let settled = matches!(before.state.as_str(), "delivered" | "dead");
+            ensure!(!settled || now.state == before.state, "delivery {id} was {} and is {}", before.state, now.state);
+            ensure!(now.attempts >= before.attempts, "delivery {id} has forgotten attempts: {before:?}, {now:?}");
+        }
+        Ok(())
+    }
+
+    /// Every committed picture has its bytes: in the spool while they are owed to the store, in the store after that.
+    pub fn agrees_with_the_disk(&self, data_dir: &Path) -> Result<()> {
+        for (id, row) in &self.snapshots {
+            let path = match row.put_state.as_str() {
+                "owed" => data_dir.join("spool").join(format!("{}.jpg", hyphenated(id))),
+                "stored" => row.object(data_dir),
+                other => anyhow::bail!("snapshot {id} is {other}"),
+            };
+            let found = fs::metadata(&path).with_context(|| format!("snapshot {id} is {}", row.put_state))?;
+            ensure!(found.len() == row.file_size, "{} has {} bytes: {row:?}", path.display(), found.len());
+        }
+        Ok(())
+    }
+
+    /// Rows fit each other, and what the receiver was sent: nothing came that is not committed, nothing counts as
+    /// delivered that did not come, and no picture was announced before it was stored.
+    pub fn agrees_with(&self, stories: &BTreeMap<String, Story>) -> Result<()> {
+        let mut owed_of: BTreeMap<&str, Vec<&DeliveryRow>> = BTreeMap::new();
+        for delivery in self.deliveries.values() {
+            owed_of.entry(&delivery.event).or_default().push(delivery);
+        }
+        let snapshots_by_event: BTreeMap<&str, &SnapshotRow> =
+            self.snapshots.values().map(|snapshot| (snapshot.event.as_str(), snapshot)).collect();
+        ensure!(snapshots_by_event.len() == self.snapshots.len(), "two snapshots share an event");
+        let mut announced: BTreeSet<(i64, i64)> = BTreeSet::new();
+        for event in self.events.values() {
+            let Some(&[delivery]) = owed_of.get(event.id.as_str()).map(Vec::as_slice) else {
+                anyhow::bail!("one receiver is owed each event, but {event:?} has {:?}", owed_of.get(event.id.as_str()));
+            };
+            let story = stories.get(&delivery.id);
+            if event.kind == SNAPSHOT {
+                let snapshot = snapshots_by_event.get(event.id.as_str());
+                let snapshot = snapshot.with_context(|| format!("{event:?} has no snapshot"))?;
+                let stored = snapshot.put_state == "stored";
+                ensure!(stored != (delivery.state == "waiting"), "{delivery:?} of {snapshot:?}");
+                ensure!(stored || story.is_none(), "announced before it was stored: {snapshot:?}");
+                ensure!(snapshot.push_sequence == event.push_sequence, "{snapshot:?} of {event:?}");
+            } else {
+                ensure!(announced.insert((event.push_sequence, event.kind)), "announced twice: {event:?}");
+            }
+            if let Some(story) = story {
+                let committed: Value = serde_json::from_str(&event.body).context("an event's body is JSON")?;
+                ensure!(committed == story.fields, "{} was committed and {} was sent", event.body, story.body);
+            }
+            ensure!(delivery.attempts == delivery.attempts_recorded, "attempts went unrecorded: {delivery:?}");
+            ensure!(delivery.state != "delivered" || story.is_some_and(|story| story.taken), "never taken: {delivery:?}");
+            ensure!(delivery.state != "cancelled", "{delivery:?}");
+        }
+        for (sequence, push) in &self.pushes {
+            ensure!(announced.contains(&(*sequence, BEGAN)), "the beginning of {push:?} is owed to nobody");
+            let ended = announced.contains(&(*sequence, ENDED));
+            ensure!(ended == push.ended_ms.is_some(), "{push:?} and its event 0 do not agree");
+        }
+        for id in stories.keys() {
+            ensure!(self.deliveries.contains_key(id), "the receiver was sent {id}, which nobody committed");
+        }
+        Ok(())
+    }
+
+    /// Streams whose names start with `prefix` and whose publishers always came back have had one push each, which goes on.
+    pub fn keeps_open(&self, prefix: &str) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        for push in self.pushes.values().filter(|push| push.stream.starts_with(prefix)) {
+            ensure!(push.ended_ms.is_none(), "{push:?} was ended although its publisher came back");
+            ensure!(seen.insert(&push.stream), "{} has a second push", push.stream);
+        }
+        Ok(())
+    }
+
+    /// Nothing is owed any more; every picture is in its store byte for byte; nothing lies around.
+    pub fn is_drained(&self, data_dir: &Path, stories: &BTreeMap<String, Story>) -> Result<()> {
+        for push in self.pushes.values() {
+            ensure!(push.ended_ms.is_some(), "{push:?} is open");
+        }
+        for (id, delivery) in &self.deliveries {
+            ensure!(matches!(delivery.state.as_str(), "delivered" | "dead"), "{delivery:?} is not settled");
+            ensure!(stories.contains_key(id), "{delivery:?} never reached the receiver");
+        }
+        let mut objects = BTreeSet::new();
+        for row in self.snapshots.values() {
+            let path = row.object(data_dir);
+            let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+            let sum: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            ensure!(sum == row.sha256, "{} is not what was committed", path.display());
+            ensure!(objects.insert(path), "two snapshots share an object: {row:?}");
+        }
+        let found: BTreeSet<PathBuf> = files_below(&data_dir.join("objects"))?.into_iter().collect();
+        let unknown: Vec<_> = found.difference(&objects).collect();
+        ensure!(unknown.is_empty(), "objects that nobody committed: {unknown:?}");
+        let spooled = files_below(&data_dir.join("spool"))?;
+        ensure!(spooled.is_empty(), "left in the spool: {spooled:?}");
+        Ok(())
+    }
+}
+
+impl SnapshotRow {
+    fn object(&self, data_dir: &Path) -> PathBuf {
+        data_dir.join("objects").join(&self.bucket).join(self.object_key.trim_start_matches('/'))
+    }
+}
+
+/// How much a server that runs still owes: open pushes, puts, deliveries.
+pub fn owed(data_dir: &Path) -> Result<u64> {
+    let sql = "SELECT (SELECT count(*) FROM push WHERE ended_ms IS NULL) + \
+        (SELECT count(*) FROM snapshot WHERE put_state = 'owed') + \
+        (SELECT count(*) FROM delivery WHERE settled_ms IS NULL)";
+    let count = sqlite(&data_dir.join("framehook.db"), &["-readonly", sql])?;
+    count.trim().parse().with_context(|| format!("{count:?} is no count"))
+}
+
+fn rows<T: DeserializeOwned>(database: &Path, sql: &str) -> Result<Vec<T>> {
+    let json = sqlite(database, &["-json", sql])?;
+    // No row is no output at all.
+    if json.trim().is_empty() { Ok(Vec::new()) } else { serde_json::from_str(&json).with_context(|| sql.to_owned()) }
+}
+
+/// Options, then one text of SQL.
+fn sqlite(database: &Path, arguments: &[&str]) -> Result<String> {
+    let (sql, options) = arguments.split_last().context("no SQL")?;
+    let output = Command::new("sqlite3").args(options).arg(database).arg(sql).output().context("run sqlite3")?;
+    ensure!(output.status.success(), "sqlite3: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).context("sqlite3 prints UTF-8")
+}
+
+fn hyphenated(id: &str) -> String {
+    format!("{}-{}-{}-{}-{}", &id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..])
+}
+
+fn files_below(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                dirs.push(entry.path());
+            } else {
+                files.push(entry.path());
+            }
+        }
+    }
+    Ok(files)
+}

@@ -1,0 +1,172 @@
+//! The receiver of a server that is killed: it takes callbacks, misbehaves by plan, and remembers everything.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use framehook_testkit::http;
+use framehook_testkit::receiver::{Receiver, Reply, Request};
+use framehook_testkit::server::Server;
+use serde_json::Value;
+
+use crate::common::CALLBACK_KEY;
+
+/// How long the server may take to hand out an object. It may be killed meanwhile, which shows at once.
+const FETCH_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What came under one `webhook-id`.
+#[derive(Clone, Debug)]
+pub struct Story {
+    /// The body but for `t` and `sign`, which are blanked.
+    pub body: String,
+    /// The same without the two, parsed.
+    pub fields: Value,
+    pub requests: u64,
+    /// Whether a 200 was answered, as far as the receiver can tell.
+    pub taken: bool,
+}
+
+pub struct Witness {
+    _receiver: Receiver,
+    memory: Arc<Mutex<Memory>>,
+}
+
+#[derive(Default)]
+struct Memory {
+    /// By `webhook-id`, as 32 hexadecimal digits.
+    stories: BTreeMap<String, Story>,
+    /// What must never happen and did.
+    complaints: Vec<String>,
+    requests: usize,
+    fetched: u64,
+    unanswered: u64,
+}
+
+/// Where the announced objects are to be found.
+struct Objects {
+    dir: PathBuf,
+    http: SocketAddr,
+}
+
+impl Witness {
+    pub fn new(receiver: Receiver, server: &Server) -> Self {
+        let memory = Arc::<Mutex<Memory>>::default();
+        let objects = Objects { dir: server.data_dir().join("objects"), http: server.http_address() };
+        receiver.on_request({
+            let memory = Arc::clone(&memory);
+            move |request| {
+                lock(&memory).requests += 1;
+                let heard = hear(request, &objects, &memory);
+                heard.unwrap_or_else(|complaint| {
+                    lock(&memory).complaints.push(format!("{complaint:#}"));
+                    Reply::Status(200)
+                })
+            }
+        });
+        Self { _receiver: receiver, memory }
+    }
+
+    /// How many requests have come so far.
+    pub fn requests(&self) -> usize {
+        lock(&self.memory).requests
+    }
+
+    pub fn stories(&self) -> BTreeMap<String, Story> {
+        lock(&self.memory).stories.clone()
+    }
+
+    /// Announced objects that were fetched from the server, and those that it was killed before it had handed out.
+    pub fn fetches(&self) -> (u64, u64) {
+        let memory = lock(&self.memory);
+        (memory.fetched, memory.unanswered)
+    }
+
+    /// Whether every request so far was as it must be.
+    pub fn was_content(&self) -> Result<()> {
+        let memory = lock(&self.memory);
+        ensure!(memory.complaints.is_empty(), "the receiver complains:\n{}", memory.complaints.join("\n"));
+        Ok(())
+    }
+}
+
+fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
+    memory.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Checks one request, remembers it and decides what to do with it.
+fn hear(request: &Request, objects: &Objects, memory: &Mutex<Memory>) -> Result<Reply> {
+    request.verify(CALLBACK_KEY)?;
+    let id = request.webhook_id()?.replace('-', "");
+    let (body, fields) = without_signature(request)?;
+    let fetched = if fields["event_type"] == 200 { objects.check(&fields)? } else { None };
+    let mut memory = lock(memory);
+    match fetched {
+        Some(true) => memory.fetched += 1,
+        Some(false) => memory.unanswered += 1,
+        None => {}
+    }
+    let story = memory
+        .stories
+        .entry(id.clone())
+        .or_insert_with(|| Story { body: body.clone(), fields, requests: 0, taken: false });
+    ensure!(story.body == body, "{id} came with two bodies:\n{}\n{body}", story.body);
+    story.requests += 1;
+    let reply = plan(&id, story.requests)?;
+    story.taken |= matches!(reply, Reply::Status(200) | Reply::After(_, 200));
+    Ok(reply)
+}
+
+/// The body with `t` and `sign` blanked in place, and its fields without them.
+fn without_signature(request: &Request) -> Result<(String, Value)> {
+    let text = String::from_utf8(request.body.clone()).context("a body is UTF-8")?;
+    let mut fields = request.json()?;
+    let object = fields.as_object_mut().with_context(|| format!("no object: {text}"))?;
+    let t = object.remove("t").with_context(|| format!("no t: {text}"))?;
+    let sign = object.remove("sign").with_context(|| format!("no sign: {text}"))?;
+    let blanked = text.replace(&format!("\"t\":{t}"), "\"t\":").replace(&format!("\"sign\":{sign}"), "\"sign\":");
+    ensure!(blanked.len() < text.len(), "t and sign are not where they should be: {text}");
+    Ok((blanked, fields))
+}
+
+/// What is done with the `nth` request (from 1) under an id. The id's last digits decide, so a repeat after a crash meets
+/// the same receiver; a callback that was taken once is taken ever after, and one in 25 never is.
+fn plan(id: &str, nth: u64) -> Result<Reply> {
+    let tail = id.get(id.len().saturating_sub(6)..).context("a webhook-id is long")?;
+    let draw = u32::from_str_radix(tail, 16).with_context(|| format!("webhook-id {id} is no UUID"))? % 100;
+    Ok(match (draw, nth) {
+        (0..4, _) => Reply::Status(500),
+        (4..12, 1) => Reply::Status(503),
+        (12..16, 1) => Reply::Status(204),
+        (12..16, 2) | (16..20, 1) => Reply::Reset,
+        (20..24, 1) => Reply::ResetMidAnswer,
+        (24..27, 1) => Reply::Hang,
+        (27..30, 1) => Reply::Close,
+        (30..34, _) => Reply::After(Duration::from_millis(100), 200),
+        _ => Reply::Status(200),
+    })
+}
+
+impl Objects {
+    /// Checks that an announced object is there now: on the disk in any case, and over HTTP unless the server is killed
+    /// before it has answered, which gives `Some(false)`.
+    fn check(&self, fields: &Value) -> Result<Option<bool>> {
+        let url = fields["pic_full_url"].as_str().context("no pic_full_url")?;
+        let size = fields["file_size"].as_u64().context("no file_size")?;
+        let base = format!("http://{}", self.http);
+        let target = url.strip_prefix(&base).with_context(|| format!("{url} is not below {base}"))?;
+        let key = target.strip_prefix("/objects/").with_context(|| format!("{url} is no object's"))?;
+        let found = std::fs::metadata(self.dir.join(key)).with_context(|| format!("{url} was announced and is not there"))?;
+        ensure!(found.len() == size, "{url} has {} bytes, {size} were announced", found.len());
+        match http::request(self.http, "GET", target, &[], b"", FETCH_PATIENCE) {
+            Ok(response) => {
+                ensure!(response.status == 200, "GET {url} gave {}", response.status);
+                ensure!(response.body.len() as u64 == size, "GET {url} gave {} bytes of {size}", response.body.len());
+                Ok(Some(true))
+            }
+            Err(_) => Ok(Some(false)),
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! Builds every part once and joins them; the only place that knows all of them.
+//!
+//! Shutdown follows the arrows from left to right: stop accepting, end sessions, finish renders, commits, puts and
+//! attempts, close the database. Each step has its grace; what it gives up on, the next start finds in the database.
+
+use std::fs;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use framehook_domain::catalog::AdmitPolicy;
+use framehook_domain::field::FieldError;
+use framehook_domain::stream::DomainName;
+use framehook_rtmp::Limits;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use framehook_domain::retry::Schedule;
+use tokio::sync::{Notify, Semaphore};
+
+use crate::catalog::{CatalogError, CatalogStore};
+use crate::clock::Clock;
+use crate::commit::{CommitParts, Committer};
+use crate::config::{Config, Sources};
+use crate::credentials::{self, Credentials, CredentialsError};
+use crate::db::secret::{Vault, VaultError};
+use crate::db::snapshot::owed_files;
+use crate::db::{Db, DbError, OpenError};
+use crate::entropy::Entropy;
+use crate::fatal::{Fatal, FatalError};
+use crate::http::{self, HttpLimits, Listener, Shared};
+use crate::ingest;
+use crate::ingest::rtmp::{RtmpIngest, RtmpSettings};
+use crate::keyframes::Keyframes;
+use crate::live::{self, Lives};
+use crate::notify::address::AddressPolicy;
+use crate::notify::client::{Client, Limits as ClientLimits};
+use crate::notify::resolve::Resolver;
+use crate::notify::tls::{Tls, TlsError};
+use crate::notify::{Notifier, NotifierParts, Replayer, Schedules};
+use crate::pipeline::{self, Pipeline};
+use crate::prune::{self, LogLimits};
+use crate::push_log::PushLog;
+use crate::render::{RenderConfig, StartError, WorkerSet};
+use crate::shutdown::Stage;
+use crate::store::spool::{Spool, SpoolLimits};
+use crate::store::{LocalStore, StoreUrls, Storer, StorerParts};
+use crate::telemetry::Metrics;
+use crate::telemetry::log::Repeats;
+use crate::timeline::Timeline;
+
+/// Commits that are still under way when everything before them has ended. Not configurable: they are milliseconds on any
+/// disk that works.
+const COMMIT_GRACE: Duration = Duration::from_secs(2);
+
+/// Closing pushes and housekeeping.
+const REST_GRACE: Duration = Duration::from_secs(2);
+
+/// The environment's master key; without it `DIR/master.key` is made.
+const MASTER_KEY_VARIABLE: &str = "FRAMEHOOK_MASTER_KEY";
+
+/// Why the server did not start or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("cannot listen on {addr} ({what})")]
+    Listen { what: &'static str, addr: String, source: io::Error },
+    #[error("cannot use {}", path.display())]
+    Files { path: PathBuf, source: io::Error },
+    #[error("the database cannot be opened")]
+    Database(#[from] OpenError),
+    #[error("the database failed at the start")]
+    Db(#[from] DbError),
+    #[error("the master key cannot be used")]
+    Vault(#[from] VaultError),
+    #[error("the credentials cannot be used")]
+    Credentials(#[from] CredentialsError),
+    #[error("the configured domains, templates and rules cannot be applied")]
+    Catalog(#[from] CatalogError),
+    #[error("the render workers do not start")]
+    Render(#[from] StartError),
+    #[error("TLS for callbacks cannot be set up")]
+    Tls(#[from] TlsError),
+    #[error("ingest.default_domain cannot be used")]
+    DefaultDomain(#[source] FieldError),
+    #[error("signals cannot be waited for")]
+    Signals(#[source] io::Error),
+    #[error(transparent)]
+    Fatal(#[from] FatalError),
+}
+
+/// The stages, in the order in which they end.
+struct Stages {
+    /// Listeners and everything that only keeps time.
+    accept: Stage,
+    sessions: Stage,
+    renders: Stage,
+    commits: Stage,
+    committer: Stage,
+    puts: Stage,
+    attempts: Stage,
+    http: Stage,
+    rest: Stage,
+}
+
+impl Stages {
+    fn new() -> Self {
+        Self {
+            accept: Stage::new("accept"),
+            sessions: Stage::new("sessions"),
+            renders: Stage::new("renders"),
+            commits: Stage::new("commits"),
+            committer: Stage::new("committer"),
+            puts: Stage::new("puts"),
+            attempts: Stage::new("attempts"),
+            http: Stage::new("http"),
+            rest: Stage::new("rest"),
+        }
+    }
+}
+
+/// Runs the server until SIGTERM or SIGINT, or until it can no longer vouch for its data.
+///
+/// # Errors
+/// See [`ServeError`].
+pub async fn serve(config: Config, sources: Sources) -> Result<(), ServeError> {
+    raise_descriptor_limit();
+    let server = Server::start(&config).await?;
+    let outcome = server.run(&sources).await;
+    server.stop(&config).await;
+    outcome
+}
+
+/// Everything that runs, as far as somebody must still hold it.
+struct Server {
+    stages: Stages,
+    fatal: Fatal,
+    db: Db,
+    pipeline: Arc<Pipeline>,
+    catalog: CatalogStore,
+    metrics: Arc<Metrics>,
+    control_socket: PathBuf,
+}
+
+impl Server {
+    async fn start(config: &Config) -> Result<Self, ServeError> {
+        let (clock, entropy, fatal) = (Clock::start(), Entropy::system(), Fatal::new());
+        let stages = Stages::new();
+        let dir = config.data_dir.as_path();
+        fs::create_dir_all(dir).map_err(|source| ServeError::Files { path: dir.to_owned(), source })?;
+
+        // What is durable.
+        let master_key = std::env::var(MASTER_KEY_VARIABLE).ok();
+        let vault = Vault::open(dir, master_key.as_deref(), &entropy)?;
+        let db = Db::open(dir, &vault, clock, fatal.clone())?;
+        let (credentials, credentials_are_new) = Credentials::open(dir, &entropy)?;
+        let catalog = CatalogStore::open(db.clone(), vault.clone(), clock, config).await?;
+        let timeline = Timeline::new(clock);
+        let metrics = Arc::new(Metrics::new(clock.wall()));
+        let repeats = Arc::new(Repeats::default());
+
+        // Listeners first: their addresses are part of what is announced.
+        let rtmp_listener = ingest::bind(config.rtmp.addr)
+            .map_err(|source| ServeError::Listen { what: "rtmp.addr", addr: config.rtmp.addr.to_string(), source })?;
+        let http_listener = bind("http.addr", config.http.addr).await?;
+        let admin_listener = match config.http.admin {
+            Some(addr) => Some(bind("http.admin", addr).await?),
+            None => None,
+        };
+        let control_socket = dir.join("control.sock");
+        let control_listener = Listener::control(&control_socket)
+            .map_err(|source| ServeError::Files { path: control_socket.clone(), source })?;
+        let local = |listener: io::Result<SocketAddr>| listener.map_err(|source| ServeError::Files { path: dir.to_owned(), source });
+        let addresses = Addresses {
+            rtmp: local(rtmp_listener.local_addr())?,
+            http: local(http_listener.local_addr())?,
+            admin: admin_listener.as_ref().map(|listener| local(listener.local_addr())).transpose()?,
+        };
+
+        // From commit to callback.
+        let (storer_wake, notifier_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let owed = db.read(owed_files).await?;
+        let limits = SpoolLimits {
+            bytes_max: config.spool.bytes_max.0,
+            disk_reserve_bytes: config.spool.disk_reserve.0,
+        };
+        let spool_dir = dir.join("spool");
+        let spool = Spool::open(&spool_dir, limits, &owed, fatal.clone())
+            .map_err(|source| ServeError::Files { path: spool_dir, source })?;
+        let spool = Arc::new(spool);
+        let objects_dir = dir.join("objects");
+        let store = LocalStore::open(&objects_dir, entropy.clone(), fatal.clone())
+            .map_err(|source| ServeError::Files { path: objects_dir, source })?;
+        let store = Arc::new(store);
+        let public_url = public_url(config, addresses.http);
+        let committer = Committer::start(
+            CommitParts {
+                db: db.clone(),
+                spool: Arc::clone(&spool),
+                catalog: catalog.watch(),
+                clock,
+                timeline: timeline.clone(),
+                entropy: entropy.clone(),
+                zone: config.names.time_zone.clone(),
+                urls: StoreUrls::new(&public_url),
+                storer_wake: Arc::clone(&storer_wake),
+            },
+            &stages.committer,
+        );
+        let storer = Storer::new(StorerParts {
+            db: db.clone(),
+            spool: Arc::clone(&spool),
+            store: Arc::clone(&store),
+            clock,
+            timeline: timeline.clone(),
+            entropy: entropy.clone(),
+            metrics: Arc::clone(&metrics),
+            repeats: Arc::clone(&repeats),
+            wake: Arc::clone(&storer_wake),
+            notifier_wake: Arc::clone(&notifier_wake),
+            slots: config.store.concurrency as usize,
+        });
+        let tls = Tls::new(None)?;
+        if tls.roots() == 0 {
+            tracing::warn!("no certificate authority was found: callbacks to https:// receivers will fail; install ca-certificates");
+        }
+        let resolver = Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone()));
+        let client = Arc::new(Client::new(resolver, tls, ClientLimits::default(), &stages.attempts));
+        let notifier = Notifier::new(NotifierParts {
+            db: db.clone(),
+            catalog: catalog.watch(),
+            vault: vault.clone(),
+            client,
+            clock,
+            timeline: timeline.clone(),
+            metrics: Arc::clone(&metrics),
+            repeats: Arc::clone(&repeats),
+            wake: Arc::clone(&notifier_wake),
+            schedules: schedules(config),
+            deadline: config.deliver.timeout,
+            slots: config.deliver.concurrency as usize,
+            slots_per_receiver: config.deliver.per_endpoint as usize,
+        });
+
+        // From the publisher to commit.
+        let workers = WorkerSet::start(&RenderConfig {
+            workers: match config.render.workers {
+                0 => RenderConfig::new().workers,
+                workers => workers as usize,
+            },
+            executable: config.render.executable.clone(),
+            jail_required: !config.render.unsafe_no_jail,
+        })
+        .await?;
+        let keyframes = Arc::new(Keyframes::new(config.ingest.keyframe_bytes_max.0));
+        let pipeline = Pipeline::new(pipeline::Parts {
+            clock,
+            entropy: entropy.clone(),
+            metrics: Arc::clone(&metrics),
+            keyframes: Arc::clone(&keyframes),
+            spool: Arc::clone(&spool),
+            committer,
+            render_deadline: config.render.deadline,
+            commit_stage: stages.commits.clone(),
+        });
+        let default_domain = config.ingest.default_domain.as_deref().map(DomainName::parse).transpose();
+        let log = PushLog {
+            db: db.clone(),
+            catalog: catalog.watch(),
+            clock,
+            timeline: timeline.clone(),
+            entropy: entropy.clone(),
+            app_id: config.app_id,
+            notifier_wake: Arc::clone(&notifier_wake),
+        };
+        let open = log.open_pushes().await?;
+        let lives = Lives::new(live::Parts {
+            clock,
+            pipeline: Arc::clone(&pipeline),
+            metrics: Arc::clone(&metrics),
+            catalog: catalog.watch(),
+            log,
+            entropy: entropy.clone(),
+            keyframes: Arc::clone(&keyframes),
+            policy: AdmitPolicy { default_domain: default_domain.map_err(ServeError::DefaultDomain)? },
+            grace: config.ingest.reconnect_grace,
+            closings: stages.rest.clone(),
+        });
+        lives.restore(open);
+        let rtmp = RtmpIngest::new(
+            Arc::clone(&lives),
+            entropy.clone(),
+            RtmpSettings {
+                limits: Limits::default(),
+                handshake_timeout: config.ingest.handshake_timeout,
+                idle_timeout: config.ingest.idle_timeout,
+                connections_max: config.ingest.connections_max as usize,
+                connections_per_address_max: config.ingest.connections_per_address_max as usize,
+            },
+        );
+
+        // The pages.
+        let shared = Arc::new(Shared {
+            clock,
+            entropy: entropy.clone(),
+            metrics: Arc::clone(&metrics),
+            lives: Arc::clone(&lives),
+            pipeline: Arc::clone(&pipeline),
+            rtmp: Arc::clone(&rtmp),
+            keyframes,
+            workers: workers.health,
+            jail_required: !config.render.unsafe_no_jail,
+            db: db.clone(),
+            spool: Arc::clone(&spool),
+            spool_bytes_max: config.spool.bytes_max,
+            disk_reserve: config.spool.disk_reserve,
+            store: Arc::clone(&store),
+            storer_wake,
+            catalog: catalog.watch(),
+            replayer: Replayer { db: db.clone(), vault, store, timeline: timeline.clone(), notifier_wake },
+            credentials,
+            repeats,
+            object_reads: Semaphore::new(http::OBJECT_READS_MAX),
+        });
+
+        // Everything is there: let it run, from right to left, so that nothing is handed to a part that does not.
+        stages.attempts.spawn(Arc::clone(&notifier).run(stages.attempts.clone()));
+        stages.puts.spawn(Arc::clone(&storer).run(stages.puts.clone()));
+        for worker in workers.workers {
+            stages.renders.spawn(Arc::clone(&pipeline).drive(worker));
+        }
+        let rest = &stages.rest;
+        let log_limits =
+            LogLimits { age_max: config.deliver.log_retention, bytes_max: config.deliver.log_bytes_max.0 };
+        rest.spawn(prune::run(db.clone(), clock, log_limits, rest.token()));
+        rest.spawn(timeline.follow(db.clone(), rest.token()));
+        rest.spawn({
+            let (spool, token) = (Arc::clone(&spool), rest.token());
+            async move { spool.watch_disk(token).await }
+        });
+        let accept = &stages.accept;
+        accept.spawn(Arc::clone(&lives).watch_grace(accept.token()));
+        accept.spawn(Arc::clone(&lives).watch_catalog(accept.token()));
+        accept.spawn(Arc::clone(&lives).save_last_media(accept.token()));
+        let http_limits = HttpLimits {
+            request_timeout: config.http.request_timeout,
+            body_bytes_max: config.http.body_bytes_max.0 as usize,
+            connections_max: config.http.connections_max as usize,
+        };
+        let mut pages = http::public_pages(&shared, http_limits);
+        let mut listeners = vec![(control_listener, http::control_pages(&shared, http_limits))];
+        match admin_listener {
+            Some(listener) => listeners.push((Listener::Tcp(listener), http::operator_pages(&shared))),
+            None => pages = pages.merge(http::operator_pages(&shared)),
+        }
+        listeners.push((Listener::Tcp(http_listener), pages));
+        for (listener, pages) in listeners {
+            let (shared, stage) = (Arc::clone(&shared), stages.http.clone());
+            stages.http.spawn(http::serve(listener, pages, shared, http_limits, stage.clone(), stage.token()));
+        }
+        let (sessions, stop) = (stages.sessions.clone(), stages.sessions.token());
+        accept.spawn(ingest::accept(rtmp_listener, sessions, accept.token(), move |stream, peer| {
+            Arc::clone(&rtmp).serve(stream, peer, stop.clone())
+        }));
+
+        addresses.write(dir).map_err(|source| ServeError::Files { path: dir.join(ADDRESSES), source })?;
+        announce(config, &addresses, &public_url, &shared.credentials, credentials_are_new);
+        Ok(Self { stages, fatal, db, pipeline, catalog, metrics, control_socket })
+    }
+
+    /// Waits for the end, reading the configuration again at each SIGHUP.
+    async fn run(&self, sources: &Sources) -> Result<(), ServeError> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                _ = hangup.recv() => self.catalog.reload(sources, &self.metrics).await,
+                error = self.fatal.wait() => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Ends in order. After a fatal error nothing is worth waiting for: no outcome could be written down.
+    async fn stop(&self, config: &Config) {
+        if self.fatal.is_raised() {
+            return;
+        }
+        tracing::info!("stopping");
+        let Stages { accept, sessions, renders, commits, committer, puts, attempts, http, rest } = &self.stages;
+        let graces = &config.shutdown;
+        accept.end(REST_GRACE).await;
+        sessions.end(graces.sessions).await;
+        self.pipeline.close();
+        renders.end(graces.renders).await;
+        commits.end(COMMIT_GRACE).await;
+        committer.end(COMMIT_GRACE).await;
+        puts.end(graces.puts).await;
+        attempts.end(graces.attempts).await;
+        http.end(REST_GRACE).await;
+        rest.end(REST_GRACE).await;
+        self.db.close().await;
+        // The next start would remove it too; until then its absence says that nobody listens.
+        let _ = fs::remove_file(&self.control_socket);
+        tracing::info!("stopped");
+    }
+}
+
+/// Where the server listens, for programs that let it choose.
+struct Addresses {
+    rtmp: SocketAddr,
+    http: SocketAddr,
+    admin: Option<SocketAddr>,
+}
+
+/// The file inside the data directory.
+const ADDRESSES: &str = "addresses.json";
+
+impl Addresses {
+    /// Writes `DIR/addresses.json` so that it is either absent, old or whole.
+    fn write(&self, dir: &Path) -> io::Result<()> {
+        let mut json = serde_json::json!({ "rtmp": self.rtmp, "http": self.http });
+        if let Some(admin) = self.admin {
+            json["admin"] = serde_json::json!(admin);
+        }
+        let unfinished = dir.join(".addresses.json");
+        fs::write(&unfinished, json.to_string())?;
+        fs::rename(unfinished, dir.join(ADDRESSES))
+    }
+}
+
+async fn bind(what: &'static str, addr: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(addr).await.map_err(|source| ServeError::Listen { what, addr: addr.to_string(), source })
+}
+
+/// What stands before `/<bucket>-<appid>/<key>` in `pic_full_url`.
+fn public_url(config: &Config, http: SocketAddr) -> String {
+    match &config.store_local.public_url {
+        Some(url) => url.as_str().trim_end_matches('/').to_owned(),
+        None => format!("http://{http}/objects"),
+    }
+}
+
+fn schedules(config: &Config) -> Schedules {
+    let deliver = &config.deliver;
+    Schedules {
+        snapshot: Schedule { retries: deliver.snapshot_retries, step: deliver.snapshot_retry_interval },
+        push: Schedule { retries: deliver.push_retries, step: deliver.push_retry_interval },
+    }
+}
+
+/// Says what a person who has just started the server needs to know.
+fn announce(config: &Config, addresses: &Addresses, public_url: &str, credentials: &Credentials, are_new: bool) {
+    tracing::info!(
+        rtmp = %addresses.rtmp,
+        http = %addresses.http,
+        data_dir = %config.data_dir.display(),
+        "framehook {} listens",
+        env!("CARGO_PKG_VERSION")
+    );
+    if config.store_local.public_url.is_none() && addresses.http.ip().is_loopback() {
+        tracing::warn!(
+            public_url,
+            "pictures are announced under a loopback address, which only receivers on this machine can fetch; \
+             set store.local.public_url"
+        );
+    }
+    if !are_new {
+        return;
+    }
+    let path = config.data_dir.join(credentials::FILE_NAME);
+    if io::stderr().is_terminal() {
+        // Shown once, to the person who is there, and never to a log file.
+        let mut terminal = io::stderr().lock();
+        let _ = writeln!(
+            terminal,
+            "New credentials, shown this once and kept in {}:\n  secret_id={}\n  secret_key={}",
+            path.display(),
+            credentials.secret_id,
+            credentials.secret_key().expose()
+        );
+    } else {
+        tracing::info!(file = %path.display(), "new credentials were made");
+    }
+}
+
+/// A live stream is a descriptor, and the usual soft limit is 1,024.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+}

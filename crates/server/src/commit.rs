@@ -1,0 +1,427 @@
+//! The commit point. Before it a picture may be lost, counted; after it things are only late, repeated or dead-lettered.
+//!
+//! One batch is: every picture's file written and synced side by side, one sync of the directory that names them, and one
+//! transaction with the snapshots, their events and the deliveries owed. The committer takes what waits and never waits
+//! for more, so a lone picture costs three syncs and a busy server spreads them over many.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
+use framehook_domain::callback::{EventKind, SnapshotStored};
+use framehook_domain::catalog::Catalog;
+use framehook_domain::id::{EventId, PushSequence, SnapshotId};
+use framehook_domain::object_key::{Naming, ObjectKey};
+use framehook_domain::pick::Subscriber;
+use framehook_domain::stream::{StreamId, StreamParam};
+use framehook_domain::template::SnapshotTemplate;
+use framehook_domain::time::{NameZone, UnixMs};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::clock::Clock;
+use crate::db::outbox::{Announcing, NewEvent, announce};
+use crate::db::snapshot::{self, NewSnapshot};
+use crate::db::{Db, DbError, Tx};
+use crate::entropy::Entropy;
+use crate::fail_point;
+use crate::shutdown::Stage;
+use crate::store::spool::{Spool, SpoolError};
+use crate::store::{LocalStore, StoreUrls};
+use crate::timeline::Timeline;
+
+/// Pictures that may wait for the batch before theirs. Callers beyond it wait; rendering is bounded by its own limit.
+const QUEUE_MAX: usize = 256;
+
+/// Image bytes in one batch at most: some 0.1 s of a slow disk, so that the first picture does not wait long for the last.
+const BATCH_BYTES_MAX: usize = 32 << 20;
+
+/// Threads that write and sync a batch's files. Syncs of several files at once share the disk's own flushes; beyond a few
+/// they only queue there.
+const WRITERS: usize = 4;
+
+/// A picture as it comes from the worker: every rendition that was due on one entry point.
+#[derive(Clone, Debug)]
+pub struct Rendered {
+    pub stream: StreamId,
+    pub param: StreamParam,
+    pub sequence: PushSequence,
+    /// The wall clock at the arrival of the entry point's last byte.
+    pub create_time: UnixMs,
+    /// The id that follows the picture through every log line.
+    pub trace: SnapshotId,
+    pub pictures: Vec<RenderedRendition>,
+}
+
+/// One size and format of a picture.
+#[derive(Clone, Debug)]
+pub struct RenderedRendition {
+    pub snapshot_id: SnapshotId,
+    pub subscriber: Subscriber,
+    pub template: Arc<SnapshotTemplate>,
+    /// The configuration under which it was picked.
+    pub catalog_version: u64,
+    /// Pixels of the encoded image.
+    pub width: u32,
+    pub height: u32,
+    pub bytes: Bytes,
+}
+
+/// A rendition that is durable, with its event and what is owed of it.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    pub snapshot_id: SnapshotId,
+    pub event_id: EventId,
+    /// With a suffix if the template's name was taken.
+    pub key: ObjectKey,
+    pub pic_full_url: String,
+    pub file_size_bytes: u64,
+}
+
+/// Why a picture was not committed. Nothing of it is left behind.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CommitError {
+    /// No room in the spool, on the disk or in the database: count it as skipped.
+    #[error("no room for the picture")]
+    SpoolFull,
+    #[error("the picture could not be written to the spool")]
+    Spool(#[source] SpoolError),
+    #[error("the picture could not be recorded")]
+    Db(#[source] DbError),
+    /// The server is ending.
+    #[error("the committer has stopped")]
+    Stopped,
+}
+
+impl From<SpoolError> for CommitError {
+    fn from(error: SpoolError) -> Self {
+        match error {
+            SpoolError::Full(_) => Self::SpoolFull,
+            // It was raised as fatal: the server ends.
+            SpoolError::Sync { .. } => Self::Stopped,
+            other => Self::Spool(other),
+        }
+    }
+}
+
+impl From<DbError> for CommitError {
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::Full => Self::SpoolFull,
+            DbError::Stopped => Self::Stopped,
+            other => Self::Db(other),
+        }
+    }
+}
+
+/// The parts a [`Committer`] is built from.
+#[derive(Clone, Debug)]
+pub struct CommitParts {
+    pub db: Db,
+    pub spool: Arc<Spool>,
+    /// What is owed is decided by the configuration of the moment of the commit.
+    pub catalog: watch::Receiver<Arc<Catalog>>,
+    pub clock: Clock,
+    pub timeline: Timeline,
+    pub entropy: Entropy,
+    /// In which object keys tell the time.
+    pub zone: NameZone,
+    pub urls: StoreUrls,
+    /// Wakes the storer.
+    pub storer_wake: Arc<Notify>,
+}
+
+/// Takes pictures over the commit point. Clones share one queue.
+#[derive(Clone, Debug)]
+pub struct Committer {
+    queue: mpsc::Sender<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    rendered: Rendered,
+    answer: oneshot::Sender<Result<Vec<Recorded>, CommitError>>,
+}
+
+/// A picture whose files are in the spool.
+#[derive(Debug)]
+struct Spooled {
+    rendered: Rendered,
+    /// Of each rendition, in order.
+    sha256: Vec<[u8; 32]>,
+}
+
+impl Committer {
+    /// Starts the committer's task in `stage`. Told to end, it commits what waits and ends.
+    pub fn start(parts: CommitParts, stage: &Stage) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE_MAX);
+        let token = stage.token();
+        stage.spawn(async move {
+            let mut waiting = waiting;
+            loop {
+                let first = tokio::select! {
+                    biased;
+                    () = token.cancelled(), if !waiting.is_closed() => {
+                        waiting.close();
+                        continue;
+                    }
+                    first = waiting.recv() => first,
+                };
+                let Some(first) = first else { return };
+                parts.commit_batch(batch_of(first, &mut waiting)).await;
+            }
+        });
+        Self { queue }
+    }
+
+    /// Makes a picture's renditions durable, all or none, together with their events and what is owed of them.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub async fn commit(&self, rendered: Rendered) -> Result<Vec<Recorded>, CommitError> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.send(Waiting { rendered, answer }).await.map_err(|_| CommitError::Stopped)?;
+        answered.await.map_err(|_| CommitError::Stopped)?
+    }
+}
+
+/// What waits by now, up to the batch's limit.
+fn batch_of(first: Waiting, waiting: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
+    let mut bytes = first.rendered.bytes();
+    let mut batch = vec![first];
+    while bytes < BATCH_BYTES_MAX
+        && let Ok(next) = waiting.try_recv()
+    {
+        bytes += next.rendered.bytes();
+        batch.push(next);
+    }
+    batch
+}
+
+impl Rendered {
+    fn bytes(&self) -> usize {
+        self.pictures.iter().map(|picture| picture.bytes.len()).sum()
+    }
+
+    fn ids(&self) -> impl Iterator<Item = SnapshotId> {
+        self.pictures.iter().map(|picture| picture.snapshot_id)
+    }
+}
+
+impl CommitParts {
+    async fn commit_batch(&self, batch: Vec<Waiting>) {
+        let (rendered, answers): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|waiting| (waiting.rendered, waiting.answer)).unzip();
+        let results = self.commit_all(rendered).await;
+        self.storer_wake.notify_one();
+        for (answer, result) in answers.into_iter().zip(results) {
+            // Committed is committed, whether or not somebody still asks.
+            let _ = answer.send(result);
+        }
+    }
+
+    /// One result for each picture, in order.
+    async fn commit_all(&self, rendered: Vec<Rendered>) -> Vec<Result<Vec<Recorded>, CommitError>> {
+        let mut results: Vec<Option<Result<Vec<Recorded>, CommitError>>> = rendered.iter().map(|_| None).collect();
+        let mut spooled = Vec::new();
+        for (index, written) in self.write_files(rendered).await {
+            match written {
+                Ok(picture) => spooled.push((index, picture)),
+                Err(error) => results[index] = Some(Err(error)),
+            }
+        }
+        let (indexes, spooled): (Vec<_>, Vec<_>) = spooled.into_iter().unzip();
+        for (index, result) in indexes.into_iter().zip(self.record(spooled).await) {
+            results[index] = Some(result);
+        }
+        results.into_iter().map(|result| result.unwrap_or(Err(CommitError::Stopped))).collect()
+    }
+
+    /// Writes and syncs every file, on a few threads.
+    async fn write_files(&self, rendered: Vec<Rendered>) -> Vec<(usize, Result<Spooled, CommitError>)> {
+        let mut shares: Vec<Vec<(usize, Rendered)>> = (0..WRITERS.min(rendered.len())).map(|_| Vec::new()).collect();
+        for (index, picture) in rendered.into_iter().enumerate() {
+            let share = index % shares.len();
+            shares[share].push((index, picture));
+        }
+        let mut writers = tokio::task::JoinSet::new();
+        for share in shares {
+            let spool = Arc::clone(&self.spool);
+            writers.spawn_blocking(move || {
+                share.into_iter().map(|(index, picture)| (index, write_picture(&spool, picture))).collect::<Vec<_>>()
+            });
+        }
+        writers.join_all().await.into_iter().flatten().collect()
+    }
+
+    /// Names the files and writes the rows. One result for each picture, in order.
+    async fn record(&self, spooled: Vec<Spooled>) -> Vec<Result<Vec<Recorded>, CommitError>> {
+        if spooled.is_empty() {
+            return Vec::new();
+        }
+        let spooled = Arc::new(spooled);
+        let recorded = match self.link(Arc::clone(&spooled)).await {
+            Ok(()) => self.write_rows(Arc::clone(&spooled)).await,
+            Err(error) => vec![Err(error); spooled.len()],
+        };
+        self.discard_failed(spooled, &recorded).await;
+        recorded
+    }
+
+    async fn link(&self, spooled: Arc<Vec<Spooled>>) -> Result<(), CommitError> {
+        let spool = Arc::clone(&self.spool);
+        let link = move || {
+            let ids: Vec<SnapshotId> = spooled.iter().flat_map(|picture| picture.rendered.ids()).collect();
+            spool.link(&ids)
+        };
+        tokio::task::spawn_blocking(link).await.map_err(|_| CommitError::Stopped)?.map_err(CommitError::from)
+    }
+
+    /// One transaction for the whole batch, in which a picture that fails undoes only itself.
+    async fn write_rows(&self, spooled: Arc<Vec<Spooled>>) -> Vec<Result<Vec<Recorded>, CommitError>> {
+        let parts = self.clone();
+        let pictures = spooled.len();
+        let write = move |tx: &Tx<'_>| {
+            let catalog = Arc::clone(&parts.catalog.borrow());
+            let announcing = Announcing {
+                catalog: &catalog,
+                entropy: &parts.entropy,
+                wall: parts.clock.wall(),
+                now: parts.timeline.now(),
+            };
+            let record = |picture: &Spooled| tx.nested(|tx| parts.record_picture(tx, &announcing, picture));
+            spooled.iter().map(record).collect::<Result<Vec<_>, DbError>>()
+        };
+        match self.db.write(write).await {
+            Ok(recorded) => {
+                fail_point::pass("rows_committed");
+                recorded.into_iter().map(|result| result.map_err(CommitError::from)).collect()
+            }
+            Err(error) => vec![Err(error.into()); pictures],
+        }
+    }
+
+    fn record_picture(
+        &self,
+        tx: &Tx<'_>,
+        announcing: &Announcing<'_>,
+        picture: &Spooled,
+    ) -> Result<Vec<Recorded>, DbError> {
+        let Spooled { rendered, sha256 } = picture;
+        let renditions = rendered.pictures.iter().zip(sha256);
+        renditions.map(|(rendition, sum)| self.record_rendition(tx, announcing, rendered, rendition, *sum)).collect()
+    }
+
+    fn record_rendition(
+        &self,
+        tx: &Tx<'_>,
+        announcing: &Announcing<'_>,
+        rendered: &Rendered,
+        rendition: &RenderedRendition,
+        sha256: [u8; 32],
+    ) -> Result<Recorded, DbError> {
+        let target = &rendition.template.store;
+        let bucket = target.full_bucket();
+        let wanted = rendition.template.pattern.expand(&Naming {
+            stream: &rendered.stream,
+            create_time: rendered.create_time,
+            zone: &self.zone,
+            width: rendition.width,
+            height: rendition.height,
+        });
+        let key = snapshot::free_key(tx, LocalStore::NAME, &bucket, wanted)?;
+        let pic_full_url = self.urls.pic_full_url(target, &key);
+        let file_size_bytes = rendition.bytes.len() as u64;
+        let task_id = match rendition.subscriber {
+            Subscriber::Rule(_) => None,
+            Subscriber::Task(task) => Some(task.to_string()),
+        };
+        let body = SnapshotStored {
+            stream: &rendered.stream,
+            param: &rendered.param,
+            create_time: rendered.create_time,
+            file_size_bytes,
+            width: rendition.width,
+            height: rendition.height,
+            pic_url: &key.pic_url(),
+            pic_full_url: &pic_full_url,
+            task_id: task_id.as_deref(),
+        }
+        .body();
+        let event_id = announce(
+            tx,
+            announcing,
+            &NewEvent {
+                kind: EventKind::Snapshot,
+                stream: &rendered.stream,
+                sequence: rendered.sequence,
+                snapshot: Some(rendition.snapshot_id),
+                body: &body,
+            },
+        )?;
+        snapshot::insert(
+            tx,
+            &NewSnapshot {
+                id: rendition.snapshot_id,
+                trace: rendered.trace,
+                sequence: rendered.sequence,
+                stream: &rendered.stream,
+                subscriber: rendition.subscriber,
+                template: rendition.template.id,
+                catalog_version: rendition.catalog_version,
+                event: event_id,
+                create_time: rendered.create_time,
+                recorded: announcing.wall,
+                width: rendition.width,
+                height: rendition.height,
+                file_size_bytes,
+                sha256,
+                store: LocalStore::NAME,
+                bucket: &bucket,
+                key: key.as_str(),
+                pic_full_url: &pic_full_url,
+                put_due: announcing.now,
+            },
+        )?;
+        Ok(Recorded { snapshot_id: rendition.snapshot_id, event_id, key, pic_full_url, file_size_bytes })
+    }
+
+    /// Removes the files of pictures that have no row. Not when the database has stopped: a commit whose sync failed may be
+    /// on the disk all the same, and the next start asks the rows which files are wanted.
+    async fn discard_failed(&self, spooled: Arc<Vec<Spooled>>, recorded: &[Result<Vec<Recorded>, CommitError>]) {
+        let is_unwanted = |result: &Result<_, CommitError>| matches!(result, Err(error) if !matches!(error, CommitError::Stopped));
+        let unwanted: Vec<bool> = recorded.iter().map(is_unwanted).collect();
+        if !unwanted.contains(&true) {
+            return;
+        }
+        let spool = Arc::clone(&self.spool);
+        let discard = move || {
+            for (picture, _) in spooled.iter().zip(unwanted).filter(|(_, unwanted)| *unwanted) {
+                discard_picture(&spool, &picture.rendered);
+            }
+        };
+        // A panic in there leaves files to the next start.
+        let _ = tokio::task::spawn_blocking(discard).await;
+    }
+}
+
+/// Writes and syncs a picture's files, all or none.
+fn write_picture(spool: &Spool, rendered: Rendered) -> Result<Spooled, CommitError> {
+    let mut sha256 = Vec::with_capacity(rendered.pictures.len());
+    for (index, picture) in rendered.pictures.iter().enumerate() {
+        if let Err(error) = spool.write(picture.snapshot_id, &picture.bytes) {
+            for written in &rendered.pictures[..index] {
+                spool.discard(written.snapshot_id, written.bytes.len() as u64);
+            }
+            return Err(error.into());
+        }
+        let sum = digest(&SHA256, &picture.bytes);
+        sha256.push(sum.as_ref().try_into().expect("a SHA-256 sum has 32 bytes"));
+    }
+    Ok(Spooled { rendered, sha256 })
+}
+
+fn discard_picture(spool: &Spool, rendered: &Rendered) {
+    for picture in &rendered.pictures {
+        spool.discard(picture.snapshot_id, picture.bytes.len() as u64);
+    }
+}

@@ -1,0 +1,162 @@
+//! The outbox: events, and the deliveries of them that are owed to endpoints.
+//!
+//! A delivery is made in the transaction that makes its event and ends only as `delivered`, `dead` or `cancelled`. Its row
+//! is all there is to it: a claim is a state of that row, so a process that dies leaves nothing behind but claims of an
+//! older [`Epoch`](super::Epoch), which the next start takes back.
+
+mod claim;
+mod ledger;
+mod settle;
+
+use framehook_domain::callback::{EventBody, EventKind};
+use framehook_domain::catalog::Catalog;
+use framehook_domain::id::{DeliveryId, EventId, PushSequence, SnapshotId, TemplateId, uuid_v7};
+use framehook_domain::stream::StreamId;
+use framehook_domain::time::UnixMs;
+use rusqlite::{OptionalExtension as _, params};
+
+pub use claim::{Claim, ClaimRound, EndpointRow, Lane, Slots, claim_due, void_old_claims};
+pub use ledger::{
+    AttemptRow, DeliveryDetail, DeliveryRow, Filter, ObjectRef, OwedCounts, PAGE_ROWS_MAX, ReplayRefused, State, cancel, list,
+    object_of, owed_counts, replay, show,
+};
+pub(in crate::db) use ledger::mean_bytes;
+pub use settle::{Attempted, Verdict, bury_without_template, settle};
+
+use super::row::blob;
+use super::{DbError, Tx};
+use crate::entropy::Entropy;
+
+/// Where deliveries go: one URL of one callback template, or a URL given for a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointId(pub i64);
+
+/// What making an event needs to know: whom to tell by the configuration of now, new ids, and the time.
+#[derive(Clone, Copy, Debug)]
+pub struct Announcing<'a> {
+    pub catalog: &'a Catalog,
+    pub entropy: &'a Entropy,
+    /// The wall clock, for ids and for people.
+    pub wall: UnixMs,
+    /// The same instant on the [`Timeline`](crate::timeline::Timeline), for due times.
+    pub now: UnixMs,
+}
+
+impl Announcing<'_> {
+    /// A new id.
+    pub fn id(&self) -> uuid::Uuid {
+        uuid_v7(self.wall, self.entropy.id_bytes())
+    }
+}
+
+/// A fact to be told.
+#[derive(Clone, Copy, Debug)]
+pub struct NewEvent<'a> {
+    pub kind: EventKind,
+    pub stream: &'a StreamId,
+    pub sequence: PushSequence,
+    /// The picture it is about. Its deliveries wait until that is stored; without one they are due at once.
+    pub snapshot: Option<SnapshotId>,
+    pub body: &'a EventBody,
+}
+
+/// Writes an event and the delivery of it that the configuration of now asks for, if any.
+///
+/// # Errors
+/// Those of the database.
+pub fn announce(tx: &Tx<'_>, announcing: &Announcing<'_>, event: &NewEvent<'_>) -> Result<EventId, DbError> {
+    let id = EventId(announcing.id());
+    let body = String::from_utf8(event.body.to_json()).map_err(|_| DbError::Damaged { what: "a new event's body" })?;
+    tx.prepare_cached(
+        "INSERT INTO event (id, kind, push_sequence, snapshot_id, domain, app, stream, body, created_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?
+    .execute(params![
+        blob(id.0),
+        event.kind.event_type(),
+        event.sequence.as_i64(),
+        event.snapshot.map(|snapshot| blob(snapshot.0)),
+        event.stream.domain.as_str(),
+        event.stream.app.as_str(),
+        event.stream.name.as_str(),
+        body,
+        announcing.wall.0,
+    ])?;
+    if let Some(template) = announcing.catalog.callback_template_for(event.stream)
+        && template.urls.of(event.kind).is_some()
+    {
+        let endpoint = endpoint_of(tx, template.id, event.kind)?;
+        owe(tx, announcing, id, endpoint, event.snapshot.is_some())?;
+    }
+    Ok(id)
+}
+
+fn owe(
+    tx: &Tx<'_>,
+    announcing: &Announcing<'_>,
+    event: EventId,
+    endpoint: EndpointId,
+    waits_for_object: bool,
+) -> Result<(), DbError> {
+    let id = DeliveryId(announcing.id());
+    tx.prepare_cached(
+        "INSERT INTO delivery (id, event_id, endpoint_id, state, due_ms, created_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute(params![
+        blob(id.0),
+        blob(event.0),
+        endpoint.0,
+        if waits_for_object { State::Waiting.name() } else { State::Due.name() },
+        announcing.now.0,
+        announcing.wall.0,
+    ])?;
+    Ok(())
+}
+
+/// The endpoint of a template's own URL for one kind of event, made when it is first needed.
+fn endpoint_of(tx: &Tx<'_>, template: TemplateId, kind: EventKind) -> Result<EndpointId, DbError> {
+    let known = tx
+        .prepare_cached("SELECT id FROM endpoint WHERE callback_template_id = ?1 AND kind = ?2 AND url_override IS NULL")?
+        .query_row(params![template.0, kind.event_type()], |row| row.get(0))
+        .optional()?;
+    match known {
+        Some(id) => Ok(EndpointId(id)),
+        None => new_endpoint(tx, template, kind, None),
+    }
+}
+
+fn new_endpoint(
+    tx: &Tx<'_>,
+    template: TemplateId,
+    kind: EventKind,
+    sealed_url: Option<&[u8]>,
+) -> Result<EndpointId, DbError> {
+    tx.prepare_cached("INSERT INTO endpoint (callback_template_id, kind, url_override) VALUES (?1, ?2, ?3)")?
+        .execute(params![template.0, kind.event_type(), sealed_url])?;
+    Ok(EndpointId(tx.last_insert_rowid()))
+}
+
+/// Makes the deliveries of a picture's event due, now that the picture can be fetched.
+///
+/// # Errors
+/// Those of the database.
+pub fn object_is_stored(tx: &Tx<'_>, event: EventId, now: UnixMs) -> Result<(), DbError> {
+    tx.prepare_cached(
+        "UPDATE delivery SET state = 'due', due_ms = ?2, step_ms = 0 WHERE event_id = ?1 AND state = 'waiting'",
+    )?
+    .execute(params![blob(event.0), now.0])?;
+    Ok(())
+}
+
+/// Cancels the deliveries of a picture's event that still wait for the picture, since a person gave it up.
+///
+/// # Errors
+/// Those of the database.
+pub fn object_is_discarded(tx: &Tx<'_>, event: EventId, wall: UnixMs) -> Result<(), DbError> {
+    tx.prepare_cached(
+        "UPDATE delivery SET state = 'cancelled', settled_ms = ?2, outcome = 'discarded'
+         WHERE event_id = ?1 AND state = 'waiting'",
+    )?
+    .execute(params![blob(event.0), wall.0])?;
+    Ok(())
+}

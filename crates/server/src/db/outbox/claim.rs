@@ -1,0 +1,225 @@
+//! Taking up deliveries that are due, fairly between receivers.
+
+use std::collections::HashMap;
+
+use framehook_domain::callback::EventKind;
+use framehook_domain::id::{DeliveryId, SnapshotId, TemplateId};
+use framehook_domain::time::UnixMs;
+use rusqlite::{OptionalExtension as _, Row, params};
+
+use super::EndpointId;
+use crate::db::row::{number, stored, uuid, uuid_opt};
+use crate::db::{DbError, Epoch, Tx};
+
+/// A delivery that this process has taken up.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    pub delivery: DeliveryId,
+    pub endpoint: EndpointRow,
+    pub lane: Lane,
+    /// Which attempt this is, from 1, all rounds together.
+    pub attempt: u32,
+    /// Which attempt of its round this is, from 1: what the schedule counts.
+    pub attempt_of_round: u32,
+    /// The event's body without `t` and `sign`.
+    pub body: Vec<u8>,
+    /// The picture's trace and the wall clock at its arrival, for event 200.
+    pub picture: Option<(SnapshotId, UnixMs)>,
+}
+
+/// A row of the endpoints: what the configuration is asked about before each attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EndpointRow {
+    pub id: EndpointId,
+    pub template: TemplateId,
+    pub kind: EventKind,
+    /// Sealed; instead of the template's URL.
+    pub url_override: Option<Vec<u8>>,
+}
+
+/// What shares one allowance of attempts at a time: everything that goes to one host and port, whatever templates lead
+/// there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lane(pub String);
+
+/// The attempts that may run at a time, and those that do.
+///
+/// Every lane keeps one slot of its own that no other can take, so a receiver that hangs, or a hundred of them, never
+/// stop the rest; beyond that one, lanes share `shared`, at most `per_lane` each. A window that adapts to a receiver's
+/// answers would replace `per_lane` in [`Slots::is_free`].
+#[derive(Clone, Debug)]
+pub struct Slots {
+    shared: usize,
+    per_lane: usize,
+    running: HashMap<Lane, usize>,
+    /// Counts the rounds, so that each begins with another endpoint.
+    round: usize,
+}
+
+impl Slots {
+    /// `shared` attempts at a time beside the one that each lane has for itself, `per_lane` (at least 1) in a lane.
+    pub fn new(shared: usize, per_lane: usize) -> Self {
+        Self { shared, per_lane: per_lane.max(1), running: HashMap::new(), round: 0 }
+    }
+
+    /// Attempts under way.
+    pub fn running(&self) -> usize {
+        self.running.values().sum()
+    }
+
+    /// Whether a lane may start one more.
+    fn is_free(&self, lane: &Lane) -> bool {
+        let running = self.running.get(lane).copied().unwrap_or(0);
+        let shared: usize = self.running.values().map(|running| running.saturating_sub(1)).sum();
+        running == 0 || (running < self.per_lane && shared < self.shared)
+    }
+
+    /// Takes a slot of a lane; [`Slots::is_free`] said that there is one.
+    fn take(&mut self, lane: &Lane) {
+        *self.running.entry(lane.clone()).or_default() += 1;
+    }
+
+    /// Takes the slots of a round's claims.
+    pub fn take_for(&mut self, round: &ClaimRound) {
+        self.round = self.round.wrapping_add(1);
+        for claim in &round.claims {
+            self.take(&claim.lane);
+        }
+    }
+
+    /// Gives a claim's slot back.
+    pub fn give_back(&mut self, lane: &Lane) {
+        if let Some(running) = self.running.get_mut(lane) {
+            *running -= 1;
+            if *running == 0 {
+                self.running.remove(lane);
+            }
+        }
+    }
+}
+
+/// What one look at the outbox gave.
+#[derive(Clone, Debug)]
+pub struct ClaimRound {
+    pub claims: Vec<Claim>,
+    /// When the next delivery falls due, of the lanes that have a free slot.
+    pub next_due: Option<UnixMs>,
+}
+
+/// Claims what is due as far as there are slots: one delivery of each endpoint in turn, so that a long backlog of one does
+/// not keep the others waiting. `slots` is a copy of what is taken now; `lane_of` tells where an endpoint leads by the
+/// configuration of now.
+///
+/// # Errors
+/// Those of the database.
+pub fn claim_due(
+    tx: &Tx<'_>,
+    epoch: Epoch,
+    now: UnixMs,
+    mut slots: Slots,
+    lane_of: impl Fn(&EndpointRow) -> Lane,
+) -> Result<ClaimRound, DbError> {
+    let mut waiting = Vec::new();
+    for endpoint in endpoints_with_due(tx)? {
+        let lane = lane_of(&endpoint);
+        // At most as many as its lane could ever start now: no more rows are read than slots exist.
+        let due = if slots.is_free(&lane) { first_due(tx, endpoint.id, slots.per_lane + 1)? } else { Vec::new() };
+        waiting.push((endpoint, lane, due.into_iter().peekable()));
+    }
+    if !waiting.is_empty() {
+        let first = slots.round % waiting.len();
+        waiting.rotate_left(first);
+    }
+    let mut claims = Vec::new();
+    let mut took_any = true;
+    while took_any {
+        took_any = false;
+        for (endpoint, lane, due) in &mut waiting {
+            if !slots.is_free(lane) {
+                continue;
+            }
+            if let Some((rowid, _)) = due.next_if(|(_, due_at)| *due_at <= now) {
+                slots.take(lane);
+                claims.push(claim(tx, epoch, rowid, endpoint, lane)?);
+                took_any = true;
+            }
+        }
+    }
+    let next_due = waiting
+        .iter_mut()
+        .filter(|(_, lane, _)| slots.is_free(lane))
+        .filter_map(|(_, _, due)| due.peek().map(|(_, due_at)| *due_at))
+        .min();
+    Ok(ClaimRound { claims, next_due })
+}
+
+/// Every endpoint that has a delivery in state `due`, by skipping from one to the next in the index: as many steps as
+/// endpoints, however many deliveries there are.
+fn endpoints_with_due(tx: &Tx<'_>) -> Result<Vec<EndpointRow>, DbError> {
+    let mut next = tx.prepare_cached(
+        "SELECT id, callback_template_id, kind, url_override FROM endpoint WHERE id =
+             (SELECT min(endpoint_id) FROM delivery WHERE state = 'due' AND endpoint_id > ?1)",
+    )?;
+    let mut found = Vec::new();
+    let mut after = i64::MIN;
+    while let Some(endpoint) = next.query_row([after], |row| Ok(endpoint_row(row))).optional()? {
+        let endpoint = endpoint?;
+        after = endpoint.id.0;
+        found.push(endpoint);
+    }
+    Ok(found)
+}
+
+pub(super) fn endpoint_row(row: &Row<'_>) -> Result<EndpointRow, DbError> {
+    Ok(EndpointRow {
+        id: EndpointId(row.get("id")?),
+        template: TemplateId(row.get("callback_template_id")?),
+        kind: EventKind::from_event_type(row.get("kind")?).ok_or(DbError::Damaged { what: "an endpoint's kind" })?,
+        url_override: row.get("url_override")?,
+    })
+}
+
+fn first_due(tx: &Tx<'_>, endpoint: EndpointId, limit: usize) -> Result<Vec<(i64, UnixMs)>, DbError> {
+    let mut first = tx.prepare_cached(
+        "SELECT rowid, due_ms FROM delivery WHERE state = 'due' AND endpoint_id = ?1 ORDER BY due_ms LIMIT ?2",
+    )?;
+    let rows = first.query_map(params![endpoint.0, stored(limit)], |row| Ok((row.get(0)?, UnixMs(row.get(1)?))))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn claim(tx: &Tx<'_>, epoch: Epoch, rowid: i64, endpoint: &EndpointRow, lane: &Lane) -> Result<Claim, DbError> {
+    tx.prepare_cached("UPDATE delivery SET state = 'claimed', claim_epoch = ?2 WHERE rowid = ?1")?
+        .execute(params![rowid, epoch.0])?;
+    tx.prepare_cached(
+        "SELECT delivery.id AS id, attempts, attempts - round_start AS tried, event.body AS body, snapshot.trace AS trace,
+                snapshot.create_time_ms AS create_time_ms
+         FROM delivery JOIN event ON event.id = delivery.event_id LEFT JOIN snapshot ON snapshot.id = event.snapshot_id
+         WHERE delivery.rowid = ?1",
+    )?
+    .query_row([rowid], |row| {
+        Ok((|| {
+            let trace = uuid_opt(row, "trace")?.map(SnapshotId);
+            let create_time = row.get::<_, Option<i64>>("create_time_ms")?.map(UnixMs);
+            Ok(Claim {
+                delivery: DeliveryId(uuid(row, "id")?),
+                endpoint: endpoint.clone(),
+                lane: lane.clone(),
+                attempt: number::<u32>(row, "attempts")?.saturating_add(1),
+                attempt_of_round: number::<u32>(row, "tried")?.saturating_add(1),
+                body: row.get::<_, String>("body")?.into_bytes(),
+                picture: trace.zip(create_time),
+            })
+        })())
+    })?
+}
+
+/// Takes back every claim of an older process: its attempt may or may not have reached the receiver, so it is made again,
+/// at once, as the same attempt with the same id.
+///
+/// # Errors
+/// Those of the database.
+pub fn void_old_claims(tx: &Tx<'_>, epoch: Epoch, now: UnixMs) -> Result<usize, DbError> {
+    let void = "UPDATE delivery SET state = 'due', due_ms = ?2, claim_epoch = NULL
+                WHERE state = 'claimed' AND claim_epoch < ?1";
+    Ok(tx.execute(void, params![epoch.0, now.0])?)
+}

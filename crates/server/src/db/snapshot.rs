@@ -1,0 +1,278 @@
+//! Snapshots: what was committed, and what is still to be put into its store.
+
+use framehook_domain::id::{EventId, PushSequence, SnapshotId, TemplateId};
+use framehook_domain::object_key::ObjectKey;
+use framehook_domain::pick::Subscriber;
+use framehook_domain::stream::StreamId;
+use framehook_domain::time::UnixMs;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::outbox;
+use super::row::{blob, number, stored, uuid};
+use super::{DbError, Tx};
+
+/// A picture's row as it is committed.
+#[derive(Clone, Debug)]
+pub struct NewSnapshot<'a> {
+    pub id: SnapshotId,
+    pub trace: SnapshotId,
+    pub sequence: PushSequence,
+    pub stream: &'a StreamId,
+    pub subscriber: Subscriber,
+    pub template: TemplateId,
+    pub catalog_version: u64,
+    pub event: EventId,
+    pub create_time: UnixMs,
+    pub recorded: UnixMs,
+    pub width: u32,
+    pub height: u32,
+    pub file_size_bytes: u64,
+    pub sha256: [u8; 32],
+    pub store: &'a str,
+    /// With its `-<appid>` tail.
+    pub bucket: &'a str,
+    pub key: &'a str,
+    pub pic_full_url: &'a str,
+    /// When its put falls due, on the timeline.
+    pub put_due: UnixMs,
+}
+
+/// `wanted`, or if it is taken the first of `-2`, `-3` … that is free.
+///
+/// # Errors
+/// Those of the database.
+pub fn free_key(tx: &Tx<'_>, store: &str, bucket: &str, wanted: ObjectKey) -> Result<ObjectKey, DbError> {
+    let mut is_taken =
+        tx.prepare_cached("SELECT 1 FROM snapshot WHERE store = ?1 AND bucket = ?2 AND object_key = ?3")?;
+    let mut next_suffix = tx.prepare_cached(
+        "INSERT INTO key_suffix (store, bucket, object_key, last) VALUES (?1, ?2, ?3, 2)
+         ON CONFLICT DO UPDATE SET last = last + 1 RETURNING last",
+    )?;
+    let mut key = wanted.clone();
+    while is_taken.exists(params![store, bucket, key.as_str()])? {
+        let suffix = next_suffix.query_row(params![store, bucket, wanted.as_str()], |row| row.get::<_, u32>(0))?;
+        key = wanted.with_suffix(suffix);
+    }
+    Ok(key)
+}
+
+/// Writes a picture's row, owed to its store.
+///
+/// # Errors
+/// Those of the database; [`DbError::is_taken`] if its key is not free.
+pub fn insert(tx: &Tx<'_>, new: &NewSnapshot<'_>) -> Result<(), DbError> {
+    let (rule, task) = match new.subscriber {
+        Subscriber::Rule(rule) => (Some(rule.0), None),
+        Subscriber::Task(task) => (None, Some(task.to_string())),
+    };
+    tx.prepare_cached(
+        "INSERT INTO snapshot (id, trace, push_sequence, domain, app, stream, rule_id, task_id, template_id,
+             catalog_version, event_id, create_time_ms, recorded_ms, width, height, file_size, sha256, store, bucket,
+             object_key, pic_full_url, put_state, put_due_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, 'owed',
+             ?22)",
+    )?
+    .execute(params![
+        blob(new.id.0),
+        blob(new.trace.0),
+        new.sequence.as_i64(),
+        new.stream.domain.as_str(),
+        new.stream.app.as_str(),
+        new.stream.name.as_str(),
+        rule,
+        task,
+        new.template.0,
+        stored(new.catalog_version),
+        blob(new.event.0),
+        new.create_time.0,
+        new.recorded.0,
+        new.width,
+        new.height,
+        stored(new.file_size_bytes),
+        new.sha256,
+        new.store,
+        new.bucket,
+        new.key,
+        new.pic_full_url,
+        new.put_due.0,
+    ])?;
+    Ok(())
+}
+
+/// A picture that is owed to its store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwedPut {
+    pub id: SnapshotId,
+    pub trace: SnapshotId,
+    pub event: EventId,
+    pub store: String,
+    pub bucket: String,
+    pub key: String,
+    pub file_size_bytes: u64,
+    /// Puts that failed.
+    pub attempts: u32,
+}
+
+const OWED_COLUMNS: &str = "id, trace, event_id, store, bucket, object_key, file_size, put_attempts FROM snapshot";
+
+fn owed_put(row: &Row<'_>) -> Result<OwedPut, DbError> {
+    Ok(OwedPut {
+        id: SnapshotId(uuid(row, "id")?),
+        trace: SnapshotId(uuid(row, "trace")?),
+        event: EventId(uuid(row, "event_id")?),
+        store: row.get("store")?,
+        bucket: row.get("bucket")?,
+        key: row.get("object_key")?,
+        file_size_bytes: number(row, "file_size")?,
+        attempts: number(row, "put_attempts")?,
+    })
+}
+
+/// Pictures committed at or after `since` that were not tried yet, the oldest first.
+///
+/// # Errors
+/// Those of the database.
+pub fn fresh_puts(conn: &Connection, since: UnixMs, limit: usize) -> Result<Vec<OwedPut>, DbError> {
+    let sql = format!(
+        "SELECT {OWED_COLUMNS} WHERE put_state = 'owed' AND put_attempts = 0 AND recorded_ms >= ?1
+         ORDER BY recorded_ms LIMIT ?2"
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map(params![since.0, stored(limit)], |row| Ok(owed_put(row)))?;
+    rows.map(|row| row?).collect()
+}
+
+/// The other pictures whose put has fallen due, the longest due first.
+///
+/// # Errors
+/// Those of the database.
+pub fn backlog_puts(conn: &Connection, now: UnixMs, since: UnixMs, limit: usize) -> Result<Vec<OwedPut>, DbError> {
+    let sql = format!(
+        "SELECT {OWED_COLUMNS} WHERE put_state = 'owed' AND put_due_ms <= ?1
+         AND NOT (put_attempts = 0 AND recorded_ms >= ?2) ORDER BY put_due_ms LIMIT ?3"
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let rows = statement.query_map(params![now.0, since.0, stored(limit)], |row| Ok(owed_put(row)))?;
+    rows.map(|row| row?).collect()
+}
+
+/// When the next put falls due.
+///
+/// # Errors
+/// Those of the database.
+pub fn next_put_due(conn: &Connection, after: UnixMs) -> Result<Option<UnixMs>, DbError> {
+    let next: Option<i64> = conn
+        .prepare_cached("SELECT min(put_due_ms) FROM snapshot WHERE put_state = 'owed' AND put_due_ms > ?1")?
+        .query_row([after.0], |row| row.get(0))?;
+    Ok(next.map(UnixMs))
+}
+
+/// The picture can be fetched: its deliveries become due in the same transaction.
+///
+/// # Errors
+/// Those of the database.
+pub fn mark_stored(tx: &Tx<'_>, put: &OwedPut, now: UnixMs, wall: UnixMs) -> Result<(), DbError> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE snapshot SET put_state = 'stored', settled_ms = ?2, put_alarm = 0, put_error = NULL
+             WHERE id = ?1 AND put_state = 'owed'",
+        )?
+        .execute(params![blob(put.id.0), wall.0])?;
+    if changed > 0 { outbox::object_is_stored(tx, put.event, now) } else { Ok(()) }
+}
+
+/// What a failed put leaves behind.
+#[derive(Clone, Debug)]
+pub struct FailedPut {
+    /// When to try again, on the timeline, and the delay that led to it.
+    pub due: UnixMs,
+    pub step: std::time::Duration,
+    /// Whether a person should look.
+    pub alarm: bool,
+    pub error: String,
+}
+
+/// A put failed; it stays owed.
+///
+/// # Errors
+/// Those of the database.
+pub fn mark_put_failed(tx: &Tx<'_>, id: SnapshotId, failed: &FailedPut) -> Result<(), DbError> {
+    tx.prepare_cached(
+        "UPDATE snapshot SET put_attempts = put_attempts + 1, put_due_ms = ?2, put_step_ms = ?3, put_alarm = ?4,
+                put_error = ?5
+         WHERE id = ?1 AND put_state = 'owed'",
+    )?
+    .execute(params![
+        blob(id.0),
+        failed.due.0,
+        stored(failed.step.as_millis()),
+        failed.alarm,
+        failed.error
+    ])?;
+    Ok(())
+}
+
+/// Gives an owed picture up, by a person's word: its deliveries that wait for it are cancelled. `false`: it was not owed.
+///
+/// # Errors
+/// Those of the database.
+pub fn discard(tx: &Tx<'_>, id: SnapshotId, by: &str, wall: UnixMs) -> Result<bool, DbError> {
+    let event = tx
+        .prepare_cached(
+            "UPDATE snapshot SET put_state = 'discarded', settled_ms = ?2, discarded_by = ?3, put_alarm = 0
+             WHERE id = ?1 AND put_state = 'owed' RETURNING event_id",
+        )?
+        .query_row(params![blob(id.0), wall.0, by], |row| uuid(row, "event_id"))
+        .optional()?;
+    let Some(event) = event else { return Ok(false) };
+    outbox::object_is_discarded(tx, EventId(event), wall)?;
+    Ok(true)
+}
+
+/// A picture that its store refuses in a way that waiting alone will not mend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldPut {
+    pub id: SnapshotId,
+    pub store: String,
+    pub bucket: String,
+    pub key: String,
+    pub attempts: u32,
+    pub error: Option<String>,
+}
+
+/// Most held pictures that are listed: they come from one cause, and a person mends that and not each of them.
+const HELD_ROWS_MAX: usize = 1000;
+
+/// The pictures that a person should look at, oldest first.
+///
+/// # Errors
+/// Those of the database.
+pub fn held_puts(conn: &Connection) -> Result<Vec<HeldPut>, DbError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT id, store, bucket, object_key, put_attempts, put_error FROM snapshot WHERE put_alarm = 1
+         ORDER BY id LIMIT ?1",
+    )?;
+    let mut rows = statement.query([stored(HELD_ROWS_MAX)])?;
+    let mut held = Vec::new();
+    while let Some(row) = rows.next()? {
+        held.push(HeldPut {
+            id: SnapshotId(uuid(row, "id")?),
+            store: row.get("store")?,
+            bucket: row.get("bucket")?,
+            key: row.get("object_key")?,
+            attempts: number(row, "put_attempts")?,
+            error: row.get("put_error")?,
+        });
+    }
+    Ok(held)
+}
+
+/// Every picture whose bytes must be in the spool, with their size.
+///
+/// # Errors
+/// Those of the database.
+pub fn owed_files(conn: &Connection) -> Result<Vec<(SnapshotId, u64)>, DbError> {
+    let mut statement = conn.prepare("SELECT id, file_size FROM snapshot WHERE put_state = 'owed'")?;
+    let rows = statement.query_map([], |row| Ok((SnapshotId(uuid(row, "id")?), row.get::<_, i64>("file_size")?)))?;
+    rows.map(|row| row.map(|(id, bytes)| (id, bytes.unsigned_abs())).map_err(DbError::from)).collect()
+}

@@ -1,0 +1,245 @@
+//! HTTP: the operator's pages, `/v1`, and the stored objects of the local store.
+//!
+//! Over TCP `/v1` always needs credentials; over the control socket, which only its owner can open, it needs none. The
+//! routes are the same, so whatever a command can do a program can do.
+
+mod auth;
+mod deliveries;
+mod objects;
+mod operator;
+mod problem;
+mod snapshots;
+mod streams;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use framehook_domain::catalog::Catalog;
+use framehook_domain::id::uuid_v7;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio_util::either::Either;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::ByteSize;
+use crate::credentials::Credentials;
+use crate::db::Db;
+use crate::entropy::Entropy;
+use crate::ingest::rtmp::RtmpIngest;
+use crate::keyframes::Keyframes;
+use crate::live::Lives;
+use crate::notify::Replayer;
+use crate::pipeline::Pipeline;
+use crate::render::PoolHealth;
+use crate::shutdown::Stage;
+use crate::store::LocalStore;
+use crate::store::spool::Spool;
+use crate::telemetry::Metrics;
+use crate::telemetry::log::Repeats;
+pub(crate) use objects::READS_MAX as OBJECT_READS_MAX;
+use problem::Problem;
+
+/// The header that names a request in our log and in a user's report.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Time for a request's head to arrive; bodies have the whole request's.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the pages look at. Nothing in here is made for them.
+pub(crate) struct Shared {
+    pub(crate) clock: Clock,
+    pub(crate) entropy: Entropy,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) lives: Arc<Lives>,
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) rtmp: Arc<RtmpIngest>,
+    pub(crate) keyframes: Arc<Keyframes>,
+    pub(crate) workers: PoolHealth,
+    pub(crate) jail_required: bool,
+    pub(crate) db: Db,
+    pub(crate) spool: Arc<Spool>,
+    pub(crate) spool_bytes_max: ByteSize,
+    pub(crate) disk_reserve: ByteSize,
+    pub(crate) store: Arc<LocalStore>,
+    pub(crate) storer_wake: Arc<Notify>,
+    pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
+    pub(crate) replayer: Replayer,
+    pub(crate) credentials: Credentials,
+    /// Collapses log lines that say the same again and again.
+    pub(crate) repeats: Arc<Repeats>,
+    /// Objects that are read into memory at a time.
+    pub(crate) object_reads: Semaphore,
+}
+
+/// What a request may cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HttpLimits {
+    pub(crate) request_timeout: Duration,
+    pub(crate) body_bytes_max: usize,
+    pub(crate) connections_max: usize,
+}
+
+/// Whom a request comes from; an extension of each request.
+#[derive(Clone, Copy, Debug)]
+struct Peer(SocketAddr);
+
+/// `/metrics`, `/healthz` and `/readyz`.
+pub(crate) fn operator_pages(shared: &Arc<Shared>) -> Router {
+    Router::new()
+        .route("/metrics", get(operator::metrics))
+        .route("/healthz", get(operator::healthz))
+        .route("/readyz", get(operator::readyz))
+        .with_state(Arc::clone(shared))
+}
+
+/// The stored objects, and `/v1` behind a login.
+pub(crate) fn public_pages(shared: &Arc<Shared>, limits: HttpLimits) -> Router {
+    let objects = Router::new().route("/objects/{bucket}/{*key}", get(objects::get)).with_state(Arc::clone(shared));
+    let login = axum::middleware::from_fn_with_state(Arc::clone(shared), auth::require_login);
+    v1(shared).layer(login).merge(objects).layer(DefaultBodyLimit::max(limits.body_bytes_max))
+}
+
+/// `/v1` as it is on the control socket.
+pub(crate) fn control_pages(shared: &Arc<Shared>, limits: HttpLimits) -> Router {
+    v1(shared).merge(operator_pages(shared)).layer(DefaultBodyLimit::max(limits.body_bytes_max))
+}
+
+fn v1(shared: &Arc<Shared>) -> Router {
+    Router::new()
+        .route("/v1/streams", get(streams::list))
+        .route("/v1/deliveries", get(deliveries::list))
+        .route("/v1/deliveries/{id}", get(deliveries::show))
+        .route("/v1/deliveries/{id}/replay", post(deliveries::replay))
+        .route("/v1/deliveries/{id}/cancel", post(deliveries::cancel))
+        .route("/v1/snapshots/held", get(snapshots::held))
+        .route("/v1/snapshots/{id}/discard", post(snapshots::discard))
+        .with_state(Arc::clone(shared))
+}
+
+/// Where connections come from.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Tcp(TcpListener),
+    /// The control socket.
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Binds the control socket, readable and writable by its owner only.
+    pub(crate) fn control(path: &Path) -> io::Result<Self> {
+        // Left behind by a process that was killed; the lock on the data directory says that none runs now.
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        Ok(Self::Unix(listener))
+    }
+
+    async fn accept(&self) -> io::Result<(Connection, SocketAddr)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Either::Left(stream), SocketAddr::new(peer.ip().to_canonical(), peer.port())))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Either::Right(stream), SocketAddr::from((Ipv4Addr::LOCALHOST, 0))))
+            }
+        }
+    }
+}
+
+type Connection = Either<tokio::net::TcpStream, tokio::net::UnixStream>;
+
+/// Serves `pages` until `token` ends it; connections under way finish their request.
+pub(crate) async fn serve(
+    listener: Listener,
+    pages: Router,
+    shared: Arc<Shared>,
+    limits: HttpLimits,
+    stage: Stage,
+    token: CancellationToken,
+) {
+    let pages = pages.fallback(|| async { Problem::not_found("there is no such page") });
+    let places = Arc::new(Semaphore::new(limits.connections_max));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+        let accepted = tokio::select! {
+            () = token.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "an HTTP connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (pages, shared, token) = (pages.clone(), Arc::clone(&shared), token.clone());
+        let timeout = limits.request_timeout;
+        let service = tower_service(move |request| {
+            answer(pages.clone(), request, peer, Arc::clone(&shared), timeout)
+        });
+        stage.spawn(async move {
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = token.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%peer, %error, "an HTTP connection broke");
+            }
+            drop(place);
+        });
+    }
+}
+
+/// A function as hyper's service.
+fn tower_service<F, A>(
+    answer: F,
+) -> impl hyper::service::Service<hyper::Request<hyper::body::Incoming>, Response = Response, Error = std::convert::Infallible, Future: Send>
+where
+    F: Fn(Request) -> A + Clone + Send + 'static,
+    A: Future<Output = Response> + Send + 'static,
+{
+    hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let answered = answer(request.map(Body::new));
+        async move { Ok(answered.await) }
+    })
+}
+
+/// Answers one request within its time, with its id in the answer.
+async fn answer(pages: Router, mut request: Request, peer: SocketAddr, shared: Arc<Shared>, timeout: Duration) -> Response {
+    let id = uuid_v7(shared.clock.wall(), shared.entropy.id_bytes());
+    request.extensions_mut().insert(Peer(peer));
+    let answered = tokio::time::timeout(timeout, tower::ServiceExt::oneshot(pages, request)).await;
+    let mut response = match answered {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the request took too long").into_response(),
+    };
+    let id = HeaderValue::try_from(id.to_string()).expect("a UUID is a header value");
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}

@@ -1,0 +1,213 @@
+//! One attempt of one delivery: look up where it goes now, sign it anew, send it, write down how it ended.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use framehook_domain::callback::{EventBody, render};
+use framehook_domain::catalog::Catalog;
+use framehook_domain::retry::{DeadReason, Next, Outcome};
+use framehook_domain::signature::webhook;
+use framehook_domain::template::{CallbackKey, CallbackUrl};
+use framehook_domain::time::{Mono, UnixMs};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use tokio::task::JoinSet;
+
+use super::attempt_error::AttemptError;
+use super::client::{AttemptReport, AttemptRequest};
+use super::endpoint::Endpoint;
+use super::notifier::NotifierParts;
+use super::tls::Certificates;
+use crate::db::outbox::{Attempted, Claim, EndpointRow, Verdict, settle};
+use crate::db::secret::Vault;
+use crate::fail_point;
+use crate::telemetry::event::{self, AttemptEnded};
+
+/// What is kept of an answer's body: enough for an error message of a framework.
+const RESPONSE_KEPT_BYTES: usize = 1024;
+
+/// What binds a sealed URL to its column.
+pub(super) const URL_PURPOSE: &str = "endpoint.url_override";
+
+/// Where a delivery goes by the configuration of now, and how it is signed.
+pub(super) struct Target {
+    pub(super) endpoint: Endpoint,
+    key: Option<CallbackKey>,
+    certificates: Certificates,
+}
+
+/// Why a delivery has nowhere to go.
+pub(super) enum NoTarget {
+    /// Its template, or the template's URL for its kind of event, is gone.
+    TemplateDeleted,
+    /// There is a URL that cannot be called. Says why, without repeating it.
+    Unusable(String),
+}
+
+impl Target {
+    pub(super) fn of(catalog: &Catalog, vault: &Vault, row: &EndpointRow) -> Result<Self, NoTarget> {
+        let template = catalog.callback_template(row.template);
+        let endpoint = match &row.url_override {
+            Some(sealed) => {
+                let unusable = |error: &dyn std::error::Error| NoTarget::Unusable(error.to_string());
+                let url = vault.open_sealed(URL_PURPOSE, sealed).map_err(|error| unusable(&error))?;
+                Endpoint::parse(&url)
+            }
+            None => {
+                let url: Option<&CallbackUrl> = template.and_then(|template| template.urls.of(row.kind));
+                Endpoint::parse(url.ok_or(NoTarget::TemplateDeleted)?.expose().as_str())
+            }
+        };
+        let verify_tls = template.is_none_or(|template| template.verify_tls);
+        Ok(Self {
+            endpoint: endpoint.map_err(|error| NoTarget::Unusable(error.to_string()))?,
+            key: template.and_then(|template| template.key.clone()),
+            certificates: if verify_tls { Certificates::Verified } else { Certificates::Unverified },
+        })
+    }
+}
+
+/// Makes the attempt of a claimed delivery and settles it. Waits out a full disk with the outcome in hand.
+pub(super) async fn run_attempt(parts: &NotifierParts, claim: &Claim) {
+    let catalog = Arc::clone(&parts.catalog.borrow());
+    let started = parts.clock.wall();
+    let attempted = match Target::of(&catalog, &parts.vault, &claim.endpoint) {
+        Ok(target) => {
+            let report = send(parts, claim, &target, started).await;
+            fail_point::pass("attempt_answered");
+            attempted(started, &target.endpoint, report)
+        }
+        Err(NoTarget::TemplateDeleted) => return bury(parts, claim).await,
+        Err(NoTarget::Unusable(why)) => Attempted {
+            started,
+            duration: std::time::Duration::ZERO,
+            outcome: Outcome::Local,
+            error: Some(why),
+            response: None,
+            url: String::new(),
+        },
+    };
+    let ended = parts.clock.mono();
+    let next = match attempted.outcome.is_delivered() {
+        true => None,
+        false => Some(parts.schedules.of(claim.endpoint.kind).next(claim.attempt_of_round)),
+    };
+    report(parts, claim, &attempted, next, ended);
+    settle_attempt(parts, claim, attempted, next, ended).await;
+}
+
+async fn send(parts: &NotifierParts, claim: &Claim, target: &Target, sent: UnixMs) -> Result<AttemptReport, String> {
+    let body = EventBody::from_json(&claim.body).map_err(|error| error.to_string())?;
+    let body = render(&body, target.key.as_ref(), sent);
+    let mut headers = HeaderMap::new();
+    for (name, value) in webhook::headers(target.key.as_ref(), claim.delivery, sent, &body) {
+        let value = HeaderValue::try_from(value).map_err(|error| error.to_string())?;
+        headers.insert(HeaderName::from_static(name), value);
+    }
+    let request = AttemptRequest { headers, body: Bytes::from(body), certificates: target.certificates };
+    let (client, endpoint, deadline) = (Arc::clone(&parts.client), target.endpoint.clone(), parts.deadline);
+    // In a task of its own, which ends with this one: a panic below must not leave a claim that nobody settles.
+    let mut exchange = JoinSet::new();
+    exchange.spawn(async move { client.attempt(&endpoint, &request, deadline).await });
+    let ended = exchange.join_next().await.expect("one task was started");
+    ended.map_err(|panic| panic.to_string())
+}
+
+fn attempted(started: UnixMs, endpoint: &Endpoint, report: Result<AttemptReport, String>) -> Attempted {
+    let url = endpoint.to_string();
+    let report = match report {
+        Ok(report) => report,
+        Err(why) => {
+            let (duration, outcome) = (std::time::Duration::ZERO, Outcome::Local);
+            return Attempted { started, duration, outcome, error: Some(why), response: None, url };
+        }
+    };
+    let duration = report.duration;
+    match report.outcome {
+        Ok(answer) => {
+            let kept = &answer.body_excerpt[..answer.body_excerpt.len().min(RESPONSE_KEPT_BYTES)];
+            let response = (!kept.is_empty()).then(|| String::from_utf8_lossy(kept).into_owned());
+            Attempted { started, duration, outcome: Outcome::from_status(answer.status), error: None, response, url }
+        }
+        Err(error) => {
+            Attempted { started, duration, outcome: outcome(&error), error: Some(error.chain()), response: None, url }
+        }
+    }
+}
+
+fn outcome(error: &AttemptError) -> Outcome {
+    match error {
+        AttemptError::TimedOut { .. } => Outcome::Timeout,
+        AttemptError::Resolve { .. } => Outcome::Resolve,
+        AttemptError::AddressForbidden { .. } => Outcome::AddressForbidden,
+        AttemptError::Connect { .. } => Outcome::Connect,
+        AttemptError::Tls { .. } => Outcome::Tls,
+        AttemptError::Reset { .. } => Outcome::Reset,
+        AttemptError::HeadTooLarge { .. } => Outcome::HeadTooLarge,
+        AttemptError::Protocol { .. } => Outcome::Protocol,
+        AttemptError::Local { .. } => Outcome::Local,
+    }
+}
+
+fn report(parts: &NotifierParts, claim: &Claim, attempted: &Attempted, next: Option<Next>, ended: Mono) {
+    if attempted.outcome.is_delivered()
+        && claim.attempt == 1
+        && let Some((_, arrived)) = claim.picture
+    {
+        parts.metrics.announced(parts.clock.wall().since(arrived));
+    }
+    AttemptEnded {
+        trace: claim.picture.map(|(trace, _)| trace),
+        delivery: claim.delivery,
+        event_type: claim.endpoint.kind.event_type(),
+        endpoint: &attempted.url,
+        attempt: claim.attempt,
+        outcome: attempted.outcome.name(),
+        status: attempted.outcome.status(),
+        took: attempted.duration,
+        error: attempted.error.as_deref(),
+        next: match next {
+            None => event::Next::Delivered,
+            Some(Next::After(step)) => event::Next::Retry(step),
+            Some(Next::Dead) => event::Next::Dead,
+        },
+    }
+    .emit(&parts.metrics, &parts.repeats, ended);
+}
+
+async fn settle_attempt(
+    parts: &NotifierParts,
+    claim: &Claim,
+    attempted: Attempted,
+    next: Option<Next>,
+    ended: Mono,
+) {
+    let attempted = Arc::new(attempted);
+    let (delivery, epoch, wall) = (claim.delivery, parts.db.epoch(), parts.clock.wall());
+    let make = || {
+        let (attempted, timeline) = (Arc::clone(&attempted), parts.timeline.clone());
+        move |tx: &crate::db::Tx<'_>| {
+            let verdict = match next {
+                None => Verdict::Delivered,
+                // Counted from the moment the attempt was judged failed, not from now.
+                Some(Next::After(step)) => Verdict::Retry { due: timeline.at(ended).plus(step), step },
+                Some(Next::Dead) => Verdict::Dead(DeadReason::Exhausted),
+            };
+            settle(tx, delivery, epoch, Some(&attempted), verdict, wall)
+        }
+    };
+    match parts.db.write_until_done(make).await {
+        Ok(_) => fail_point::pass("attempt_settled"),
+        // The next start sends it again, with the same id.
+        Err(error) => tracing::warn!(delivery = %delivery, %error, "an attempt's outcome could not be written down"),
+    }
+}
+
+/// The template is gone: no request is made and nothing is recorded as an attempt.
+async fn bury(parts: &NotifierParts, claim: &Claim) {
+    let (delivery, epoch, wall) = (claim.delivery, parts.db.epoch(), parts.clock.wall());
+    let verdict = Verdict::Dead(DeadReason::TemplateDeleted);
+    let make = || move |tx: &crate::db::Tx<'_>| settle(tx, delivery, epoch, None, verdict, wall);
+    if let Err(error) = parts.db.write_until_done(make).await {
+        tracing::warn!(delivery = %delivery, %error, "a delivery without a template could not be settled");
+    }
+}

@@ -1,0 +1,67 @@
+//! Sending settled deliveries again, by a person's word.
+
+use std::sync::Arc;
+
+use framehook_domain::field::FieldError;
+use framehook_domain::id::DeliveryId;
+use framehook_domain::template::CallbackUrl;
+use tokio::sync::Notify;
+
+use super::attempt::URL_PURPOSE;
+use crate::db::outbox::{self, ReplayRefused};
+use crate::db::secret::Vault;
+use crate::db::{Db, DbError};
+use crate::store::{LocalStore, StoreError};
+use crate::timeline::Timeline;
+
+/// Why a delivery was not taken up again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    #[error(transparent)]
+    Refused(#[from] ReplayRefused),
+    #[error("the URL cannot be used")]
+    Url(#[source] FieldError),
+    #[error("cannot tell whether the picture still exists")]
+    Store(#[source] StoreError),
+    #[error("the database failed")]
+    Db(#[from] DbError),
+}
+
+/// Takes settled deliveries up again. Whether an address may be called is judged by whoever takes the URL in, and again
+/// when it is sent.
+#[derive(Clone, Debug)]
+pub struct Replayer {
+    pub db: Db,
+    pub vault: Vault,
+    pub store: Arc<LocalStore>,
+    pub timeline: Timeline,
+    pub notifier_wake: Arc<Notify>,
+}
+
+impl Replayer {
+    /// Owes a settled delivery again: a new round of attempts with the same `webhook-id`, to `url` if one is given.
+    ///
+    /// # Errors
+    /// See [`ReplayError`].
+    pub async fn replay(&self, id: DeliveryId, url: Option<&str>) -> Result<(), ReplayError> {
+        let url = url.map(|url| CallbackUrl::parse("url", url)).transpose().map_err(ReplayError::Url)?;
+        let sealed_url = url.map(|url| self.vault.seal(URL_PURPOSE, url.expose().as_str()));
+        let object_is_there = match self.db.read(move |conn| outbox::object_of(conn, id)).await? {
+            Some(object) if object.is_stored => {
+                let store = Arc::clone(&self.store);
+                let look = move || store.exists(&object.bucket, &object.key);
+                let looked = tokio::task::spawn_blocking(look).await;
+                looked.map_err(|_| DbError::Stopped)?.map_err(ReplayError::Store)?
+            }
+            _ => true,
+        };
+        let timeline = self.timeline.clone();
+        let replay = move |tx: &crate::db::Tx<'_>| {
+            outbox::replay(tx, id, sealed_url.as_deref(), object_is_there, timeline.now())
+        };
+        // Not `write_checked`: a refusal for a picture that is gone is noted with the delivery, and stays.
+        self.db.write(replay).await??;
+        self.notifier_wake.notify_one();
+        Ok(())
+    }
+}

@@ -1,0 +1,132 @@
+//! From the spool into the object store.
+//!
+//! The [`Storer`] finds its work in the database: pictures that are committed and whose put has fallen due. A signal only
+//! wakes it earlier, so a restart is the same as a nudge. When a put succeeds, one transaction says that the picture is
+//! stored and makes its deliveries due; before that transaction nobody is told of it.
+//!
+//! [`LocalStore`] is the only store today. The next one turns it into a trait; what the Storer asks of a store is `put`,
+//! `exists`, and an error that knows whether waiting helps.
+
+pub mod fs;
+pub mod spool;
+mod storer;
+
+use std::io;
+use std::time::Duration;
+
+use framehook_domain::fault::Fault;
+use framehook_domain::object_key::ObjectKey;
+use framehook_domain::template::StoreTarget;
+use rustix::io::Errno;
+
+pub use fs::LocalStore;
+pub use storer::{Storer, StorerParts};
+
+use crate::durable::is_full;
+
+/// Why a put failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the object name {bucket}/{key} is not safe")]
+    UnsafeName { bucket: String, key: String },
+    #[error("the bytes of {key} are not in the spool any more")]
+    SpoolMissing { key: String },
+    /// The store said no for a reason that does not pass by itself: a permission, a file where a folder must be.
+    #[error("the store refuses {bucket}/{key}")]
+    Refused { bucket: String, key: String, source: io::Error },
+    #[error("the store has no room for {bucket}/{key}")]
+    Full { bucket: String, key: String, source: io::Error },
+    #[error("the store failed at {bucket}/{key}")]
+    Failed { bucket: String, key: String, source: io::Error },
+    #[error("no answer for {key} within {waited:?}")]
+    TimedOut { key: String, waited: Duration },
+}
+
+/// What comes after a failed put. It stays owed in both cases; only a person ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// It will pass: try again soon.
+    Later,
+    /// A person should look: try again now and then, and raise the alarm.
+    Held,
+}
+
+impl StoreError {
+    fn from_io(bucket: &str, key: &str, source: io::Error) -> Self {
+        let (bucket, key) = (bucket.to_owned(), key.to_owned());
+        const REFUSALS: [Errno; 7] =
+            [Errno::ACCESS, Errno::PERM, Errno::ROFS, Errno::NOTDIR, Errno::ISDIR, Errno::NAMETOOLONG, Errno::LOOP];
+        if is_full(&source) {
+            Self::Full { bucket, key, source }
+        } else if Errno::from_io_error(&source).is_some_and(|errno| REFUSALS.contains(&errno)) {
+            Self::Refused { bucket, key, source }
+        } else {
+            Self::Failed { bucket, key, source }
+        }
+    }
+
+    /// Who is to blame.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::UnsafeName { .. } | Self::SpoolMissing { .. } => Fault::Ours,
+            Self::Refused { .. } | Self::Full { .. } | Self::Failed { .. } | Self::TimedOut { .. } => Fault::Dependency,
+        }
+    }
+
+    /// Whether waiting helps.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::UnsafeName { .. } | Self::SpoolMissing { .. } | Self::Refused { .. } => Retry::Held,
+            Self::Full { .. } | Self::Failed { .. } | Self::TimedOut { .. } => Retry::Later,
+        }
+    }
+
+    /// The name used in metrics and logs; it never changes.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::UnsafeName { .. } => "unsafe_name",
+            Self::SpoolMissing { .. } => "spool_missing",
+            Self::Refused { .. } => "refused",
+            Self::Full { .. } => "full",
+            Self::Failed { .. } => "failed",
+            Self::TimedOut { .. } => "timeout",
+        }
+    }
+}
+
+/// How receivers reach the objects of each store.
+#[derive(Clone, Debug)]
+pub struct StoreUrls {
+    local_public_url: String,
+}
+
+impl StoreUrls {
+    /// `local_public_url` is what stands before `/<bucket>-<appid>/<key>`, for instance `http://127.0.0.1:8080/objects`.
+    pub fn new(local_public_url: &str) -> Self {
+        Self { local_public_url: local_public_url.trim_end_matches('/').to_owned() }
+    }
+
+    /// `pic_full_url` of an object.
+    pub fn pic_full_url(&self, target: &StoreTarget, key: &ObjectKey) -> String {
+        key.pic_full_url(&format!("{}/{}", self.local_public_url, target.full_bucket()))
+    }
+}
+
+/// First delay after a failed put, doubled with each further failure.
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+
+/// Longest delay while a store is expected to come back: an outage's end is noticed within a minute.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// Delay while a store refuses: it waits for a person, who takes longer than that and sees the alarm meanwhile.
+const HELD_DELAY: Duration = Duration::from_secs(300);
+
+/// The delay after `failures` failed puts (at least 1). `jitter` in `[0, 1)` spreads it over ±20 %, so that pictures that
+/// failed together do not come back together.
+pub fn backoff(retry: Retry, failures: u32, jitter: f64) -> Duration {
+    let base = match retry {
+        Retry::Held => HELD_DELAY,
+        Retry::Later => BACKOFF_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(6)).min(BACKOFF_MAX),
+    };
+    base.mul_f64(0.8 + 0.4 * jitter)
+}

@@ -1,0 +1,167 @@
+//! The local store: objects as files under `objects/<bucket>-<appid>/<key>`.
+//!
+//! A spooled picture is hard-linked into place where it can be, so storing it writes no byte twice; over file systems it
+//! is copied. Either way it appears whole, under its name, or not at all.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
+
+use super::StoreError;
+use crate::durable::{self, is_full, sync_dir};
+use crate::entropy::Entropy;
+use crate::fail_point;
+use crate::fatal::Fatal;
+
+/// The part named in [`Fatal`].
+const PART: &str = "local store";
+
+/// Where unfinished files lie: inside the store, so that a rename can move them, and under a name that no bucket has.
+const UNFINISHED: &str = ".unfinished";
+
+/// Directories remembered as durable, some 100 bytes each. Forgetting them costs a few syncs.
+const DIRS_REMEMBERED_MAX: usize = 10_000;
+
+/// Objects in a directory.
+#[derive(Debug)]
+pub struct LocalStore {
+    root: PathBuf,
+    entropy: Entropy,
+    fatal: Fatal,
+    /// Directories whose names this process has made durable. The lock is held while one is made, so that no put uses it
+    /// before.
+    durable_dirs: Mutex<HashSet<PathBuf>>,
+}
+
+impl LocalStore {
+    /// The name of this store in the database.
+    pub const NAME: &str = "local";
+
+    /// Opens `root`, creating it, and removes what a crash left unfinished.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn open(root: &Path, entropy: Entropy, fatal: Fatal) -> io::Result<Self> {
+        let unfinished = root.join(UNFINISHED);
+        fs::create_dir_all(&unfinished)?;
+        for entry in fs::read_dir(&unfinished)? {
+            fs::remove_file(entry?.path())?;
+        }
+        sync_dir(root)?;
+        Ok(Self { root: root.to_owned(), entropy, fatal, durable_dirs: Mutex::default() })
+    }
+
+    /// Where an object lies, if both names are safe: relative, without `.`, `..` or empty levels, and not in a place of
+    /// ours.
+    ///
+    /// # Errors
+    /// [`StoreError::UnsafeName`].
+    pub fn path(&self, bucket: &str, key: &str) -> Result<PathBuf, StoreError> {
+        let one_level = |name: &str| matches!(Path::new(name).components().next(), Some(Component::Normal(first)) if first == name);
+        let safe_bucket = one_level(bucket) && !bucket.starts_with('.');
+        // Level by level, since `Path` would silently drop empty and `.` levels.
+        let safe_key = !key.contains('\0') && key.split('/').all(one_level);
+        if !safe_bucket || !safe_key {
+            return Err(StoreError::UnsafeName { bucket: bucket.to_owned(), key: key.to_owned() });
+        }
+        Ok(self.root.join(bucket).join(key))
+    }
+
+    /// Puts the file at `spooled` under a key, durably. Doing it again, after a crash or a lost answer, changes nothing.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn put(&self, bucket: &str, key: &str, spooled: &Path) -> Result<(), StoreError> {
+        let path = self.path(bucket, key)?;
+        let dir = path.parent().ok_or_else(|| StoreError::UnsafeName { bucket: bucket.to_owned(), key: key.to_owned() })?;
+        let failed = |source| StoreError::from_io(bucket, key, source);
+        self.make_dir(dir).map_err(failed)?;
+        let source = fs::metadata(spooled).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => StoreError::SpoolMissing { key: key.to_owned() },
+            _ => failed(source),
+        })?;
+        match fs::hard_link(spooled, &path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // Ours from a put that was cut off, or something else that must give way: keys are given out once.
+                let existing = fs::metadata(&path).map_err(failed)?;
+                if (existing.dev(), existing.ino()) != (source.dev(), source.ino()) {
+                    self.replace(spooled, &path).map_err(failed)?;
+                }
+            }
+            Err(error) if cannot_link(&error) => self.replace(spooled, &path).map_err(failed)?,
+            Err(error) => {
+                // Perhaps a person removed the directory: make it again at the next try.
+                self.lock_dirs().remove(dir);
+                return Err(failed(error));
+            }
+        }
+        fail_point::pass("put_sent");
+        sync_dir(dir).map_err(|source| self.sync_failed(source)).map_err(failed)
+    }
+
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut durable_dirs = self.lock_dirs();
+        if !durable_dirs.contains(dir) {
+            durable::create_dir_all(&self.root, dir)?;
+            if durable_dirs.len() >= DIRS_REMEMBERED_MAX {
+                durable_dirs.clear();
+            }
+            durable_dirs.insert(dir.to_owned());
+        }
+        Ok(())
+    }
+
+    fn lock_dirs(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.durable_dirs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Copies `spooled` to a name of its own, syncs it and renames it into place.
+    fn replace(&self, spooled: &Path, path: &Path) -> io::Result<()> {
+        let unfinished = self.root.join(UNFINISHED).join(format!("{:032x}", u128::from_ne_bytes(self.entropy.draw())));
+        let moved = self.copy(spooled, &unfinished).and_then(|()| fs::rename(&unfinished, path));
+        if moved.is_err() {
+            // What cannot be removed now is removed at the next start.
+            let _ = fs::remove_file(&unfinished);
+        }
+        moved
+    }
+
+    fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut copy = File::create_new(to)?;
+        io::copy(&mut File::open(from)?, &mut copy)?;
+        copy.sync_data().map_err(|error| if is_full(&error) { error } else { self.sync_failed(error) })
+    }
+
+    /// Whether an object can be fetched. Blocks.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn exists(&self, bucket: &str, key: &str) -> Result<bool, StoreError> {
+        match fs::metadata(self.path(bucket, key)?) {
+            Ok(found) => Ok(found.is_file()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(StoreError::from_io(bucket, key, source)),
+        }
+    }
+
+    fn sync_failed(&self, error: io::Error) -> io::Error {
+        self.fatal.raise(PART, &error);
+        error
+    }
+}
+
+/// Whether a file cannot be hard-linked where a copy still can work: another file system, one without links, a file with
+/// too many of them, or a kernel that protects links to files of other owners.
+fn cannot_link(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS)
+    )
+}

@@ -1,0 +1,233 @@
+//! The spool: pictures that are committed and not yet in their store, one file each, named by the snapshot's id.
+//!
+//! A file is visible under its name only when it is whole and synced. Rows decide: at a start, files without an owed row
+//! are leftovers of a crash and go.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use framehook_domain::id::SnapshotId;
+use tokio_util::sync::CancellationToken;
+
+use crate::durable::{is_full, sync_dir};
+use crate::fail_point;
+use crate::fatal::Fatal;
+
+/// How often the disk's free room is asked for. A disk fills by gigabytes per second at most, and the reserve below which
+/// we stop is half a gigabyte, so once a second is enough and costs nothing per picture.
+const SAMPLED_EVERY: Duration = Duration::from_secs(1);
+
+/// The part named in [`Fatal`].
+const PART: &str = "spool";
+
+/// How much the spool may hold.
+#[derive(Clone, Copy, Debug)]
+pub struct SpoolLimits {
+    /// All files together.
+    pub bytes_max: u64,
+    /// What must stay free on its file system.
+    pub disk_reserve_bytes: u64,
+}
+
+/// There is no room for a new picture. What is in the spool stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the spool or its disk is full")]
+pub struct SpoolFull;
+
+/// Why a picture did not get into the spool.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SpoolError {
+    #[error(transparent)]
+    Full(#[from] SpoolFull),
+    #[error("cannot write the picture {} into the spool", id)]
+    Write { id: SnapshotId, source: Arc<io::Error> },
+    /// Fatal, and raised as such.
+    #[error("cannot sync the spool")]
+    Sync { source: Arc<io::Error> },
+}
+
+/// The directory of pictures on their way, and how full it is.
+#[derive(Debug)]
+pub struct Spool {
+    dir: PathBuf,
+    limits: SpoolLimits,
+    fatal: Fatal,
+    bytes: AtomicU64,
+    disk_free_bytes: AtomicU64,
+}
+
+impl Spool {
+    /// Opens `dir`, creating it, and removes every file that is not one of the `owed` pictures'.
+    ///
+    /// # Errors
+    /// What the kernel said about the directory.
+    pub fn open(dir: &Path, limits: SpoolLimits, owed: &[(SnapshotId, u64)], fatal: Fatal) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let mut missing: HashMap<SnapshotId, u64> = owed.iter().copied().collect();
+        let (mut bytes, mut orphans) = (0, 0);
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let id = entry.file_name().to_str().and_then(id_of_file_name);
+            match id.and_then(|id| missing.remove(&id)) {
+                Some(file_size) => bytes += file_size,
+                None => {
+                    fs::remove_file(entry.path())?;
+                    orphans += 1;
+                }
+            }
+        }
+        if orphans > 0 {
+            tracing::info!(orphans, "removed pictures from the spool that were never committed or are stored already");
+        }
+        for snapshot_id in missing.keys() {
+            tracing::error!(%snapshot_id, "a committed picture is missing from the spool; it cannot be stored any more");
+        }
+        let spool = Self {
+            dir: dir.to_owned(),
+            limits,
+            fatal,
+            bytes: AtomicU64::new(bytes),
+            disk_free_bytes: AtomicU64::new(0),
+        };
+        spool.sample_disk()?;
+        Ok(spool)
+    }
+
+    /// Asks for the disk's free room every second until `token` ends it.
+    pub async fn watch_disk(&self, token: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = token.cancelled() => return,
+                () = tokio::time::sleep(SAMPLED_EVERY) => {}
+            }
+            if let Err(error) = self.sample_disk() {
+                tracing::warn!(%error, "cannot tell how much room the disk has left");
+            }
+        }
+    }
+
+    fn sample_disk(&self) -> io::Result<()> {
+        let disk = rustix::fs::statvfs(&self.dir)?;
+        self.disk_free_bytes.store(disk.f_bavail.saturating_mul(disk.f_frsize), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether a new picture of about this size may be made. Asked before any work is done on it; never touches the disk.
+    ///
+    /// # Errors
+    /// [`SpoolFull`]: skip it.
+    pub fn has_room(&self, bytes: u64) -> Result<(), SpoolFull> {
+        let fits = self.bytes().saturating_add(bytes) <= self.limits.bytes_max;
+        let leaves_reserve = self.disk_free_bytes() >= self.limits.disk_reserve_bytes.saturating_add(bytes);
+        if fits && leaves_reserve { Ok(()) } else { Err(SpoolFull) }
+    }
+
+    /// Bytes of the pictures in it.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// What the file system had left for us when it was last asked, at most a second ago.
+    pub fn disk_free_bytes(&self) -> u64 {
+        self.disk_free_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Where a picture's bytes are.
+    pub fn path(&self, id: SnapshotId) -> PathBuf {
+        self.dir.join(format!("{id}.jpg"))
+    }
+
+    fn partial_path(&self, id: SnapshotId) -> PathBuf {
+        self.dir.join(format!("{id}.partial"))
+    }
+
+    /// Writes and syncs a picture's bytes, not yet under its name. Blocks.
+    ///
+    /// # Errors
+    /// See [`SpoolError`]. Nothing of the picture is left behind then.
+    pub fn write(&self, id: SnapshotId, bytes: &[u8]) -> Result<(), SpoolError> {
+        self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let written = self.write_and_sync(id, bytes);
+        if written.is_err() {
+            self.discard(id, bytes.len() as u64);
+        }
+        written
+    }
+
+    fn write_and_sync(&self, id: SnapshotId, bytes: &[u8]) -> Result<(), SpoolError> {
+        let failed = |source| self.full_or(source, |source| SpoolError::Write { id, source: Arc::new(source) });
+        let mut file = File::create(self.partial_path(id)).map_err(failed)?;
+        file.write_all(bytes).map_err(failed)?;
+        fail_point::pass("spool_written");
+        // No room can show as late as here (delayed allocation); the file is removed and never synced again, so that case
+        // needs no restart. After any other error nobody knows what is on the disk.
+        file.sync_data().map_err(|source| self.full_or(source, |source| self.sync_failed(source)))?;
+        fail_point::pass("spool_synced");
+        Ok(())
+    }
+
+    /// Gives written pictures their names, durably, with one sync for all. Blocks.
+    ///
+    /// # Errors
+    /// See [`SpoolError`].
+    pub fn link(&self, ids: &[SnapshotId]) -> Result<(), SpoolError> {
+        for id in ids {
+            let failed = |source| self.full_or(source, |source| SpoolError::Write { id: *id, source: Arc::new(source) });
+            fs::rename(self.partial_path(*id), self.path(*id)).map_err(failed)?;
+        }
+        sync_dir(&self.dir).map_err(|source| self.sync_failed(source))?;
+        fail_point::pass("spool_linked");
+        Ok(())
+    }
+
+    /// Removes a picture whose row was not committed. Blocks.
+    pub fn discard(&self, id: SnapshotId, bytes: u64) {
+        for path in [self.partial_path(id), self.path(id)] {
+            if let Err(error) = fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %path.display(), %error, "a file stays in the spool until the next start");
+            }
+        }
+        self.subtract(bytes);
+    }
+
+    /// Removes a picture that its store has. Blocks. Not synced: a file that comes back after a crash is an orphan, which
+    /// the next start removes.
+    pub fn remove(&self, id: SnapshotId, bytes: u64) {
+        if let Err(error) = fs::remove_file(self.path(id)) {
+            tracing::warn!(snapshot_id = %id, %error, "a stored picture stays in the spool until the next start");
+        }
+        self.subtract(bytes);
+        fail_point::pass("spool_deleted");
+    }
+
+    fn subtract(&self, bytes: u64) {
+        let subtract = |held: u64| Some(held.saturating_sub(bytes));
+        // The closure never declines.
+        let _ = self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, subtract);
+    }
+
+    fn full_or(&self, source: io::Error, other: impl FnOnce(io::Error) -> SpoolError) -> SpoolError {
+        if !is_full(&source) {
+            return other(source);
+        }
+        // Do not wait for the next sample to shed what comes: it would only fail the same way, after the work is done.
+        self.disk_free_bytes.store(0, Ordering::Relaxed);
+        SpoolFull.into()
+    }
+
+    fn sync_failed(&self, source: io::Error) -> SpoolError {
+        self.fatal.raise(PART, &source);
+        SpoolError::Sync { source: Arc::new(source) }
+    }
+}
+
+fn id_of_file_name(name: &str) -> Option<SnapshotId> {
+    name.strip_suffix(".jpg")?.parse().ok()
+}
