@@ -214,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn digest_ends_within_the_packet_for_any_offset_bytes() {
-        for scheme in [Scheme::Zero, Scheme::One] {
-            // 255 + 255 + 217 + 0 is 727, the largest remainder.
-            let mut packet = [0; PACKET_BYTES];
-            for at in [8, 772] {
-                packet[at..at + 3].copy_from_slice(&[255, 255, 217]);
+    fn digest_lies_where_four_bytes_say_and_ends_within_the_packet() {
+        for (scheme, at, base) in [(Scheme::Zero, 8, 12), (Scheme::One, 772, 776)] {
+            for (bytes, offset) in [([1, 2, 3, 4], 10), ([255, 255, 217, 0], 727), ([255, 255, 218, 0], 0)] {
+                let mut packet = [0; PACKET_BYTES];
+                packet[at..at + 4].copy_from_slice(&bytes);
+                assert_eq!(scheme.offset(&packet), base + offset);
+                imprint_digest(&mut packet, scheme, CLIENT_KEY);
             }
-            imprint_digest(&mut packet, scheme, CLIENT_KEY);
         }
     }
 

@@ -179,6 +179,11 @@ fn names_what_is_wrong() {
             Error::ControlLength { message_type: 1, bytes: 5, expected: 4 },
         ),
         (
+            "peer bandwidth without its type",
+            b"\x02\0\0\0\0\0\x04\x06\0\0\0\0\0\0\0\0",
+            Error::ControlLength { message_type: 6, bytes: 4, expected: 5 },
+        ),
+        (
             "16 MiB announced",
             b"\x04\0\0\0\xff\xff\xff\x09\x01\0\0\0",
             Error::Exceeded { bound: Bound::MediaMessageBytes, value: 0x00ff_ffff, max: media_max },
@@ -193,11 +198,12 @@ fn names_what_is_wrong() {
 fn writes_the_shortest_header_that_is_understood() {
     let mut writer = ChunkWriter::new();
     let mut out = BytesMut::new();
-    let mut write = |timestamp_ms, body: &[u8]| {
+    let mut write_to = |stream_id, timestamp_ms, body: &[u8]| {
         let from = out.len();
-        writer.write(&mut out, 4, MessageType::Audio, timestamp_ms, 1, body);
+        writer.write(&mut out, 4, MessageType::Audio, timestamp_ms, stream_id, body);
         (out[from] >> 6, out.len() - from - body.len())
     };
+    let mut write = |timestamp_ms, body| write_to(1, timestamp_ms, body);
     assert_eq!(write(0, b"ab"), (0, 12));
     assert_eq!(write(23, b"abc"), (1, 8));
     assert_eq!(write(50, b"def"), (2, 4));
@@ -205,6 +211,8 @@ fn writes_the_shortest_header_that_is_understood() {
     assert_eq!(write(76, b"jkl"), (0, 12), "time stepped back");
     assert_eq!(write(152, b"mno"), (2, 4), "readers disagree on type 3 behind type 0");
     assert_eq!(write(0x0100_0100, b"pqr"), (2, 8), "extended");
+    assert_eq!(write_to(2, 0x0100_0120, b"stu"), (0, 16), "another message stream");
+    assert_eq!(write_to(2, 0x0100_0140, b"vwx"), (2, 4), "behind it, type 3 would be a type 3 behind type 0");
 }
 
 #[derive(Clone, Debug)]

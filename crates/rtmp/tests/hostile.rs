@@ -121,6 +121,23 @@ fn skipped_messages_reserve_nothing() {
 }
 
 #[test]
+fn a_config_too_long_to_be_one_reserves_nothing() {
+    let mut session = with_config(Limits { pinned_bytes_max: 100 << 10, ..Limits::default() });
+    let mut begin_config = |chunk_stream_id, len| {
+        let mut chunk = announce(chunk_stream_id, MessageType::Video, len);
+        chunk.extend_from_slice(b"\x17\0\0\0\0\x01\x64\0");
+        chunk.resize(12 + 128, 0);
+        session.push(&chunk, quiet)
+    };
+    begin_config(10, 65 << 10).unwrap();
+    begin_config(11, 65 << 10).unwrap();
+    // One that may be read is kept, and a second one would be too much.
+    begin_config(12, 60 << 10).unwrap();
+    let error = begin_config(13, 60 << 10);
+    assert_eq!(error, exceeded(Bound::PinnedBytes, 120 << 10, 100_u64 << 10));
+}
+
+#[test]
 fn commands_before_the_publish_are_bounded_in_sum() {
     let limits = Limits::default();
     let mut session = shaken(limits);
