@@ -17,7 +17,7 @@ pub const DEPTH_MAX: usize = 8;
 pub enum Value {
     Number(f64),
     Boolean(bool),
-    /// A string of either length class; [`write`] picks the class by length.
+    /// A string of either length class; [`write()`] picks the class by length.
     String(String),
     Object(Vec<Property>),
     /// An object whose wire form carries a count. The count is advice (several encoders write 0), the end marker rules.
