@@ -36,6 +36,7 @@ fn refusing_server() -> (SocketAddr, JoinHandle<Phase>) {
 }
 
 /// What the encoder prints and how the session ends. `@` in the arguments stands for the server's address.
+#[expect(clippy::disallowed_methods, reason = "the encoder is a program of its own, and `output` waits for its end")]
 fn run(program: &str, arguments: &str) -> (String, Phase) {
     let (address, server) = refusing_server();
     let arguments = arguments.replace('@', &format!("rtmp://{address}"));
