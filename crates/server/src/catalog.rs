@@ -1,70 +1,76 @@
-//! The one place of operations on domains, templates and rules. The file uses it at the start and at each SIGHUP.
+//! Domains, templates and rules: the one place that changes them, whoever asks.
 //!
-//! What applies is a [`Catalog`]: an immutable snapshot with a version, built from the database's tables and handed out on
-//! a watch channel, so that a change reaches every live stream at once and nobody ever sees half of one.
+//! The tables are the truth. A change is one transaction; after it the whole [`Catalog`] is built again, with a new version,
+//! and published to everybody who decides by it. A reader never sees half of a change.
+
+mod declare;
+mod receiver;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use framehook_domain::catalog::{Catalog, CatalogError as UnfitParts};
-use framehook_domain::template::{CallbackUrl, StoreTarget};
+use framehook_domain::template::StoreTarget;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Problem, Sources};
-use crate::db::catalog as tables;
+use crate::config::{Config, ConfigError, Sources};
 use crate::db::secret::Vault;
-use crate::db::{Db, DbError};
-use crate::notify::address::AddressPolicy;
-use crate::notify::attempt_error::AttemptError;
-use crate::notify::endpoint::Endpoint;
-use crate::notify::resolve::Resolver;
+use crate::db::{Db, DbError, catalog as tables};
 use crate::telemetry::Metrics;
 use crate::telemetry::event::Reloaded;
 
-/// How long the names of receivers may take to resolve at a start or reload. A name that does not resolve is no reason to
-/// refuse: it may be up again when the first callback is due, and is judged again then.
-const RESOLVE_PATIENCE: Duration = Duration::from_secs(2);
+pub use receiver::check_receivers;
 
-/// Why a configuration could not be applied. The one before it stays in force.
-#[derive(Debug, thiserror::Error)]
-pub enum CatalogError {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error("the database failed")]
-    Db(#[from] DbError),
-    #[error("the stored configuration does not fit together")]
-    Unfit(#[from] UnfitParts),
-}
-
-/// Owns the configuration tables and what is published from them.
+/// Domains, templates and rules, stored and published.
+#[derive(Debug)]
 pub struct CatalogStore {
     db: Db,
     vault: Vault,
     clock: Clock,
-    built_in: StoreTarget,
-    current: watch::Sender<Arc<Catalog>>,
+    built_in_store: StoreTarget,
+    published: watch::Sender<Arc<Catalog>>,
+}
+
+/// Why a change was not made. What was in force before still is, and nothing of the change is stored.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// The file has problems, or contradicts what the API manages.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// It could not be read or stored.
+    #[error("the configuration could not be read or stored")]
+    Db(#[from] DbError),
+    /// The tables were changed by something else than Framehook.
+    #[error("the stored domains, templates and rules do not fit together")]
+    Unfit(#[from] UnfitParts),
 }
 
 impl CatalogStore {
-    /// Applies what the file declares to the tables and publishes the result.
+    /// Reads what is stored, applies what the file declares, and publishes the result.
     ///
     /// # Errors
     /// See [`CatalogError`].
     pub async fn open(db: Db, vault: Vault, clock: Clock, config: &Config) -> Result<Self, CatalogError> {
-        let built_in = config.built_in_store();
-        let store = Self { db, vault, clock, built_in, current: watch::Sender::new(Arc::new(Catalog::empty())) };
+        let (key, built_in_store) = (vault.clone(), config.built_in_store());
+        let stored = db.read(move |conn| tables::load(conn, &key)).await?;
+        let published = watch::Sender::new(Arc::new(stored.into_catalog(built_in_store.clone())?));
+        let store = Self { db, vault, clock, built_in_store, published };
         store.apply(config).await?;
         Ok(store)
     }
 
-    /// What applies now, and every change from here on.
-    pub fn watch(&self) -> watch::Receiver<Arc<Catalog>> {
-        self.current.subscribe()
+    /// What applies now.
+    pub fn current(&self) -> Arc<Catalog> {
+        Arc::clone(&self.published.borrow())
     }
 
-    /// Reads the configuration again and applies its domains, templates and rules. With any problem everything stays as
-    /// it was, and every problem is logged.
+    /// What applies now, and every change from here on. Only the newest is kept for a slow reader.
+    pub fn watch(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.published.subscribe()
+    }
+
+    /// Reads the configuration again from where it was read at the start and applies its domains, templates and rules. With
+    /// any problem everything stays as it was, and every problem is logged.
     pub async fn reload(&self, sources: &Sources, metrics: &Metrics) {
         let applied = match Config::load(sources) {
             Ok(config) => self.apply(&config).await,
@@ -77,49 +83,229 @@ impl CatalogStore {
         }
     }
 
-    /// Makes the tables what `config` declares and publishes the result.
+    /// Makes the file's part of the tables what `config` declares: adds, changes and removes, and leaves what the API manages
+    /// alone. A template keeps its id as long as its name stays, a rule as long as its scope does. If nothing differs,
+    /// nothing is written and the version stays.
     async fn apply(&self, config: &Config) -> Result<Arc<Catalog>, CatalogError> {
         check_receivers(config).await?;
-        let (vault, declared, wall) = (self.vault.clone(), config.declared.clone(), self.clock.wall());
-        let loaded = self.db.write(move |tx| tables::apply_file(tx, &vault, &declared, wall)).await?;
-        let parts = framehook_domain::catalog::CatalogParts { built_in_store: self.built_in.clone(), ..loaded.parts };
-        let catalog = Arc::new(Catalog::build(loaded.version, parts)?);
-        self.current.send_replace(Arc::clone(&catalog));
-        Ok(catalog)
+        let (vault, declared, now) = (self.vault.clone(), config.declared.clone(), self.clock.wall());
+        let changed = self.db.write_checked(move |tx| declare::apply(tx, &vault, &declared, now)).await??;
+        if let Some(stored) = changed {
+            self.publish(stored.into_catalog(self.built_in_store.clone())?);
+        }
+        Ok(self.current())
     }
-}
 
-/// Refuses receivers whose names resolve to private addresses now. The sender checks again for each attempt.
-///
-/// # Errors
-/// A problem for each.
-pub async fn check_receivers(config: &Config) -> Result<(), ConfigError> {
-    let resolver = Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone()));
-    let mut problems = Vec::new();
-    for (index, template) in config.declared.callback_templates.iter().enumerate() {
-        let urls = [
-            ("snapshot_notify_url", &template.urls.snapshot_notify),
-            ("stream_begin_notify_url", &template.urls.stream_begin_notify),
-            ("stream_end_notify_url", &template.urls.stream_end_notify),
-        ];
-        for (field, url) in urls {
-            if let Some(url) = url
-                && let Some(what) = forbidden(&resolver, url).await
-            {
-                let key = format!("callback_template[{}].{field}", index + 1);
-                problems.push(Problem::in_file(key, Some(format!("{:?}", url.to_string())), what));
+    fn publish(&self, catalog: Catalog) {
+        // Two changes may come back from the database in either order; the newer one must stay.
+        self.published.send_if_modified(|current| {
+            let newer = current.version() < catalog.version();
+            if newer {
+                *current = Arc::new(catalog);
             }
-        }
+            newer
+        });
     }
-    if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
 }
 
-async fn forbidden(resolver: &Resolver, url: &CallbackUrl) -> Option<String> {
-    let endpoint = Endpoint::parse(url.expose().as_str()).ok()?;
-    match tokio::time::timeout(RESOLVE_PATIENCE, resolver.addresses(&endpoint)).await {
-        Ok(Err(error @ AttemptError::AddressForbidden { .. })) => {
-            Some(format!("is at an address that is not called unless --allow-receiver names it: {}", error.chain()))
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use framehook_domain::catalog::ManagedBy;
+    use framehook_domain::id::TemplateId;
+    use framehook_domain::rule::RuleScope;
+    use framehook_domain::time::UnixMs;
+
+    use super::*;
+    use crate::entropy::Entropy;
+    use crate::fatal::Fatal;
+    use crate::telemetry::Sample;
+
+    fn config(text: &str) -> Config {
+        Config::parse(text, &Sources::default()).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    async fn open(dir: &Path, text: &str) -> CatalogStore {
+        let clock = Clock::start();
+        let vault = Vault::open(dir, None, &Entropy::system()).unwrap();
+        let db = Db::open(dir, &vault, clock, Fatal::new()).unwrap();
+        CatalogStore::open(db, vault, clock, &config(text)).await.unwrap()
+    }
+
+    const WHOLE: &str = r#"
+        [[domain]]
+        name = "push.example.com"
+        main_key = "main-key-of-the-test"
+        backup_key = "backup-key-of-the-test"
+        [[snapshot_template]]
+        name = "covers"
+        [[snapshot_template]]
+        name = "wall"
+        snapshot_interval = "2s"
+        [[callback_template]]
+        name = "moderation"
+        callback_key = "callback-key-of-the-test"
+        snapshot_notify_url = "https://user:password-of-the-test@192.0.2.1/snapshot"
+        [[snapshot_rule]]
+        domain = "push.example.com"
+        template = "covers"
+        [[callback_rule]]
+        domain = "push.example.com"
+        template = "moderation"
+        [deliver]
+        allow_receiver = ["192.0.2.0/24"]
+    "#;
+
+    fn ids(catalog: &Catalog) -> Vec<(String, TemplateId)> {
+        catalog.snapshot_templates().map(|template| (template.name.clone(), template.id)).collect()
+    }
+
+    #[tokio::test]
+    async fn what_was_declared_comes_back_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), WHOLE).await;
+        let (catalog, declared) = (store.current(), config(WHOLE).declared);
+        assert_eq!(catalog.domains().cloned().collect::<Vec<_>>(), declared.domains);
+        let template = catalog.callback_templates().next().unwrap();
+        assert_eq!((&template.urls, &template.key), (&declared.callback_templates[0].urls, &declared.callback_templates[0].key));
+        let rule = catalog.snapshot_rules().next().unwrap();
+        assert_eq!(catalog.snapshot_template(rule.template).unwrap().name, "covers");
+    }
+
+    #[tokio::test]
+    async fn no_secret_is_readable_in_the_data_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), WHOLE).await;
+        store.db.close().await;
+        for file in std::fs::read_dir(dir.path()).unwrap() {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            assert!(!String::from_utf8_lossy(&bytes).contains("-of-the-test"));
         }
-        _ => None,
+    }
+
+    #[tokio::test]
+    async fn a_restart_with_the_same_file_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), WHOLE).await;
+        let (version, before) = (store.current().version(), ids(&store.current()));
+        store.db.close().await;
+        let store = open(dir.path(), WHOLE).await;
+        assert_eq!((store.current().version(), ids(&store.current())), (version, before));
+    }
+
+    #[tokio::test]
+    async fn a_change_keeps_the_ids_of_what_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), WHOLE).await;
+        let before = store.current();
+        let rule = before.snapshot_rules().next().unwrap().clone();
+        // The template that the rule is bound to goes, the rule stays and is bound to the other one.
+        let text = WHOLE.replace("[[snapshot_template]]\n        name = \"covers\"", "").replace("template = \"covers\"", "template = \"wall\"");
+        let after = store.apply(&config(&text)).await.unwrap();
+        assert!(after.version() > before.version());
+        assert_eq!(ids(&after), [ids(&before)[1].clone()]);
+        let rebound = after.snapshot_rules().next().unwrap();
+        assert_eq!((rebound.id, rebound.template), (rule.id, ids(&before)[1].1));
+        // A name that comes back is a new template: deliveries and pictures of the old one are not its.
+        let again = store.apply(&config(WHOLE)).await.unwrap();
+        assert!(ids(&again).iter().all(|(name, id)| name != "covers" || *id > ids(&before)[1].1), "{again:?}");
+    }
+
+    #[tokio::test]
+    async fn an_empty_file_removes_everything_it_had_declared() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), WHOLE).await;
+        let catalog = store.apply(&config("")).await.unwrap();
+        assert!(catalog.is_empty());
+    }
+
+    #[tokio::test]
+    async fn every_watcher_sees_a_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), "").await;
+        let mut watching = store.watch();
+        assert!(watching.borrow_and_update().is_empty());
+        store.apply(&config(WHOLE)).await.unwrap();
+        assert!(watching.has_changed().unwrap() && !watching.borrow().is_empty());
+    }
+
+    /// Makes the API the manager of a domain, a template and a rule, as requests will.
+    async fn manage_by_api(store: &CatalogStore) {
+        let (vault, mut declared) = (store.vault.clone(), config(WHOLE).declared);
+        declared.domains[0].managed_by = ManagedBy::Api;
+        let added = store.db.write(move |tx| {
+            let now = UnixMs(0);
+            tables::put_domain(tx, &vault, &declared.domains[0], now)?;
+            let template = tables::insert_snapshot_template(tx, &declared.snapshot_templates[0], ManagedBy::Api, now)?;
+            let scope = &declared.snapshot_rules[0].scope;
+            tables::insert_snapshot_rule(tx, scope, template, ManagedBy::Api, now)?;
+            tables::next_version(tx)
+        });
+        added.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_file_leaves_alone_what_the_api_manages_and_cannot_take_it_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), "").await;
+        manage_by_api(&store).await;
+        let error = store.apply(&config(WHOLE)).await.unwrap_err().to_string();
+        assert!(error.contains("domain[1].name = \"push.example.com\": is managed by the API"), "{error}");
+        assert!(error.contains("snapshot_rule[1].domain = \"push.example.com/live/*\": is managed by the API"), "{error}");
+        // What does not collide is taken, and what the API has stays when the file goes.
+        let other = "[[domain]]\nname = \"other.example.com\"\nauth = \"off\"";
+        assert_eq!(store.apply(&config(other)).await.unwrap().domains().count(), 2);
+        let left = store.apply(&config("")).await.unwrap();
+        assert_eq!((left.domains().count(), left.snapshot_rules().count()), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn what_a_rule_of_the_api_still_uses_is_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), WHOLE).await;
+        let template = ids(&store.current())[0].1;
+        let added = store.db.write(move |tx| {
+            let scope = RuleScope::parse("push.example.com", "vod", "").unwrap();
+            tables::insert_snapshot_rule(tx, &scope, template, ManagedBy::Api, UnixMs(0))?;
+            tables::next_version(tx)
+        });
+        added.await.unwrap();
+        let error = store.apply(&config("")).await.unwrap_err().to_string();
+        assert!(error.contains("template \"covers\" is still used by the rule for push.example.com/vod/*"), "{error}");
+        assert!(error.contains("domain \"push.example.com\" is still used by the rule for push.example.com/vod/*"), "{error}");
+        assert_eq!(store.current().domains().count(), 1, "nothing was removed");
+    }
+
+    #[tokio::test]
+    async fn a_receiver_at_a_private_address_is_refused_by_name() {
+        let text = WHOLE.replace("allow_receiver = [\"192.0.2.0/24\"]", "");
+        let error = check_receivers(&config(&text)).await.unwrap_err().to_string();
+        assert!(error.contains("callback_template[1].snapshot_notify_url = \"https://***@192.0.2.1/snapshot\""), "{error}");
+        assert!(error.contains("--allow-receiver"), "{error}");
+        assert!(!error.contains("password"), "{error}");
+        let resolving = text.replace("user:password-of-the-test@192.0.2.1", "localhost");
+        assert!(check_receivers(&config(&resolving)).await.unwrap_err().to_string().contains("loopback"));
+        assert!(check_receivers(&config(WHOLE)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_reload_with_a_problem_keeps_the_old_state_and_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), WHOLE).await;
+        let file = dir.path().join("framehook.toml");
+        let sources = Sources { file: Some(file.clone()), ..Sources::default() };
+        let metrics = Metrics::new(UnixMs(0));
+        std::fs::write(&file, "[[domain]]\nname = \"other.example.com\"\n").unwrap();
+        let before = store.current().version();
+        store.reload(&sources, &metrics).await;
+        assert_eq!(store.current().version(), before);
+        std::fs::write(&file, "[[domain]]\nname = \"other.example.com\"\nauth = \"off\"\n").unwrap();
+        store.reload(&sources, &metrics).await;
+        let names: Vec<_> = store.current().domains().map(|domain| domain.name.to_string()).collect();
+        assert_eq!(names, ["other.example.com"]);
+        let page = metrics.page(&Sample::default());
+        assert!(page.contains("framehook_reloads_total{outcome=\"refused\"} 1"), "{page}");
+        assert!(page.contains("framehook_reloads_total{outcome=\"applied\"} 1"), "{page}");
     }
 }

@@ -111,6 +111,10 @@ mod tests {
         AccessUnit { config, data: Bytes::from(vec![0; bytes]), dts_ms: 0, composition_offset_ms: 0 }
     }
 
+    fn push(number: i64) -> PushSequence {
+        PushSequence::from_i64(number).expect("not negative")
+    }
+
     fn at(seconds: u64) -> Arrival {
         Arrival { mono: Mono(Duration::from_secs(seconds)), wall: UnixMs(seconds as i64 * 1000) }
     }
@@ -118,7 +122,7 @@ mod tests {
     #[test]
     fn the_oldest_goes_when_the_budget_is_full() {
         let keyframes = Keyframes::new(100);
-        let (first, second, third) = (PushSequence(1), PushSequence(2), PushSequence(3));
+        let (first, second, third) = (push(1), push(2), push(3));
         keyframes.keep(first, unit(40), at(1));
         keyframes.keep(second, unit(40), at(2));
         keyframes.keep(first, unit(50), at(3));
@@ -133,17 +137,17 @@ mod tests {
     #[test]
     fn a_unit_larger_than_the_budget_is_not_kept_and_costs_nobody_else() {
         let keyframes = Keyframes::new(100);
-        keyframes.keep(PushSequence(1), unit(60), at(1));
-        keyframes.keep(PushSequence(2), unit(101), at(2));
-        assert!(keyframes.newest(PushSequence(2)).is_none());
-        assert!(keyframes.newest(PushSequence(1)).is_some());
+        keyframes.keep(push(1), unit(60), at(1));
+        keyframes.keep(push(2), unit(101), at(2));
+        assert!(keyframes.newest(push(2)).is_none());
+        assert!(keyframes.newest(push(1)).is_some());
     }
 
     #[test]
     fn an_ended_push_gives_its_bytes_back() {
         let keyframes = Keyframes::new(100);
-        keyframes.keep(PushSequence(1), unit(60), at(1));
-        keyframes.forget(PushSequence(1));
+        keyframes.keep(push(1), unit(60), at(1));
+        keyframes.forget(push(1));
         assert_eq!(keyframes.bytes(), 0);
     }
 }

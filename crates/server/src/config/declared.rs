@@ -10,7 +10,7 @@ use framehook_domain::id::TemplateId;
 use framehook_domain::push_auth::{PushKey, PushKeys};
 use framehook_domain::rule::RuleScope;
 use framehook_domain::secret::Secret;
-use framehook_domain::stream::{AppName, DomainName, StreamName};
+use framehook_domain::stream::DomainName;
 use framehook_domain::template::{
     CallbackTemplate, CallbackTemplateDraft, CallbackUrls, SnapshotTemplate, SnapshotTemplateDraft,
 };
@@ -303,13 +303,7 @@ fn callback_rule(table: CallbackRuleTable) -> Result<DeclaredRule, Refused> {
 }
 
 fn rule(domain: &str, app: &str, stream: &str, template: String) -> Result<DeclaredRule, Refused> {
-    // CSS's programs write "every" in both ways.
-    let named = |text: &'_ str| !matches!(text, "" | "*");
-    let scope = RuleScope {
-        domain: DomainName::parse(domain).map_err(|error| refused(error, &[]))?,
-        app: named(app).then(|| AppName::parse(app)).transpose().map_err(|error| refused(error, &[]))?,
-        stream: named(stream).then(|| StreamName::parse(stream)).transpose().map_err(|error| refused(error, &[]))?,
-    };
+    let scope = RuleScope::parse(domain, app, stream).map_err(|error| refused(error, &[]))?;
     Ok(DeclaredRule { scope, template })
 }
 

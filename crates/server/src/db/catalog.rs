@@ -1,260 +1,381 @@
-//! The configuration tables: domains, templates and rules.
+//! The configuration tables: domains, templates and rules. Keys and callback URLs are sealed at rest.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
-use framehook_domain::catalog::{CatalogParts, Domain, ManagedBy, PushAuth};
+use framehook_domain::catalog::{Catalog, CatalogError, CatalogParts, Domain, ManagedBy, PushAuth};
 use framehook_domain::id::{RuleId, TemplateId};
 use framehook_domain::push_auth::{PushKey, PushKeys};
 use framehook_domain::rule::{CallbackRule, RuleScope, SnapshotRule};
 use framehook_domain::stream::{AppName, DomainName, StreamName};
 use framehook_domain::template::{
-    CallbackTemplate, CallbackTemplateDraft, CallbackUrls, SnapshotTemplate, SnapshotTemplateDraft,
+    CallbackTemplate, CallbackTemplateDraft, CallbackUrls, SnapshotTemplate, SnapshotTemplateDraft, StoreTarget,
 };
 use framehook_domain::time::UnixMs;
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, Row, params};
 
-use super::row::number;
+use super::row::{number, stored};
 use super::secret::Vault;
 use super::{DbError, Tx};
-use crate::config::{Declared, DeclaredRule};
 
-/// The tables' content and the version it has.
-#[derive(Clone, Debug)]
-pub struct Loaded {
+/// Everything configured, with the version it has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredCatalog {
+    /// Grows with every change.
     pub version: u64,
-    pub parts: CatalogParts,
+    /// Each says who manages it.
+    pub domains: Vec<Domain>,
+    pub snapshot_templates: Vec<Managed<SnapshotTemplate>>,
+    pub callback_templates: Vec<Managed<CallbackTemplate>>,
+    pub snapshot_rules: Vec<Managed<SnapshotRule>>,
+    pub callback_rules: Vec<Managed<CallbackRule>>,
 }
 
-/// Columns of `callback_template` that hold a URL, in the order of [`CallbackUrls`].
-const URL_COLUMNS: [&str; 9] = [
-    "snapshot_notify",
-    "stream_begin_notify",
-    "stream_end_notify",
-    "record_notify",
-    "record_status_notify",
-    "record_exception_notify",
-    "porn_censorship_notify",
-    "push_exception_notify",
-    "audio_audit_notify",
-];
+/// A row and who changes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Managed<T> {
+    pub value: T,
+    pub by: ManagedBy,
+}
 
-/// Makes what the file manages equal to what it declares: what is new is added, what changed is updated under its id, what
-/// is gone is removed. Answers with everything that is configured then.
+impl StoredCatalog {
+    /// As the domain sees it.
+    ///
+    /// # Errors
+    /// [`CatalogError`] if the parts do not fit together.
+    pub fn into_catalog(self, built_in_store: StoreTarget) -> Result<Catalog, CatalogError> {
+        fn values<T>(rows: Vec<Managed<T>>) -> Vec<T> {
+            rows.into_iter().map(|row| row.value).collect()
+        }
+        let parts = CatalogParts {
+            domains: self.domains,
+            snapshot_templates: values(self.snapshot_templates),
+            callback_templates: values(self.callback_templates),
+            snapshot_rules: values(self.snapshot_rules),
+            callback_rules: values(self.callback_rules),
+            built_in_store,
+            ..CatalogParts::default()
+        };
+        Catalog::build(self.version, parts)
+    }
+}
+
+/// Reads everything configured.
+///
+/// # Errors
+/// Those of the database; [`DbError::Damaged`] where a row is none that we write or does not open with this key.
+pub fn load(conn: &Connection, vault: &Vault) -> Result<StoredCatalog, DbError> {
+    let version = conn.query_row("SELECT catalog_version FROM meta", [], |row| row.get::<_, i64>(0))?;
+    Ok(StoredCatalog {
+        version: u64::try_from(version).map_err(|_| DbError::Damaged { what: "the catalog's version" })?,
+        domains: rows(conn, "SELECT * FROM domain ORDER BY name", |row| domain(row, vault))?,
+        snapshot_templates: rows(conn, "SELECT * FROM snapshot_template ORDER BY id", snapshot_template)?,
+        callback_templates: rows(conn, "SELECT * FROM callback_template ORDER BY id", |row| {
+            callback_template(row, vault)
+        })?,
+        snapshot_rules: rows(conn, "SELECT * FROM snapshot_rule ORDER BY id", |row| {
+            let (id, scope, template) = rule(row, &row.get::<_, String>("stream")?)?;
+            Ok(Managed { value: SnapshotRule { id, scope, template }, by: managed_by(row)? })
+        })?,
+        callback_rules: rows(conn, "SELECT * FROM callback_rule ORDER BY id", |row| {
+            let (id, scope, template) = rule(row, "")?;
+            Ok(Managed { value: CallbackRule { id, scope, template }, by: managed_by(row)? })
+        })?,
+    })
+}
+
+/// Counts one more change and returns the new version.
 ///
 /// # Errors
 /// Those of the database.
-pub fn apply_file(tx: &Tx<'_>, vault: &Vault, declared: &Declared, wall: UnixMs) -> Result<Loaded, DbError> {
-    let file = File { tx, vault, wall };
-    // Rules go first, since they hold the templates; and templates come first, since rules need their ids.
-    file.remove_rules(declared)?;
-    file.remove_named("domain", declared.domains.iter().map(|domain| domain.name.as_str()))?;
-    file.remove_named("snapshot_template", declared.snapshot_templates.iter().map(|template| template.name.as_str()))?;
-    file.remove_named("callback_template", declared.callback_templates.iter().map(|template| template.name.as_str()))?;
-    for domain in &declared.domains {
-        file.put_domain(domain)?;
-    }
-    let mut snapshot_ids = BTreeMap::new();
-    for template in &declared.snapshot_templates {
-        snapshot_ids.insert(template.name.as_str(), file.put_snapshot_template(template)?);
-    }
-    let mut callback_ids = BTreeMap::new();
-    for template in &declared.callback_templates {
-        callback_ids.insert(template.name.as_str(), file.put_callback_template(template)?);
-    }
-    for DeclaredRule { scope, template } in &declared.snapshot_rules {
-        file.put_snapshot_rule(scope, snapshot_ids.get(template.as_str()).copied())?;
-    }
-    for DeclaredRule { scope, template } in &declared.callback_rules {
-        file.put_callback_rule(scope, callback_ids.get(template.as_str()).copied())?;
-    }
-    tx.execute("UPDATE meta SET catalog_version = catalog_version + 1", [])?;
-    load(tx, vault)
+pub fn next_version(tx: &Tx<'_>) -> Result<u64, DbError> {
+    let version = tx.query_row(
+        "UPDATE meta SET catalog_version = catalog_version + 1 RETURNING catalog_version",
+        [],
+        |row| row.get::<_, i64>(0),
+    )?;
+    u64::try_from(version).map_err(|_| DbError::Damaged { what: "the catalog's version" })
 }
 
-/// The file's turn at the tables, in one transaction.
-struct File<'a, 'c> {
-    tx: &'a Tx<'c>,
-    vault: &'a Vault,
-    wall: UnixMs,
-}
-
-impl File<'_, '_> {
-    fn remove_rules(&self, declared: &Declared) -> Result<(), DbError> {
-        let is_declared = |rules: &[DeclaredRule], scope: &RuleScope| rules.iter().any(|rule| rule.scope == *scope);
-        for (id, scope) in managed_rules(self.tx, "snapshot_rule", "stream")? {
-            if !is_declared(&declared.snapshot_rules, &scope) {
-                self.tx.execute("DELETE FROM snapshot_rule WHERE id = ?1", [id])?;
-            }
-        }
-        for (id, scope) in managed_rules(self.tx, "callback_rule", "''")? {
-            if !is_declared(&declared.callback_rules, &scope) {
-                self.tx.execute("DELETE FROM callback_rule WHERE id = ?1", [id])?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes the file's rows of a table whose name is not declared any more.
-    fn remove_named<'n>(&self, table: &str, declared: impl Iterator<Item = &'n str>) -> Result<(), DbError> {
-        let declared: Vec<&str> = declared.collect();
-        let mut statement = self.tx.prepare(&format!("SELECT name FROM {table} WHERE managed_by = 'file'"))?;
-        let names: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        for name in names.iter().filter(|name| !declared.contains(&name.as_str())) {
-            // Rules that stay and still point to it are pointed elsewhere in this same transaction.
-            for rule in ["snapshot_rule", "callback_rule"].iter().filter(|rule| table == rule.replace("rule", "template")) {
-                let sql = format!(
-                    "DELETE FROM {rule} WHERE managed_by = 'file' AND template_id IN
-                     (SELECT id FROM {table} WHERE name = ?1 AND managed_by = 'file')"
-                );
-                self.tx.execute(&sql, [name])?;
-            }
-            self.tx.execute(&format!("DELETE FROM {table} WHERE name = ?1 AND managed_by = 'file'"), [name])?;
-        }
-        Ok(())
-    }
-
-    fn put_domain(&self, domain: &Domain) -> Result<(), DbError> {
-        let keys = domain.auth.as_ref().map(|auth| &auth.keys);
-        let seal = |purpose, key: Option<&PushKey>| key.map(|key| self.vault.seal(purpose, key.expose()));
-        self.tx.execute(
-            "INSERT INTO domain (name, enabled, auth_enabled, main_key, backup_key, auth_delta_ms, managed_by, created_ms, updated_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'file', ?7, ?7)
-             ON CONFLICT (name) DO UPDATE SET enabled = ?2, auth_enabled = ?3, main_key = ?4, backup_key = ?5,
-                auth_delta_ms = ?6, managed_by = 'file', updated_ms = ?7",
-            params![
-                domain.name.as_str(),
-                domain.enabled,
-                domain.auth.as_ref().is_some_and(|auth| auth.enabled),
-                seal("domain.main_key", keys.map(|keys| &keys.main)),
-                seal("domain.backup_key", keys.and_then(|keys| keys.backup.as_ref())),
-                keys.map_or(0, |keys| i64::try_from(keys.auth_delta.as_millis()).unwrap_or(i64::MAX)),
-                self.wall.0,
-            ],
-        )?;
-        Ok(())
-    }
-
-    /// The id of the file's template of this name in `table`, made if it is new.
-    fn id_of(&self, table: &str, name: &str, insert: impl FnOnce() -> Result<(), DbError>) -> Result<i64, DbError> {
-        let sql = format!("SELECT id FROM {table} WHERE name = ?1 AND managed_by = 'file'");
-        if let Some(id) = self.tx.query_row(&sql, [name], |row| row.get(0)).optional()? {
-            return Ok(id);
-        }
-        insert()?;
-        Ok(self.tx.last_insert_rowid())
-    }
-
-    fn put_snapshot_template(&self, template: &SnapshotTemplate) -> Result<TemplateId, DbError> {
-        let (prefix, file_name) = (template.pattern.prefix().to_string(), template.pattern.file_name().to_string());
-        let id = self.id_of("snapshot_template", &template.name, || {
-            self.tx.execute(
-                "INSERT INTO snapshot_template
-                    (name, interval_secs, jpeg_quality, app_id, bucket, region, prefix, file_name, managed_by, created_ms, updated_ms)
-                 VALUES (?1, 0, 0, 0, '', '', '', '', 'file', ?2, ?2)",
-                params![template.name, self.wall.0],
-            )?;
-            Ok(())
-        })?;
-        self.tx.execute(
-            "UPDATE snapshot_template SET description = ?2, interval_secs = ?3, width = ?4, height = ?5, jpeg_quality = ?6,
-                app_id = ?7, bucket = ?8, region = ?9, prefix = ?10, file_name = ?11, updated_ms = ?12 WHERE id = ?1",
-            params![
-                id,
-                template.description,
-                template.interval.secs(),
-                template.width,
-                template.height,
-                template.jpeg_quality,
-                template.store.app_id(),
-                template.store.bucket(),
-                template.store.region(),
-                prefix,
-                file_name,
-                self.wall.0,
-            ],
-        )?;
-        Ok(TemplateId(id))
-    }
-
-    fn put_callback_template(&self, template: &CallbackTemplate) -> Result<TemplateId, DbError> {
-        let id = self.id_of("callback_template", &template.name, || {
-            self.tx.execute(
-                "INSERT INTO callback_template (name, managed_by, created_ms, updated_ms) VALUES (?1, 'file', ?2, ?2)",
-                params![template.name, self.wall.0],
-            )?;
-            Ok(())
-        })?;
-        let key = template.key.as_ref().map(|key| self.vault.seal("callback_template.callback_key", key.expose()));
-        self.tx.execute(
-            "UPDATE callback_template SET description = ?2, callback_key = ?3, verify_tls = ?4, updated_ms = ?5 WHERE id = ?1",
-            params![id, template.description, key, template.verify_tls, self.wall.0],
-        )?;
-        for (column, url) in URL_COLUMNS.into_iter().zip(urls_in_order(&template.urls)) {
-            let sealed = url.as_ref().map(|url| self.vault.seal(&url_purpose(column), url.expose().as_str()));
-            self.tx.execute(&format!("UPDATE callback_template SET {column} = ?2 WHERE id = ?1"), params![id, sealed])?;
-        }
-        Ok(TemplateId(id))
-    }
-
-    fn put_snapshot_rule(&self, scope: &RuleScope, template: Option<TemplateId>) -> Result<(), DbError> {
-        let template = template.ok_or(DbError::Damaged { what: "a declared rule's template" })?;
-        self.tx.execute(
-            "INSERT INTO snapshot_rule (domain, app, stream, template_id, managed_by, created_ms, updated_ms)
-             VALUES (?1, ?2, ?3, ?4, 'file', ?5, ?5)
-             ON CONFLICT (domain, app, stream) DO UPDATE SET template_id = ?4, managed_by = 'file', updated_ms = ?5",
-            params![
-                scope.domain.as_str(),
-                scope.app.as_ref().map_or("", AppName::as_str),
-                scope.stream.as_ref().map_or("", StreamName::as_str),
-                template.0,
-                self.wall.0,
-            ],
-        )?;
-        Ok(())
-    }
-
-    fn put_callback_rule(&self, scope: &RuleScope, template: Option<TemplateId>) -> Result<(), DbError> {
-        let template = template.ok_or(DbError::Damaged { what: "a declared rule's template" })?;
-        self.tx.execute(
-            "INSERT INTO callback_rule (domain, app, template_id, managed_by, created_ms, updated_ms)
-             VALUES (?1, ?2, ?3, 'file', ?4, ?4)
-             ON CONFLICT (domain, app) DO UPDATE SET template_id = ?3, managed_by = 'file', updated_ms = ?4",
-            params![
-                scope.domain.as_str(),
-                scope.app.as_ref().map_or("", AppName::as_str),
-                template.0,
-                self.wall.0,
-            ],
-        )?;
-        Ok(())
-    }
-}
-
-/// Reads everything that is configured.
+/// Adds a domain, or changes the one of that name.
 ///
 /// # Errors
-/// Those of the database, and [`DbError::Damaged`] for a row that no operation of ours writes.
-pub fn load(conn: &Connection, vault: &Vault) -> Result<Loaded, DbError> {
-    let version: i64 = conn.query_row("SELECT catalog_version FROM meta", [], |row| row.get(0))?;
-    let parts = CatalogParts {
-        domains: rows(conn, "SELECT * FROM domain", |row| domain(row, vault))?,
-        snapshot_templates: rows(conn, "SELECT * FROM snapshot_template", snapshot_template)?,
-        callback_templates: rows(conn, "SELECT * FROM callback_template", |row| callback_template(row, vault))?,
-        snapshot_rules: rows(conn, "SELECT * FROM snapshot_rule", |row| {
-            let (id, template) = rule_ids(row)?;
-            Ok(SnapshotRule { id, scope: scope(row, "stream")?, template })
-        })?,
-        callback_rules: rows(conn, "SELECT *, '' AS stream FROM callback_rule", |row| {
-            let (id, template) = rule_ids(row)?;
-            Ok(CallbackRule { id, scope: scope(row, "stream")?, template })
-        })?,
-        ..CatalogParts::default()
-    };
-    Ok(Loaded { version: version.unsigned_abs(), parts })
+/// Those of the database.
+pub fn put_domain(tx: &Tx<'_>, vault: &Vault, domain: &Domain, now: UnixMs) -> Result<(), DbError> {
+    let keys = domain.auth.as_ref().map(|auth| &auth.keys);
+    let seal = |purpose, key: &PushKey| vault.seal(purpose, key.expose());
+    tx.prepare_cached(
+        "INSERT INTO domain (name, enabled, auth_enabled, main_key, backup_key, auth_delta_ms, managed_by, created_ms, updated_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)
+         ON CONFLICT (name) DO UPDATE SET enabled = ?2, auth_enabled = ?3, main_key = ?4, backup_key = ?5,
+             auth_delta_ms = ?6, managed_by = ?7, updated_ms = ?8",
+    )?
+    .execute(params![
+        domain.name.as_str(),
+        domain.enabled,
+        domain.auth.as_ref().is_some_and(|auth| auth.enabled),
+        keys.map(|keys| seal(MAIN_KEY, &keys.main)),
+        keys.and_then(|keys| keys.backup.as_ref()).map(|key| seal(BACKUP_KEY, key)),
+        keys.map_or(0, |keys| stored(keys.auth_delta.as_millis())),
+        by_name(domain.managed_by),
+        now.0,
+    ])?;
+    Ok(())
 }
 
-fn rows<T>(conn: &Connection, sql: &str, read: impl Fn(&Row<'_>) -> Result<T, DbError>) -> Result<Vec<T>, DbError> {
-    let mut statement = conn.prepare(sql)?;
+/// Removes a domain. Its rules must be gone before.
+///
+/// # Errors
+/// Those of the database.
+pub fn remove_domain(tx: &Tx<'_>, name: &DomainName) -> Result<(), DbError> {
+    tx.prepare_cached("DELETE FROM domain WHERE name = ?1")?.execute([name.as_str()])?;
+    Ok(())
+}
+
+/// Adds a snapshot template; its own id is passed over.
+///
+/// # Errors
+/// Those of the database.
+pub fn insert_snapshot_template(
+    tx: &Tx<'_>,
+    template: &SnapshotTemplate,
+    by: ManagedBy,
+    now: UnixMs,
+) -> Result<TemplateId, DbError> {
+    let id = tx
+        .prepare_cached(
+            "INSERT INTO snapshot_template (name, description, interval_secs, width, height, jpeg_quality, app_id, bucket,
+                 region, prefix, file_name, managed_by, created_ms, updated_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13)",
+        )?
+        .insert(params![
+            template.name,
+            template.description,
+            template.interval.secs(),
+            template.width,
+            template.height,
+            template.jpeg_quality,
+            template.store.app_id(),
+            template.store.bucket(),
+            template.store.region(),
+            template.pattern.prefix().as_str(),
+            template.pattern.file_name().as_str(),
+            by_name(by),
+            now.0,
+        ])?;
+    Ok(TemplateId(id))
+}
+
+/// Changes every field of the snapshot template with this id.
+///
+/// # Errors
+/// Those of the database.
+pub fn update_snapshot_template(tx: &Tx<'_>, template: &SnapshotTemplate, now: UnixMs) -> Result<(), DbError> {
+    tx.prepare_cached(
+        "UPDATE snapshot_template SET name = ?2, description = ?3, interval_secs = ?4, width = ?5, height = ?6,
+             jpeg_quality = ?7, app_id = ?8, bucket = ?9, region = ?10, prefix = ?11, file_name = ?12, updated_ms = ?13
+         WHERE id = ?1",
+    )?
+    .execute(params![
+        template.id.0,
+        template.name,
+        template.description,
+        template.interval.secs(),
+        template.width,
+        template.height,
+        template.jpeg_quality,
+        template.store.app_id(),
+        template.store.bucket(),
+        template.store.region(),
+        template.pattern.prefix().as_str(),
+        template.pattern.file_name().as_str(),
+        now.0,
+    ])?;
+    Ok(())
+}
+
+/// Removes a snapshot template. Its rules must be gone before.
+///
+/// # Errors
+/// Those of the database, one of which says that a rule is still there.
+pub fn remove_snapshot_template(tx: &Tx<'_>, id: TemplateId) -> Result<(), DbError> {
+    tx.prepare_cached("DELETE FROM snapshot_template WHERE id = ?1")?.execute([id.0])?;
+    Ok(())
+}
+
+/// Adds a callback template; its own id is passed over.
+///
+/// # Errors
+/// Those of the database.
+pub fn insert_callback_template(
+    tx: &Tx<'_>,
+    vault: &Vault,
+    template: &CallbackTemplate,
+    by: ManagedBy,
+    now: UnixMs,
+) -> Result<TemplateId, DbError> {
+    let id = tx
+        .prepare_cached("INSERT INTO callback_template (name, managed_by, created_ms, updated_ms) VALUES (?1, ?2, ?3, ?3)")?
+        .insert(params![template.name, by_name(by), now.0])?;
+    let id = TemplateId(id);
+    update_callback_template(tx, vault, &CallbackTemplate { id, ..template.clone() }, now)?;
+    Ok(id)
+}
+
+/// Changes every field of the callback template with this id.
+///
+/// # Errors
+/// Those of the database.
+pub fn update_callback_template(
+    tx: &Tx<'_>,
+    vault: &Vault,
+    template: &CallbackTemplate,
+    now: UnixMs,
+) -> Result<(), DbError> {
+    let urls = by_column(&template.urls)
+        .map(|(column, url)| url.as_ref().map(|url| vault.seal(column, url.expose().as_str())));
+    let [snapshot, begin, end, record, record_status, record_exception, censorship, push_exception, audio] = urls;
+    tx.prepare_cached(
+        "UPDATE callback_template SET name = ?2, description = ?3, callback_key = ?4, verify_tls = ?5, updated_ms = ?6,
+             snapshot_notify = ?7, stream_begin_notify = ?8, stream_end_notify = ?9, record_notify = ?10,
+             record_status_notify = ?11, record_exception_notify = ?12, porn_censorship_notify = ?13,
+             push_exception_notify = ?14, audio_audit_notify = ?15
+         WHERE id = ?1",
+    )?
+    .execute(params![
+        template.id.0,
+        template.name,
+        template.description,
+        template.key.as_ref().map(|key| vault.seal(CALLBACK_KEY, key.expose())),
+        template.verify_tls,
+        now.0,
+        snapshot,
+        begin,
+        end,
+        record,
+        record_status,
+        record_exception,
+        censorship,
+        push_exception,
+        audio,
+    ])?;
+    Ok(())
+}
+
+/// Removes a callback template. Its rules must be gone before. What is owed by it becomes dead letters elsewhere.
+///
+/// # Errors
+/// Those of the database, one of which says that a rule is still there.
+pub fn remove_callback_template(tx: &Tx<'_>, id: TemplateId) -> Result<(), DbError> {
+    tx.prepare_cached("DELETE FROM callback_template WHERE id = ?1")?.execute([id.0])?;
+    Ok(())
+}
+
+/// Adds a snapshot rule.
+///
+/// # Errors
+/// Those of the database; [`DbError::is_taken`] if its scope has one.
+pub fn insert_snapshot_rule(
+    tx: &Tx<'_>,
+    scope: &RuleScope,
+    template: TemplateId,
+    by: ManagedBy,
+    now: UnixMs,
+) -> Result<RuleId, DbError> {
+    let (domain, app, stream) = scope_columns(scope);
+    let id = tx
+        .prepare_cached(
+            "INSERT INTO snapshot_rule (domain, app, stream, template_id, managed_by, created_ms, updated_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
+        )?
+        .insert(params![domain, app, stream, template.0, by_name(by), now.0])?;
+    Ok(RuleId(id))
+}
+
+/// Binds a snapshot rule to another template. Its id stays, so live pushes keep their grid.
+///
+/// # Errors
+/// Those of the database.
+pub fn rebind_snapshot_rule(tx: &Tx<'_>, id: RuleId, template: TemplateId, now: UnixMs) -> Result<(), DbError> {
+    tx.prepare_cached("UPDATE snapshot_rule SET template_id = ?2, updated_ms = ?3 WHERE id = ?1")?
+        .execute(params![id.0, template.0, now.0])?;
+    Ok(())
+}
+
+/// Removes a snapshot rule.
+///
+/// # Errors
+/// Those of the database.
+pub fn remove_snapshot_rule(tx: &Tx<'_>, id: RuleId) -> Result<(), DbError> {
+    tx.prepare_cached("DELETE FROM snapshot_rule WHERE id = ?1")?.execute([id.0])?;
+    Ok(())
+}
+
+/// Adds a callback rule.
+///
+/// # Errors
+/// Those of the database; [`DbError::is_taken`] if its scope has one.
+pub fn insert_callback_rule(
+    tx: &Tx<'_>,
+    scope: &RuleScope,
+    template: TemplateId,
+    by: ManagedBy,
+    now: UnixMs,
+) -> Result<RuleId, DbError> {
+    let (domain, app, _) = scope_columns(scope);
+    let id = tx
+        .prepare_cached(
+            "INSERT INTO callback_rule (domain, app, template_id, managed_by, created_ms, updated_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
+        )?
+        .insert(params![domain, app, template.0, by_name(by), now.0])?;
+    Ok(RuleId(id))
+}
+
+/// Binds a callback rule to another template.
+///
+/// # Errors
+/// Those of the database.
+pub fn rebind_callback_rule(tx: &Tx<'_>, id: RuleId, template: TemplateId, now: UnixMs) -> Result<(), DbError> {
+    tx.prepare_cached("UPDATE callback_rule SET template_id = ?2, updated_ms = ?3 WHERE id = ?1")?
+        .execute(params![id.0, template.0, now.0])?;
+    Ok(())
+}
+
+/// Removes a callback rule.
+///
+/// # Errors
+/// Those of the database.
+pub fn remove_callback_rule(tx: &Tx<'_>, id: RuleId) -> Result<(), DbError> {
+    tx.prepare_cached("DELETE FROM callback_rule WHERE id = ?1")?.execute([id.0])?;
+    Ok(())
+}
+
+// What a sealed value is bound to: its column, so that one moved elsewhere does not open.
+const MAIN_KEY: &str = "domain.main_key";
+const BACKUP_KEY: &str = "domain.backup_key";
+const CALLBACK_KEY: &str = "callback_template.callback_key";
+
+/// The URLs of a callback template by column.
+fn by_column<T>(urls: &CallbackUrls<T>) -> [(&'static str, &T); 9] {
+    [
+        ("callback_template.snapshot_notify", &urls.snapshot_notify),
+        ("callback_template.stream_begin_notify", &urls.stream_begin_notify),
+        ("callback_template.stream_end_notify", &urls.stream_end_notify),
+        ("callback_template.record_notify", &urls.record_notify),
+        ("callback_template.record_status_notify", &urls.record_status_notify),
+        ("callback_template.record_exception_notify", &urls.record_exception_notify),
+        ("callback_template.porn_censorship_notify", &urls.porn_censorship_notify),
+        ("callback_template.push_exception_notify", &urls.push_exception_notify),
+        ("callback_template.audio_audit_notify", &urls.audio_audit_notify),
+    ]
+}
+
+fn rows<T>(
+    conn: &Connection,
+    sql: &str,
+    mut read: impl FnMut(&Row<'_>) -> Result<T, DbError>,
+) -> Result<Vec<T>, DbError> {
+    let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([])?;
     let mut all = Vec::new();
     while let Some(row) = rows.next()? {
@@ -263,26 +384,30 @@ fn rows<T>(conn: &Connection, sql: &str, read: impl Fn(&Row<'_>) -> Result<T, Db
     Ok(all)
 }
 
+/// Opens a sealed column; NULL is no value.
+fn opened(row: &Row<'_>, vault: &Vault, purpose: &'static str) -> Result<Option<String>, DbError> {
+    let column = purpose.rsplit('.').next().unwrap_or(purpose);
+    let sealed: Option<Vec<u8>> = row.get(column)?;
+    let open = |sealed: Vec<u8>| vault.open_sealed(purpose, &sealed).map_err(|_| DbError::Damaged { what: purpose });
+    sealed.map(open).transpose()
+}
+
 fn domain(row: &Row<'_>, vault: &Vault) -> Result<Domain, DbError> {
-    let damaged = DbError::Damaged { what: "a domain" };
-    let key = |column: &'static str, purpose: &str| -> Result<Option<PushKey>, DbError> {
-        let Some(text) = opened(row, vault, column, purpose)? else { return Ok(None) };
-        PushKey::parse(&text).map(Some).map_err(|_| DbError::Damaged { what: "a push key" })
-    };
-    let name: String = row.get("name")?;
-    let main = key("main_key", "domain.main_key")?;
-    let backup = key("backup_key", "domain.backup_key")?;
-    let auth_delta = std::time::Duration::from_millis(number(row, "auth_delta_ms")?);
+    let damaged = |_| DbError::Damaged { what: "a domain" };
+    let key = |purpose| opened(row, vault, purpose)?.map(|key| PushKey::parse(&key)).transpose().map_err(damaged);
+    let backup = key(BACKUP_KEY)?;
+    let auth_delta = Duration::from_millis(number(row, "auth_delta_ms")?);
     let enabled = row.get("auth_enabled")?;
+    let auth = key(MAIN_KEY)?.map(|main| PushAuth { enabled, keys: PushKeys { main, backup, auth_delta } });
     Ok(Domain {
-        name: DomainName::parse(&name).map_err(|_| damaged)?,
+        name: DomainName::parse(&row.get::<_, String>("name")?).map_err(damaged)?,
         enabled: row.get("enabled")?,
-        auth: main.map(|main| PushAuth { enabled, keys: PushKeys { main, backup, auth_delta } }),
+        auth,
         managed_by: managed_by(row)?,
     })
 }
 
-fn snapshot_template(row: &Row<'_>) -> Result<SnapshotTemplate, DbError> {
+fn snapshot_template(row: &Row<'_>) -> Result<Managed<SnapshotTemplate>, DbError> {
     let draft = SnapshotTemplateDraft {
         name: row.get("name")?,
         description: row.get("description")?,
@@ -296,76 +421,61 @@ fn snapshot_template(row: &Row<'_>) -> Result<SnapshotTemplate, DbError> {
         prefix: row.get("prefix")?,
         file_name: row.get("file_name")?,
     };
-    let id = TemplateId(row.get("id")?);
-    SnapshotTemplate::validate(id, draft).map_err(|_| DbError::Damaged { what: "a snapshot template" })
+    let value = SnapshotTemplate::validate(TemplateId(row.get("id")?), draft);
+    let value = value.map_err(|_| DbError::Damaged { what: "a snapshot template" })?;
+    Ok(Managed { value, by: managed_by(row)? })
 }
 
-fn callback_template(row: &Row<'_>, vault: &Vault) -> Result<CallbackTemplate, DbError> {
-    let url = |column: &'static str| opened(row, vault, column, &url_purpose(column));
+fn callback_template(row: &Row<'_>, vault: &Vault) -> Result<Managed<CallbackTemplate>, DbError> {
+    let columns = by_column(&CallbackUrls::<()>::default()).map(|(column, ())| opened(row, vault, column));
+    let [snapshot, begin, end, record, record_status, record_exception, censorship, push_exception, audio] = columns;
     let draft = CallbackTemplateDraft {
         name: row.get("name")?,
         description: row.get("description")?,
-        key: opened(row, vault, "callback_key", "callback_template.callback_key")?,
+        key: opened(row, vault, CALLBACK_KEY)?,
         urls: CallbackUrls {
-            snapshot_notify: url("snapshot_notify")?,
-            stream_begin_notify: url("stream_begin_notify")?,
-            stream_end_notify: url("stream_end_notify")?,
-            record_notify: url("record_notify")?,
-            record_status_notify: url("record_status_notify")?,
-            record_exception_notify: url("record_exception_notify")?,
-            porn_censorship_notify: url("porn_censorship_notify")?,
-            push_exception_notify: url("push_exception_notify")?,
-            audio_audit_notify: url("audio_audit_notify")?,
+            snapshot_notify: snapshot?,
+            stream_begin_notify: begin?,
+            stream_end_notify: end?,
+            record_notify: record?,
+            record_status_notify: record_status?,
+            record_exception_notify: record_exception?,
+            porn_censorship_notify: censorship?,
+            push_exception_notify: push_exception?,
+            audio_audit_notify: audio?,
         },
         verify_tls: row.get("verify_tls")?,
     };
-    let id = TemplateId(row.get("id")?);
-    CallbackTemplate::validate(id, draft).map_err(|_| DbError::Damaged { what: "a callback template" })
+    let value = CallbackTemplate::validate(TemplateId(row.get("id")?), draft);
+    let value = value.map_err(|_| DbError::Damaged { what: "a callback template" })?;
+    Ok(Managed { value, by: managed_by(row)? })
 }
 
-fn urls_in_order(urls: &CallbackUrls) -> [&Option<framehook_domain::template::CallbackUrl>; 9] {
-    [
-        &urls.snapshot_notify,
-        &urls.stream_begin_notify,
-        &urls.stream_end_notify,
-        &urls.record_notify,
-        &urls.record_status_notify,
-        &urls.record_exception_notify,
-        &urls.porn_censorship_notify,
-        &urls.push_exception_notify,
-        &urls.audio_audit_notify,
-    ]
+fn rule(row: &Row<'_>, stream: &str) -> Result<(RuleId, RuleScope, TemplateId), DbError> {
+    let damaged = |_| DbError::Damaged { what: "a rule" };
+    let (domain, app): (String, String) = (row.get("domain")?, row.get("app")?);
+    let scope = RuleScope::parse(&domain, &app, stream).map_err(damaged)?;
+    Ok((RuleId(row.get("id")?), scope, TemplateId(row.get("template_id")?)))
 }
 
-fn url_purpose(column: &str) -> String {
-    format!("callback_template.{column}")
+/// Domain, app and stream of a scope; empty is every one.
+fn scope_columns(scope: &RuleScope) -> (&str, &str, &str) {
+    let app = scope.app.as_ref().map_or("", AppName::as_str);
+    let stream = scope.stream.as_ref().map_or("", StreamName::as_str);
+    (scope.domain.as_str(), app, stream)
 }
 
-fn opened(row: &Row<'_>, vault: &Vault, column: &'static str, purpose: &str) -> Result<Option<String>, DbError> {
-    let sealed: Option<Vec<u8>> = row.get(column)?;
-    let open = |sealed: Vec<u8>| vault.open_sealed(purpose, &sealed).map_err(|_| DbError::Damaged { what: column });
-    sealed.map(open).transpose()
-}
-
-fn rule_ids(row: &Row<'_>) -> Result<(RuleId, TemplateId), DbError> {
-    Ok((RuleId(row.get("id")?), TemplateId(row.get("template_id")?)))
-}
-
-fn scope(row: &Row<'_>, stream_column: &str) -> Result<RuleScope, DbError> {
-    let text = |column: &str| row.get::<_, String>(column);
-    RuleScope::parse(&text("domain")?, &text("app")?, &text(stream_column)?)
-        .map_err(|_| DbError::Damaged { what: "a rule's scope" })
-}
-
-fn managed_rules(conn: &Connection, table: &str, stream: &str) -> Result<Vec<(i64, RuleScope)>, DbError> {
-    let sql = format!("SELECT id, domain, app, {stream} AS stream FROM {table} WHERE managed_by = 'file'");
-    rows(conn, &sql, |row| Ok((row.get("id")?, scope(row, "stream")?)))
+fn by_name(by: ManagedBy) -> &'static str {
+    match by {
+        ManagedBy::File => "file",
+        ManagedBy::Api => "api",
+    }
 }
 
 fn managed_by(row: &Row<'_>) -> Result<ManagedBy, DbError> {
-    match row.get::<_, String>("managed_by")?.as_str() {
-        "file" => Ok(ManagedBy::File),
-        "api" => Ok(ManagedBy::Api),
-        _ => Err(DbError::Damaged { what: "who manages a domain" }),
+    match row.get_ref("managed_by")?.as_str() {
+        Ok("file") => Ok(ManagedBy::File),
+        Ok("api") => Ok(ManagedBy::Api),
+        _ => Err(DbError::Damaged { what: "managed_by" }),
     }
 }
