@@ -115,7 +115,7 @@ pub(crate) mod arbitrary {
             (any::<bool>(), 0u8..4),
             select(vec![ColourMatrix::Bt601, ColourMatrix::Bt709, ColourMatrix::Bt2020]),
             select(vec![ColourRange::Limited, ColourRange::Full]),
-            select(vec![Chroma::Gray, Chroma::C420, Chroma::C422, Chroma::C444]),
+            select(vec![Chroma::C420, Chroma::C422, Chroma::C444]),
             8u8..=16,
             any::<(bool, bool)>(),
         )

@@ -57,10 +57,9 @@ pub enum ColourRange {
     Full,
 }
 
+/// How chroma is sampled. Monochrome H.264 comes out of its decoder as 4:2:0 without colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chroma {
-    /// No colour at all (4:0:0).
-    Gray,
     C420,
     C422,
     C444,
@@ -280,10 +279,9 @@ impl PictureFacts {
             ColourRange::Full => 2,
         });
         to.u8(match self.chroma {
-            Chroma::Gray => 1,
-            Chroma::C420 => 2,
-            Chroma::C422 => 3,
-            Chroma::C444 => 4,
+            Chroma::C420 => 1,
+            Chroma::C422 => 2,
+            Chroma::C444 => 3,
         });
         to.u8(self.bit_depth);
         to.bool(self.interlaced);
@@ -310,10 +308,9 @@ impl PictureFacts {
                 _ => return Err(WireError::Value("colour range")),
             },
             chroma: match from.u8()? {
-                1 => Chroma::Gray,
-                2 => Chroma::C420,
-                3 => Chroma::C422,
-                4 => Chroma::C444,
+                1 => Chroma::C420,
+                2 => Chroma::C422,
+                3 => Chroma::C444,
                 _ => return Err(WireError::Value("chroma format")),
             },
             bit_depth: from.u8()?,

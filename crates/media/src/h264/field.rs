@@ -5,7 +5,7 @@ use alloc::collections::BTreeMap;
 use super::{NalType, Sps, bits::BitReader};
 
 /// What a picture is a picture of (7.4.3, `field_pic_flag` and `bottom_field_flag`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PictureStructure {
     Frame,
     TopField,
@@ -81,7 +81,8 @@ mod tests {
 
     /// Interlaced PAL of libx264, `frame_num` of 4 bits, and its PPS 0 of SPS 0.
     const INTERLACED_SPS: &[u8] = b"\x67\x64\x00\x1e\xac\xd9\x40\xb4\x24\xd8\x23\x50\x50\x50\x54\x00\x00\x03\x00\x04\x00\x00\x03\x00\xc8\x7c\x50\xa6\x58";
-    const PROGRESSIVE_SPS: &[u8] = b"\x67\x42\xc0\x1f\xd9\x00\x50\x05\xbb\x01\x10\x00\x00\x03\x00\x10\x00\x00\x03\x03\x20\xf1\x83\x24\x80";
+    const PROGRESSIVE_SPS: &[u8] =
+        b"\x67\x42\xc0\x1f\xd9\x00\x50\x05\xbb\x01\x10\x00\x00\x03\x00\x10\x00\x00\x03\x03\x20\xf1\x83\x24\x80";
     const PPS: &[u8] = b"\x68\xeb\xec\xb2\x2c";
 
     /// first_mb 0 (`1`), slice_type 7 (`0001000`), PPS 0 (`1`), frame_num 0 (`0000`), then the flags.

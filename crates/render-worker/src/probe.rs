@@ -1,0 +1,34 @@
+//! A tiny entry point for each codec, to see the whole path work on this machine, with this build, behind this lock.
+
+use framehook_render_wire::{Codec, RenditionSpec, Size};
+
+use crate::decode;
+use crate::render::Renderer;
+
+/// A decoder config and one entry point under it.
+struct Probe {
+    codec: Codec,
+    config: &'static [u8],
+    unit: &'static [u8],
+    size: Size,
+}
+
+/// From `ffmpeg -f lavfi -i testsrc2=s=64x48 -frames:v 1 -c:v libx264` and the FLV that it makes, less the SEI.
+const PROBES: &[Probe] = &[Probe {
+    codec: Codec::H264,
+    config: include_bytes!("probe/h264.avcc"),
+    unit: include_bytes!("probe/h264.unit"),
+    size: Size { width: 64, height: 48 },
+}];
+
+/// The codecs of this build that turn their probe into an image of the right size.
+pub(crate) fn working_decoders(renderer: &mut Renderer) -> Vec<Codec> {
+    let mut works = |codec: &Codec| {
+        PROBES.iter().filter(|probe| probe.codec == *codec).any(|probe| {
+            renderer
+                .render(probe.codec, probe.config, probe.unit, &[RenditionSpec::ORIGINAL])
+                .is_ok_and(|rendered| rendered.images.len() == 1 && rendered.images[0].size == probe.size)
+        })
+    };
+    decode::codecs().into_iter().filter(|codec| works(codec)).collect()
+}
