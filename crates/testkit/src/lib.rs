@@ -16,6 +16,8 @@
 //! | [`flv`], [`http`], [`metrics`] | the formats between them, as much as tests need |
 //! | [`process`], [`wait`] | child processes that never outlive a test; waiting without sleeping |
 
+#![expect(clippy::disallowed_methods, reason = "starts programs, measures what they take, and waits for them")]
+
 pub mod clip;
 pub mod encoder;
 pub mod flv;

@@ -1,5 +1,7 @@
 //! Publishes one file as many streams, each at its own pace, and says how that went: the load of benchmarks and soaks.
 
+#![expect(clippy::disallowed_methods, reason = "publishers start at given moments, and end at one")]
+
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
