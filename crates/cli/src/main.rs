@@ -1,6 +1,10 @@
 //! The executable `framehook`: a page per command, and no decisions of its own.
 
+mod config;
+mod control;
+mod deliveries;
 mod demo;
+mod doctor;
 mod fetch;
 mod jpeg;
 mod output;
@@ -31,6 +35,11 @@ enum Command {
     Receive(receive::ReceiveArgs),
     Verify(verify::VerifyArgs),
     PushUrl(push_url::PushUrlArgs),
+    Doctor(doctor::DoctorArgs),
+    Config(config::ConfigArgs),
+    Doctor(doctor::DoctorArgs),
+    Config(config::ConfigArgs),
+    Deliveries(deliveries::DeliveriesArgs),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +61,11 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Serve(arguments) => on_runtime(serve::run(arguments)),
         Command::Demo(arguments) => on_runtime(demo::run(arguments)),
         Command::Receive(arguments) => on_runtime(receive::run(arguments)),
+        Command::Doctor(arguments) => on_runtime(doctor::run(arguments)),
+        Command::Config(arguments) => on_runtime(config::run(arguments)),
+        Command::Doctor(arguments) => on_runtime(doctor::run(arguments)),
+        Command::Config(arguments) => on_runtime(config::run(arguments)),
+        Command::Deliveries(arguments) => on_runtime(deliveries::run(arguments)),
     }
 }
 

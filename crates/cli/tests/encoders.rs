@@ -33,7 +33,7 @@ fn push_and_check(program: Program, spec: ClipSpec, pictures: usize) -> Result<(
         ensure!(snapshot.body["stream_param"] == format!("domain={DOMAIN}"), "{}", snapshot.body);
         let number = clip::frame_number(&snapshot.picture).context("no frame number can be read")?;
         ensure!(
-            number % clip.gop_frames() == 0 && keyframes.contains(&number),
+            number % clip.spec.gop_frames() == 0 && keyframes.contains(&number),
             "frame {number} is no keyframe of this clip"
         );
         let frame = clip.frame(number, Some((snapshot.picture.width, snapshot.picture.height)))?;

@@ -4,7 +4,6 @@
 mod common;
 
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use common::{DOMAIN, FRAMEHOOK, PATIENCE, config, push_url, serve, wait_for_snapshots};
@@ -55,7 +54,7 @@ fn an_orderly_end_is_announced_at_once_under_the_same_sequence() {
     assert!(matches!(ended["errcode"].as_u64(), Some(1 | 2)), "{ended}");
     assert_eq!((&ended["width"], &ended["height"]), (&640.into(), &360.into()));
     let lasted: u64 = ended["push_duration"].as_str().unwrap().parse().unwrap();
-    assert!((500..60_000).contains(&lasted), "{ended}");
+    assert!((1..60_000).contains(&lasted), "{ended}");
     assert_eq!(ended["user_ip"], "127.0.0.1");
     assert_eq!(ended["appid"], 1_250_000_000);
 }

@@ -10,6 +10,7 @@
 
 pub mod catalog;
 pub mod dues;
+pub mod inspect;
 mod migrate;
 pub mod outbox;
 pub mod prune;
@@ -100,6 +101,21 @@ impl From<rusqlite::Error> for DbError {
     }
 }
 
+/// Looks at a database file that no server uses, without changing it: its schema's number, if the file is sound.
+///
+/// # Errors
+/// [`OpenError::Newer`], [`OpenError::Foreign`], or what SQLite found.
+pub fn examine(path: &Path) -> Result<i64, OpenError> {
+    let failed = |source| OpenError::Sqlite { path: path.to_owned(), source };
+    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
+    let schema: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    if schema > migrate::LATEST {
+        return Err(OpenError::Newer { path: path.to_owned(), found: schema, known: migrate::LATEST });
+    }
+    let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
+    if verdict == "ok" { Ok(schema) } else { Err(OpenError::Damaged { path: path.to_owned(), verdict }) }
+}
+
 /// Reads one row: the database answers.
 ///
 /// # Errors
@@ -141,6 +157,8 @@ pub enum OpenError {
     Locked { path: PathBuf, pid: Option<u32> },
     #[error("{} has schema {found}, made by a newer Framehook; this one knows schemas up to {known}", path.display())]
     Newer { path: PathBuf, found: i64, known: i64 },
+    #[error("{} is damaged: {verdict}", path.display())]
+    Damaged { path: PathBuf, verdict: String },
     #[error("{} is not a Framehook database", path.display())]
     Foreign { path: PathBuf },
     #[error("SQLite {found} is too old, at least {} is needed", dotted(SQLITE_VERSION_MIN))]

@@ -15,22 +15,22 @@ use crate::witness::Story;
 
 /// Ids are 32 hexadecimal digits.
 #[derive(Debug, Default)]
-pub struct Ledger {
-    pub pushes: BTreeMap<i64, PushRow>,
-    pub snapshots: BTreeMap<String, SnapshotRow>,
-    pub events: BTreeMap<String, EventRow>,
-    pub deliveries: BTreeMap<String, DeliveryRow>,
+pub(crate) struct Ledger {
+    pub(crate) pushes: BTreeMap<i64, PushRow>,
+    pub(crate) snapshots: BTreeMap<String, SnapshotRow>,
+    pub(crate) events: BTreeMap<String, EventRow>,
+    pub(crate) deliveries: BTreeMap<String, DeliveryRow>,
 }
 
 #[derive(Debug, Deserialize)]
-pub struct PushRow {
+pub(crate) struct PushRow {
     sequence: i64,
     stream: String,
     ended_ms: Option<i64>,
 }
 
 #[derive(Debug, Deserialize)]
-pub struct SnapshotRow {
+pub(crate) struct SnapshotRow {
     id: String,
     event: String,
     push_sequence: i64,
@@ -42,7 +42,7 @@ pub struct SnapshotRow {
 }
 
 #[derive(Debug, Deserialize)]
-pub struct EventRow {
+pub(crate) struct EventRow {
     id: String,
     kind: i64,
     push_sequence: i64,
@@ -50,7 +50,7 @@ pub struct EventRow {
 }
 
 #[derive(Debug, Deserialize)]
-pub struct DeliveryRow {
+pub(crate) struct DeliveryRow {
     id: String,
     event: String,
     state: String,
@@ -72,7 +72,7 @@ const ENDED: i64 = 0;
 
 impl Ledger {
     /// Reads the database below `data_dir`. Its server must not run: the copy is made file by file.
-    pub fn read(data_dir: &Path) -> Result<Self> {
+    pub(crate) fn read(data_dir: &Path) -> Result<Self> {
         let copy_dir = tempfile::tempdir().context("make room for a copy")?;
         let copy = copy_dir.path().join("framehook.db");
         // Opening the original would replay and remove its write-ahead log, which is the server's to do.
@@ -97,12 +97,12 @@ impl Ledger {
     }
 
     /// How many deliveries are in a state.
-    pub fn count(&self, state: &str) -> usize {
+    pub(crate) fn count(&self, state: &str) -> usize {
         self.deliveries.values().filter(|delivery| delivery.state == state).count()
     }
 
     /// Everything that was committed earlier still is, and what was settled stays as it was.
-    pub fn forgets_nothing_of(&self, earlier: &Self) -> Result<()> {
+    pub(crate) fn forgets_nothing_of(&self, earlier: &Self) -> Result<()> {
         for sequence in earlier.pushes.keys() {
             ensure!(self.pushes.contains_key(sequence), "push {sequence} is gone");
         }
@@ -122,7 +122,7 @@ impl Ledger {
     }
 
     /// Every committed picture has its bytes: in the spool while they are owed to the store, in the store after that.
-    pub fn agrees_with_the_disk(&self, data_dir: &Path) -> Result<()> {
+    pub(crate) fn agrees_with_the_disk(&self, data_dir: &Path) -> Result<()> {
         for (id, row) in &self.snapshots {
             let path = match row.put_state.as_str() {
                 "owed" => data_dir.join("spool").join(format!("{}.jpg", hyphenated(id))),
@@ -137,7 +137,7 @@ impl Ledger {
 
     /// Rows fit each other, and what the receiver was sent: nothing came that is not committed, nothing counts as
     /// delivered that did not come, and no picture was announced before it was stored.
-    pub fn agrees_with(&self, stories: &BTreeMap<String, Story>) -> Result<()> {
+    pub(crate) fn agrees_with(&self, stories: &BTreeMap<String, Story>) -> Result<()> {
         let mut owed_of: BTreeMap<&str, Vec<&DeliveryRow>> = BTreeMap::new();
         for delivery in self.deliveries.values() {
             owed_of.entry(&delivery.event).or_default().push(delivery);
@@ -181,7 +181,7 @@ impl Ledger {
     }
 
     /// Streams whose names start with `prefix` and whose publishers always came back have had one push each, which goes on.
-    pub fn keeps_open(&self, prefix: &str) -> Result<()> {
+    pub(crate) fn keeps_open(&self, prefix: &str) -> Result<()> {
         let mut seen = BTreeSet::new();
         for push in self.pushes.values().filter(|push| push.stream.starts_with(prefix)) {
             ensure!(push.ended_ms.is_none(), "{push:?} was ended although its publisher came back");
@@ -191,7 +191,7 @@ impl Ledger {
     }
 
     /// Nothing is owed any more; every picture is in its store byte for byte; nothing lies around.
-    pub fn is_drained(&self, data_dir: &Path, stories: &BTreeMap<String, Story>) -> Result<()> {
+    pub(crate) fn is_drained(&self, data_dir: &Path, stories: &BTreeMap<String, Story>) -> Result<()> {
         for push in self.pushes.values() {
             ensure!(push.ended_ms.is_some(), "{push:?} is open");
         }
@@ -223,7 +223,7 @@ impl SnapshotRow {
 }
 
 /// How much a server that runs still owes: open pushes, puts, deliveries.
-pub fn owed(data_dir: &Path) -> Result<u64> {
+pub(crate) fn owed(data_dir: &Path) -> Result<u64> {
     let sql = "SELECT (SELECT count(*) FROM push WHERE ended_ms IS NULL) + \
         (SELECT count(*) FROM snapshot WHERE put_state = 'owed') + \
         (SELECT count(*) FROM delivery WHERE settled_ms IS NULL)";

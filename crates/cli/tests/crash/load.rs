@@ -14,7 +14,7 @@ use framehook_testkit::server::Server;
 use crate::common::{PATIENCE, push_url};
 
 /// Stream names of publishers that go on until the end start with this.
-pub const ROOMS: &str = "room_";
+pub(crate) const ROOMS: &str = "room_";
 const GUESTS: &str = "guest_";
 
 /// With a picture every 2 s each, five pictures a second; and each start brings one of every room at once.
@@ -27,7 +27,7 @@ const STAY_MS: std::ops::Range<u64> = 150..900;
 /// How long a publisher waits before it tries again.
 const RETRY: Duration = Duration::from_millis(30);
 
-pub struct Load {
+pub(crate) struct Load {
     rooms: Vec<Seat>,
     guests: Vec<Seat>,
     dice: Dice,
@@ -44,7 +44,7 @@ struct Seat {
 }
 
 impl Load {
-    pub fn new(server: &Server, seed: u64) -> Result<Self> {
+    pub(crate) fn new(server: &Server, seed: u64) -> Result<Self> {
         let clip = ClipSpec {
             width: 320,
             height: 180,
@@ -67,7 +67,7 @@ impl Load {
     }
 
     /// Lets publishers come, go and come back as it is time for them. To be called all the while.
-    pub fn tend(&mut self) {
+    pub(crate) fn tend(&mut self) {
         for room in &mut self.rooms {
             room.come();
         }
@@ -83,7 +83,7 @@ impl Load {
 
     /// Brings every stream back once more, lets it send a keyframe and ends it in order: after this no push is open. The
     /// server must be up.
-    pub fn finish(&mut self) -> Result<()> {
+    pub(crate) fn finish(&mut self) -> Result<()> {
         for seat in self.rooms.iter_mut().chain(&mut self.guests) {
             let publisher = match seat.publisher.take().filter(|publisher| publisher.log().end.is_none()) {
                 Some(publisher) => publisher,

@@ -19,17 +19,17 @@ const FETCH_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What came under one `webhook-id`.
 #[derive(Clone, Debug)]
-pub struct Story {
+pub(crate) struct Story {
     /// The body but for `t` and `sign`, which are blanked.
-    pub body: String,
+    pub(crate) body: String,
     /// The same without the two, parsed.
-    pub fields: Value,
-    pub requests: u64,
+    pub(crate) fields: Value,
+    pub(crate) requests: u64,
     /// Whether a 200 was answered, as far as the receiver can tell.
-    pub taken: bool,
+    pub(crate) taken: bool,
 }
 
-pub struct Witness {
+pub(crate) struct Witness {
     _receiver: Receiver,
     memory: Arc<Mutex<Memory>>,
 }
@@ -52,7 +52,7 @@ struct Objects {
 }
 
 impl Witness {
-    pub fn new(receiver: Receiver, server: &Server) -> Self {
+    pub(crate) fn new(receiver: Receiver, server: &Server) -> Self {
         let memory = Arc::<Mutex<Memory>>::default();
         let objects = Objects { dir: server.data_dir().join("objects"), http: server.http_address() };
         receiver.on_request({
@@ -70,22 +70,22 @@ impl Witness {
     }
 
     /// How many requests have come so far.
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         lock(&self.memory).requests
     }
 
-    pub fn stories(&self) -> BTreeMap<String, Story> {
+    pub(crate) fn stories(&self) -> BTreeMap<String, Story> {
         lock(&self.memory).stories.clone()
     }
 
     /// Announced objects that were fetched from the server, and those that it was killed before it had handed out.
-    pub fn fetches(&self) -> (u64, u64) {
+    pub(crate) fn fetches(&self) -> (u64, u64) {
         let memory = lock(&self.memory);
         (memory.fetched, memory.unanswered)
     }
 
     /// Whether every request so far was as it must be.
-    pub fn was_content(&self) -> Result<()> {
+    pub(crate) fn was_content(&self) -> Result<()> {
         let memory = lock(&self.memory);
         ensure!(memory.complaints.is_empty(), "the receiver complains:\n{}", memory.complaints.join("\n"));
         Ok(())

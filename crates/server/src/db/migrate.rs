@@ -25,6 +25,19 @@ struct Migration {
 const MIGRATIONS: &[Migration] =
     &[Migration { name: "start", sql: include_str!("../../../../migrations/0001-start.sql") }];
 
+/// The schema that this version works with.
+pub(super) const LATEST: i64 = MIGRATIONS.len() as i64;
+
+/// The newest schema that this program knows.
+pub(super) fn known() -> i64 {
+    MIGRATIONS.len() as i64
+}
+
+/// Whether the file was made by this program.
+pub(super) fn is_ours(conn: &Connection) -> rusqlite::Result<bool> {
+    conn.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0)).map(|id| id == APPLICATION_ID)
+}
+
 /// Brings the file to the newest schema. A file that has data is copied beside itself first.
 pub(super) fn run(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
     run_all(conn, path, MIGRATIONS)

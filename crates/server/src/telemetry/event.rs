@@ -97,7 +97,11 @@ impl SessionEnded<'_> {
         metrics.session_ended(self.end.name());
         let Self { peer, stream, sequence, end, lasted, bytes } = self;
         let duration_ms = ms(*lasted);
-        tracing::info!(%peer, %stream, %sequence, reason = end.name(), duration_ms, bytes, "publishing ended");
+        let code = match end {
+            PushEnd::Cut(reason) => reason.code().to_string(),
+            end => end.errcode().to_string(),
+        };
+        tracing::info!(%peer, %stream, %sequence, reason = end.name(), code, duration_ms, bytes, "publishing ended");
     }
 }
 

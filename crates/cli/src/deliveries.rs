@@ -1,0 +1,186 @@
+//! `framehook deliveries`: what is owed to receivers, every attempt at it, and sending it again.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Subcommand};
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::control;
+use crate::output::{self, Tone, paint};
+
+#[derive(Args)]
+#[command(
+    about = "List callbacks, show every attempt, send dead ones again",
+    long_about = "List callbacks, show every attempt, send dead ones again. Speaks to the running server of --data-dir.\n\n\
+        A delivery is waiting (its picture is not stored yet), due, claimed (an attempt is under way), delivered, dead (given \
+        up after its last attempt, kept for two weeks) or cancelled.\n\nExit codes: 0 done, 1 not done."
+)]
+pub(crate) struct DeliveriesArgs {
+    #[command(subcommand)]
+    command: DeliveriesCommand,
+}
+
+#[derive(Args)]
+struct Common {
+    /// The server's data directory.
+    #[arg(long, value_name = "DIR", env = "FRAMEHOOK_DATA_DIR", default_value = "./framehook-data")]
+    data_dir: PathBuf,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum DeliveriesCommand {
+    /// List deliveries, the newest first.
+    List {
+        #[command(flatten)]
+        common: Common,
+        /// Only these states, with commas between: waiting, due, claimed, delivered, dead, cancelled.
+        #[arg(long)]
+        state: Option<String>,
+        /// Only this stream, as domain/app/name.
+        #[arg(long)]
+        stream: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// The page after an earlier one: what that printed as `next`.
+        #[arg(long)]
+        cursor: Option<String>,
+    },
+    /// Show one delivery with its body and every attempt.
+    Show {
+        #[command(flatten)]
+        common: Common,
+        /// The delivery's id, which receivers see as `webhook-id`.
+        id: String,
+    },
+    /// Send settled deliveries again, under the same id, with a new round of attempts.
+    Replay {
+        #[command(flatten)]
+        common: Common,
+        /// Where to send it instead of its template's URL.
+        #[arg(long)]
+        url: Option<String>,
+        /// The ids.
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
+}
+
+pub(crate) async fn run(arguments: DeliveriesArgs) -> Result<ExitCode> {
+    match arguments.command {
+        DeliveriesCommand::List { common, state, stream, limit, cursor } => {
+            let mut target = format!("/v1/deliveries?limit={limit}");
+            for (name, value) in [("state", state), ("stream", stream), ("cursor", cursor)] {
+                if let Some(value) = value {
+                    target.push_str(&format!("&{name}={}", escape(&value)));
+                }
+            }
+            let listed = control::ask(&common.data_dir, Method::GET, &target, None).await?;
+            if common.json { output::line(&listed.to_string()) } else { print_list(&listed)? }
+        }
+        DeliveriesCommand::Show { common, id } => {
+            let target = format!("/v1/deliveries/{}", escape(&id));
+            let shown = control::ask(&common.data_dir, Method::GET, &target, None).await?;
+            if common.json { output::line(&shown.to_string()) } else { print_detail(&shown)? }
+        }
+        DeliveriesCommand::Replay { common, url, ids } => {
+            let order = url.map_or_else(|| json!({}), |url| json!({ "url": url }));
+            for id in &ids {
+                let target = format!("/v1/deliveries/{}/replay", escape(id));
+                control::ask(&common.data_dir, Method::POST, &target, Some(&order)).await.with_context(|| id.clone())?;
+                if !common.json {
+                    output::line(&format!("{id}  will be sent again"));
+                }
+            }
+            if common.json {
+                output::line(&json!({ "replayed": ids }).to_string());
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Percent-encodes everything that is not unreserved (RFC 3986, 2.3): these values come from a person's fingers.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}
+
+fn print_list(listed: &Value) -> Result<()> {
+    let deliveries = listed["deliveries"].as_array().context("the server's answer has no list")?;
+    if deliveries.is_empty() {
+        output::line("no deliveries");
+    }
+    for delivery in deliveries {
+        output::line(&format!(
+            "{}  {}  event {:<3}  {:>2} attempts  {}  {}",
+            text(delivery, "id"),
+            state(&text(delivery, "state")),
+            delivery["event_type"],
+            delivery["attempts"],
+            text(delivery, "stream"),
+            paint(Tone::Quiet, &text(delivery, "outcome")),
+        ));
+    }
+    if let Some(next) = listed["next"].as_str() {
+        output::line(&paint(Tone::Quiet, &format!("more with --cursor {next}")));
+    }
+    Ok(())
+}
+
+fn print_detail(shown: &Value) -> Result<()> {
+    output::line(&format!("delivery   {}", text(shown, "id")));
+    output::line(&format!("state      {}", state(text(shown, "state").trim())));
+    output::line(&format!("event      {} of {}", shown["event_type"], text(shown, "stream")));
+    output::line(&format!("body       {}", shown["body"]));
+    for attempt in shown["attempts"].as_array().context("the server's answer has no attempts")? {
+        let status = attempt["status"].as_u64().map_or_else(String::new, |status| format!(" status {status}"));
+        output::line(&format!(
+            "attempt {:<2} {} ms since 1970, took {} ms:{status} {} {}",
+            attempt["number"],
+            attempt["started_ms"],
+            attempt["duration_ms"],
+            text(attempt, "outcome"),
+            paint(Tone::Quiet, &text(attempt, "error")),
+        ));
+    }
+    Ok(())
+}
+
+fn text(value: &Value, field: &str) -> String {
+    value[field].as_str().unwrap_or_default().to_owned()
+}
+
+/// A state in a column of its own, coloured where it matters.
+fn state(name: &str) -> String {
+    let padded = format!("{name:<9}");
+    match name {
+        "delivered" => paint(Tone::Good, &padded),
+        "dead" => paint(Tone::Bad, &padded),
+        _ => padded,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escape;
+
+    #[test]
+    fn what_a_person_types_stays_one_value() {
+        assert_eq!(escape("push.example.com/live/a b&state=dead"), "push.example.com%2Flive%2Fa%20b%26state%3Ddead");
+        assert_eq!(escape("é"), "%C3%A9");
+    }
+}
