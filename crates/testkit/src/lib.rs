@@ -14,11 +14,13 @@
 //! | [`proxy`] | a TCP line that can stall, slow down and break |
 //! | [`jpeg`], [`picture`] | stored pictures, decoded and compared |
 //! | [`flv`], [`http`], [`metrics`] | the formats between them, as much as tests need |
+//! | [`dice`] | random numbers that a printed seed repeats |
 //! | [`process`], [`wait`] | child processes that never outlive a test; waiting without sleeping |
 
 #![expect(clippy::disallowed_methods, reason = "starts programs, measures what they take, and waits for them")]
 
 pub mod clip;
+pub mod dice;
 pub mod encoder;
 pub mod flv;
 pub mod http;

@@ -276,6 +276,24 @@ impl Server {
         Ok(())
     }
 
+    /// Starts again as [`Server::restart_as`] does, without waiting until the ports are bound: for a server that is to
+    /// die on the way.
+    ///
+    /// # Errors
+    /// When it still runs or cannot be started.
+    pub fn restart_blindly(&mut self, spec: ServerSpec) -> Result<()> {
+        ensure!(self.process.try_wait().is_some(), "the server still runs");
+        let (process, _) = spawn(&spec, self.dir.path(), self.addresses)?;
+        self.earlier_logs += &std::mem::replace(&mut self.process, process).stderr();
+        self.spec = spec;
+        Ok(())
+    }
+
+    /// Whether it has ended, and how.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait()
+    }
+
     fn with_log(&self, failure: &anyhow::Error) -> anyhow::Error {
         anyhow!("{failure}; the server logged:\n{}", self.process.stderr_tail())
     }
@@ -298,7 +316,8 @@ fn write_config(dir: &Path, toml: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn launch(spec: &ServerSpec, dir: &Path, at: Addresses) -> Result<(Process, Addresses)> {
+/// Starts the process; gives also where it will announce its addresses.
+fn spawn(spec: &ServerSpec, dir: &Path, at: Addresses) -> Result<(Process, PathBuf)> {
     let config = write_config(dir, &spec.config)?;
     let data_dir = data_dir(dir);
     let announced = data_dir.join("addresses.json");
@@ -313,7 +332,11 @@ fn launch(spec: &ServerSpec, dir: &Path, at: Addresses) -> Result<(Process, Addr
         command.args(["--allow-receiver", "127.0.0.0/8"]);
     }
     command.args(&spec.arguments).envs(spec.environment.iter().map(|(name, value)| (name, value)));
-    let mut process = Process::spawn("framehook serve", &mut command)?;
+    Ok((Process::spawn("framehook serve", &mut command)?, announced))
+}
+
+fn launch(spec: &ServerSpec, dir: &Path, at: Addresses) -> Result<(Process, Addresses)> {
+    let (mut process, announced) = spawn(spec, dir, at)?;
     let started = wait::until("addresses.json", START_PATIENCE, || {
         if let Some(status) = process.try_wait() {
             return Some(Err(status));
