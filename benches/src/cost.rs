@@ -56,7 +56,7 @@ struct Plan {
     streams: Vec<u32>,
     subjects: Vec<Subject>,
     rounds: u32,
-    /// Over how long the publishers join.
+    /// Over how long the publishers join: one interval, so that pictures fall due evenly and nobody works in bursts.
     ramp_s: u64,
     /// From the last publisher to the first reading: one interval and a GOP at least, so that whoever needs a first
     /// picture to get going has had it.
@@ -88,7 +88,7 @@ impl Plan {
             streams,
             subjects,
             rounds: options.rounds.unwrap_or(if quick { 1 } else { 5 }),
-            ramp_s: if quick { 4 } else { 10 },
+            ramp_s: INTERVAL.as_secs(),
             settle_s: INTERVAL.as_secs() + u64::from(GOP_SECONDS),
             window_s,
         })
@@ -129,6 +129,8 @@ struct Measurement {
     pictures: usize,
     /// Pictures that a grid of one in ten seconds gives.
     pictures_asked: f64,
+    /// What the system says about those it left out.
+    skipped: Vec<String>,
     /// Proportional set size of all processes before the first publisher.
     idle_bytes: u64,
     /// The most of it seen within the window.
@@ -229,6 +231,7 @@ fn measure(
     let end = Reading::take(&running)?;
     load.check()?;
     let floor_steps = floor_steps(&running, begin.pictures, end.pictures);
+    let skipped = running.skipped()?;
     let load = load.finish()?;
 
     let seconds = (end.at - begin.at).as_secs_f64();
@@ -241,6 +244,7 @@ fn measure(
         cpu_ms: cpu.as_secs_f64() * 1000.0,
         pictures: end.pictures - begin.pictures,
         pictures_asked: f64::from(streams) * seconds / INTERVAL.as_secs_f64(),
+        skipped,
         idle_bytes,
         loaded_bytes,
         others_cores: ((end.busy - begin.busy).as_secs_f64() - cpu.as_secs_f64()).max(0.0) / seconds,

@@ -83,9 +83,7 @@ impl Group {
             }
         }
         wait::until("the measured processes to end", END_PATIENCE, || {
-            // The root is our own child and stays a zombie until its handle is dropped.
-            let others = members.iter().filter(|&&member| member != root.pid());
-            others.into_iter().all(|&member| !is_alive(member)).then_some(())
+            members.iter().all(|&member| !is_alive(member)).then_some(())
         })
     }
 }
@@ -199,6 +197,7 @@ fn pss_bytes(pid: u32) -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
+/// Whether it still runs. A zombie does not: the root stays one until its handle is dropped.
 fn is_alive(pid: u32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
     stat.rsplit_once(") ").is_some_and(|(_, tail)| !tail.starts_with('Z'))

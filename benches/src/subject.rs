@@ -148,6 +148,15 @@ impl Running {
         }
     }
 
+    /// What Framehook says about dues that got no picture, since its start: its counters that are not zero. Empty for
+    /// others.
+    pub(crate) fn skipped(&self) -> Result<Vec<String>> {
+        match &self.program {
+            Program::Framehook(server) => Ok(skipped(&server.get("/metrics")?.text())),
+            _ => Ok(Vec::new()),
+        }
+    }
+
     /// What each of the floor's pictures cost; empty for others.
     pub(crate) fn floor_pictures(&self) -> Vec<FloorPicture> {
         match &self.program {
@@ -276,6 +285,11 @@ fn count_jpegs(folder: &Path) -> Result<usize> {
     Ok(count)
 }
 
+fn skipped(metrics: &str) -> Vec<String> {
+    let counters = metrics.lines().filter(|line| line.starts_with("framehook_skipped_total{") && !line.ends_with(" 0"));
+    counters.map(str::to_owned).collect()
+}
+
 fn floor_pictures(printed: &str) -> Vec<FloorPicture> {
     printed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
@@ -291,6 +305,13 @@ mod tests {
             {\"decode_us\":11000,\"conv";
         let first = FloorPicture { decode_us: 12_000, convert_us: 2_000, encode_us: 2_500 };
         assert_eq!(floor_pictures(printed), [first]);
+    }
+
+    #[test]
+    fn tells_reasons_for_skipped_dues_from_other_counters() {
+        let page = "framehook_due_total 9\nframehook_skipped_total{reason=\"corrupt\"} 0\n\
+            framehook_skipped_total{reason=\"renderer_busy\"} 4\n";
+        assert_eq!(skipped(page), ["framehook_skipped_total{reason=\"renderer_busy\"} 4"]);
     }
 
     #[test]

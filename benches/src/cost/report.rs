@@ -63,7 +63,7 @@ impl Report {
         ];
         notes.extend(disturbance(&machine, &measurements));
         notes.extend(floor_steps.map(|steps| describe_floor(steps, &summaries)));
-        notes.extend(missing(&summaries));
+        notes.extend(missing(&summaries, &measurements));
         notes.extend(lost(&measurements));
         Self { machine, plan, summaries, floor_steps, notes, measurements }
     }
@@ -179,13 +179,17 @@ fn describe_floor(steps: FloorSteps, summaries: &[Summary]) -> String {
 }
 
 /// Whoever made fewer pictures than asked is cheaper than it should be.
-fn missing(summaries: &[Summary]) -> impl Iterator<Item = String> {
-    // A window's edges may cut off one picture of a stream in six.
-    let short = summaries.iter().filter(|row| (row.pictures as f64) < row.pictures_asked * 0.8);
+fn missing(summaries: &[Summary], measurements: &[Measurement]) -> impl Iterator<Item = String> {
+    // A picture may fall just outside of a window.
+    let short = summaries.iter().filter(|row| (row.pictures as f64) < row.pictures_asked * 0.95 - 1.0);
     short.map(|row| {
-        let Summary { subject, streams, pictures, pictures_asked, .. } = row;
+        let &Summary { subject, streams, pictures, pictures_asked, .. } = row;
+        let of_row = measurements.iter().filter(|one| (one.subject, one.streams) == (subject, streams));
+        let skipped: Vec<&str> = of_row.flat_map(|one| &one.skipped).map(String::as_str).collect();
+        let reasons = if skipped.is_empty() { String::new() } else { format!(" It says: {}.", skipped.join(", ")) };
         format!(
-            "NOT GOOD: {}, {streams} streams, made {pictures} of {pictures_asked:.0} pictures, so its cost is too low.",
+            "NOT GOOD: {}, {streams} streams, made {pictures} of {pictures_asked:.0} pictures, so its cost is too \
+             low.{reasons}",
             subject.label()
         )
     })

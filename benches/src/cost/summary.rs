@@ -111,6 +111,7 @@ pub(super) mod tests {
             cpu_ms,
             pictures: streams as usize,
             pictures_asked: f64::from(streams),
+            skipped: Vec::new(),
             idle_bytes: 10 << 20,
             loaded_bytes: (10 << 20) + (u64::from(streams) << 19),
             others_cores: 0.5,
