@@ -37,8 +37,6 @@ enum Command {
     PushUrl(push_url::PushUrlArgs),
     Doctor(doctor::DoctorArgs),
     Config(config::ConfigArgs),
-    Doctor(doctor::DoctorArgs),
-    Config(config::ConfigArgs),
     Deliveries(deliveries::DeliveriesArgs),
 }
 
@@ -61,8 +59,6 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Serve(arguments) => on_runtime(serve::run(arguments)),
         Command::Demo(arguments) => on_runtime(demo::run(arguments)),
         Command::Receive(arguments) => on_runtime(receive::run(arguments)),
-        Command::Doctor(arguments) => on_runtime(doctor::run(arguments)),
-        Command::Config(arguments) => on_runtime(config::run(arguments)),
         Command::Doctor(arguments) => on_runtime(doctor::run(arguments)),
         Command::Config(arguments) => on_runtime(config::run(arguments)),
         Command::Deliveries(arguments) => on_runtime(deliveries::run(arguments)),
