@@ -12,8 +12,8 @@ use anyhow::{Result, bail};
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask stands in the workspace");
     match std::env::args().nth(1).as_deref() {
-        Some("gen") => demo_clip::generate(&root.join("testdata/demo/framehook-demo.flv")),
+        Some("clip") => demo_clip::generate(&root.join("testdata/demo/framehook-demo.flv")),
         Some("tidy") => tidy::run(root),
-        _ => bail!("usage: cargo run -p xtask -- tidy|gen"),
+        _ => bail!("usage: cargo run -p xtask -- tidy|clip"),
     }
 }
