@@ -1,6 +1,8 @@
 //! Callbacks against receivers that misbehave: which answers count, how often and how long apart it is tried again, what
 //! is kept when nobody ever says 200, and what a restart does with what is owed.
 
+#![expect(clippy::disallowed_methods, reason = "a suite runs the commands that a person would")]
+
 mod common;
 
 use std::collections::BTreeSet;
@@ -235,8 +237,6 @@ fn an_empty_key_sends_neither_t_nor_sign_and_an_empty_url_sends_nothing() {
     let _encoder = push_once(&server).unwrap();
     let snapshot = wait_for_snapshots(&receiver, 1).unwrap().remove(0).json().unwrap();
     assert!(snapshot.get("t").is_none() && snapshot.get("sign").is_none(), "{snapshot}");
-    receiver
-        .wait_until("event 0", PATIENCE, |requests| (!of_type(requests, 0).is_empty()).then_some(()))
-        .unwrap();
+    receiver.wait_until("event 0", PATIENCE, |requests| (!of_type(requests, 0).is_empty()).then_some(())).unwrap();
     assert!(of_type(&receiver.requests(), 1).is_empty());
 }

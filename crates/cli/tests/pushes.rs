@@ -1,6 +1,8 @@
 //! Pushes from their first byte to their last: who is admitted, what an encoder is told that is not, and which events
 //! receivers hear when publishers leave, return and fight.
 
+#![expect(clippy::disallowed_methods, reason = "a suite runs the commands that a person would")]
+
 mod common;
 
 use std::process::Command;
@@ -189,8 +191,7 @@ fn an_empty_configuration_takes_every_host_until_the_first_object_is_configured(
     .unwrap();
     assert_eq!((&taken["domain"], &taken["rules"][0]["interval_s"]), (&"127.0.0.1".into(), &10.into()));
     server.reload(&config(&receiver, 2, "")).unwrap();
-    let mut refused =
-        encoder::push(Program::Ffmpeg, Source::TestPicture, &server.rtmp_url("live/another")).unwrap();
+    let mut refused = encoder::push(Program::Ffmpeg, Source::TestPicture, &server.rtmp_url("live/another")).unwrap();
     refused.wait(PATIENCE).unwrap();
     assert!(refused.stderr().contains("18/300"), "{}", refused.stderr());
 }
@@ -201,9 +202,7 @@ fn an_audio_only_stream_is_alive_and_visibly_yields_no_pictures() {
     let server = serve(&receiver, 2, "").unwrap();
     let url = push_url(&server, "radio");
     let mut command = Command::new("ffmpeg");
-    command
-        .args("-nostdin -v warning -re -f lavfi -i sine=sample_rate=48000 -c:a aac -f flv".split(' '))
-        .arg(&url);
+    command.args("-nostdin -v warning -re -f lavfi -i sine=sample_rate=48000 -c:a aac -f flv".split(' ')).arg(&url);
     let _encoder = Process::spawn("ffmpeg", &mut command).unwrap();
     let stream = wait::until("the stream to be seen as audio only", PATIENCE, || {
         let stream = live(&server).ok()?;

@@ -37,7 +37,6 @@ struct Inner {
 struct Kept {
     turn: u64,
     unit: AccessUnit,
-    arrival: Arrival,
 }
 
 impl Keyframes {
@@ -48,7 +47,7 @@ impl Keyframes {
 
     /// Keeps `unit` as the newest entry point of `push`, dropping the one before it and, if the budget asks for it, the
     /// oldest ones of other pushes. A unit larger than the whole budget is not kept.
-    pub(crate) fn keep(&self, push: PushSequence, unit: AccessUnit, arrival: Arrival) {
+    pub(crate) fn keep(&self, push: PushSequence, unit: AccessUnit) {
         let mut inner = self.lock();
         inner.forget(push);
         let size = unit.data.len() as u64;
@@ -63,13 +62,12 @@ impl Keyframes {
         inner.next_turn += 1;
         inner.bytes += size;
         inner.by_turn.insert(turn, push);
-        inner.kept.insert(push, Kept { turn, unit, arrival });
+        inner.kept.insert(push, Kept { turn, unit });
     }
 
     /// The newest entry point of `push`, if it is still kept.
-    pub(crate) fn newest(&self, push: PushSequence) -> Option<(AccessUnit, Arrival)> {
-        let inner = self.lock();
-        inner.kept.get(&push).map(|kept| (kept.unit.clone(), kept.arrival))
+    pub(crate) fn newest(&self, push: PushSequence) -> Option<AccessUnit> {
+        self.lock().kept.get(&push).map(|kept| kept.unit.clone())
     }
 
     /// Drops what is kept for a push that ended.
@@ -99,7 +97,6 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use bytes::Bytes;
     use framehook_media::{Codec, DecoderConfig};
@@ -115,30 +112,26 @@ mod tests {
         PushSequence::from_i64(number).expect("not negative")
     }
 
-    fn at(seconds: u64) -> Arrival {
-        Arrival { mono: Mono(Duration::from_secs(seconds)), wall: UnixMs(seconds as i64 * 1000) }
-    }
-
     #[test]
     fn the_oldest_goes_when_the_budget_is_full() {
         let keyframes = Keyframes::new(100);
         let (first, second, third) = (push(1), push(2), push(3));
-        keyframes.keep(first, unit(40), at(1));
-        keyframes.keep(second, unit(40), at(2));
-        keyframes.keep(first, unit(50), at(3));
+        keyframes.keep(first, unit(40));
+        keyframes.keep(second, unit(40));
+        keyframes.keep(first, unit(50));
         assert_eq!(keyframes.bytes(), 90);
-        keyframes.keep(third, unit(30), at(4));
+        keyframes.keep(third, unit(30));
         assert!(keyframes.newest(second).is_none(), "the second push's entry point was the oldest");
-        assert_eq!(keyframes.newest(first).unwrap().0.data.len(), 50);
-        assert_eq!(keyframes.newest(third).unwrap().1.wall, UnixMs(4000));
+        assert_eq!(keyframes.newest(first).unwrap().data.len(), 50);
+        assert_eq!(keyframes.newest(third).unwrap().data.len(), 30);
         assert_eq!(keyframes.bytes(), 80);
     }
 
     #[test]
     fn a_unit_larger_than_the_budget_is_not_kept_and_costs_nobody_else() {
         let keyframes = Keyframes::new(100);
-        keyframes.keep(push(1), unit(60), at(1));
-        keyframes.keep(push(2), unit(101), at(2));
+        keyframes.keep(push(1), unit(60));
+        keyframes.keep(push(2), unit(101));
         assert!(keyframes.newest(push(2)).is_none());
         assert!(keyframes.newest(push(1)).is_some());
     }
@@ -146,7 +139,7 @@ mod tests {
     #[test]
     fn an_ended_push_gives_its_bytes_back() {
         let keyframes = Keyframes::new(100);
-        keyframes.keep(push(1), unit(60), at(1));
+        keyframes.keep(push(1), unit(60));
         keyframes.forget(push(1));
         assert_eq!(keyframes.bytes(), 0);
     }

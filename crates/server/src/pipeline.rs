@@ -121,7 +121,7 @@ impl Pipeline {
     /// Keeps an entry point that has arrived in full, and queues what the push's grids want of it. Never waits: a
     /// publisher's session calls this between two reads.
     pub(crate) fn entry_point(&self, push: &Arc<Push>, unit: AccessUnit, arrival: Arrival, wants: Vec<Want>) {
-        self.keyframes.keep(push.sequence(), unit.clone(), arrival);
+        self.keyframes.keep(push.sequence(), unit.clone());
         if wants.is_empty() {
             return;
         }

@@ -1,5 +1,7 @@
 //! What the end-to-end suites share: a server with one rule, a receiver, and the checks that every callback must pass.
 
+#![allow(dead_code, reason = "each suite uses its part of this")]
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,20 +12,20 @@ use framehook_testkit::server::{Server, ServerSpec};
 use serde_json::Value;
 
 /// Signs the callbacks of these suites.
-pub const CALLBACK_KEY: &str = "k3yForTests2026";
+pub(crate) const CALLBACK_KEY: &str = "k3yForTests2026";
 
 /// The push domain of these suites; authentication is off unless a test turns it on.
-pub const DOMAIN: &str = "push.example.com";
+pub(crate) const DOMAIN: &str = "push.example.com";
 
 /// How long anything may take on a machine that also runs other tests.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// The executable under test.
-pub const FRAMEHOOK: &str = env!("CARGO_BIN_EXE_framehook");
+pub(crate) const FRAMEHOOK: &str = env!("CARGO_BIN_EXE_framehook");
 
 /// A configuration with one domain, one rule every `interval_s` and one receiver for all three events. `more` is put in
 /// front, where the tables of the server's own settings may stand.
-pub fn config(receiver: &Receiver, interval_s: u32, more: &str) -> String {
+pub(crate) fn config(receiver: &Receiver, interval_s: u32, more: &str) -> String {
     format!(
         r#"
 {more}
@@ -60,24 +62,24 @@ template = "receiver"
 }
 
 /// A server with [`config`], started.
-pub fn serve(receiver: &Receiver, interval_s: u32, more: &str) -> Result<Server> {
+pub(crate) fn serve(receiver: &Receiver, interval_s: u32, more: &str) -> Result<Server> {
     ServerSpec::new(FRAMEHOOK).config(config(receiver, interval_s, more)).start()
 }
 
 /// A push URL whose `domain=` override makes loopback look like the push domain.
-pub fn push_url(server: &Server, stream: &str) -> String {
+pub(crate) fn push_url(server: &Server, stream: &str) -> String {
     server.rtmp_url(&format!("live/{stream}?domain={DOMAIN}"))
 }
 
 /// A snapshot callback that passed every check, with its picture.
-pub struct Snapshot {
-    pub body: Value,
-    pub picture: Picture,
+pub(crate) struct Snapshot {
+    pub(crate) body: Value,
+    pub(crate) picture: Picture,
 }
 
 /// Checks one snapshot callback: type and presence of each field, signature, and that the announced object can be fetched
 /// now and is what the callback says.
-pub fn check_snapshot(server: &Server, request: &Request) -> Result<Snapshot> {
+pub(crate) fn check_snapshot(server: &Server, request: &Request) -> Result<Snapshot> {
     let body = request.json()?;
     ensure!(body["event_type"] == 200, "not a snapshot: {body}");
     ensure!(request.method == "POST" && request.headers.get("content-type") == Some("application/json"));
@@ -100,7 +102,7 @@ pub fn check_snapshot(server: &Server, request: &Request) -> Result<Snapshot> {
 }
 
 /// Checks `t` and `sign` as a receiver does, at the moment of arrival.
-pub fn check_signature(request: &Request) -> Result<()> {
+pub(crate) fn check_signature(request: &Request) -> Result<()> {
     let arrived = request.arrived_wall.duration_since(std::time::UNIX_EPOCH).context("the clock is before 1970")?;
     let now = framehook_domain::time::UnixMs(arrived.as_millis() as i64);
     let key = framehook_domain::template::CallbackKey::parse(CALLBACK_KEY)?;
@@ -113,7 +115,7 @@ pub fn check_signature(request: &Request) -> Result<()> {
 }
 
 /// Waits for `count` snapshot callbacks in all and returns them.
-pub fn wait_for_snapshots(receiver: &Receiver, count: usize) -> Result<Vec<Request>> {
+pub(crate) fn wait_for_snapshots(receiver: &Receiver, count: usize) -> Result<Vec<Request>> {
     receiver.wait_until(&format!("{count} snapshot callbacks"), PATIENCE, |requests| {
         let snapshots: Vec<Request> =
             requests.iter().filter(|request| request.event_type() == Some(200)).cloned().collect();

@@ -14,7 +14,9 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::problem::Problem;
-use crate::db::outbox::{self, AttemptRow, DeliveryDetail, DeliveryRow, Filter, PAGE_ROWS_MAX, ReplayRefused, State as DeliveryState};
+use crate::db::outbox::{
+    self, AttemptRow, DeliveryDetail, DeliveryRow, Filter, PAGE_ROWS_MAX, ReplayRefused, State as DeliveryState,
+};
 use crate::notify::ReplayError;
 
 /// Rows of a page when nobody says how many.
@@ -221,7 +223,11 @@ pub(super) async fn cancel(State(shared): State<Arc<Shared>>, Path(id): Path<Str
     let id = parse_id(&id)?;
     let wall = shared.clock.wall();
     let cancelled = shared.db.write(move |tx| outbox::cancel(tx, id, "operator", wall)).await?;
-    if cancelled { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::new(StatusCode::CONFLICT, "it is delivered or unknown")) }
+    if cancelled {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Problem::new(StatusCode::CONFLICT, "it is delivered or unknown"))
+    }
 }
 
 fn parse_id(text: &str) -> Result<DeliveryId, Problem> {

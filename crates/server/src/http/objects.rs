@@ -117,8 +117,9 @@ fn part(range: Option<&str>, len: usize) -> Part {
 
 fn answer(object: &Object, content_type: &'static str, head_only: bool, asked: &HeaderMap) -> Response {
     let header = |name| asked.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let known = header(header::IF_NONE_MATCH)
-        .is_some_and(|tags| tags.split(',').any(|tag| tag.trim() == "*" || tag.trim().trim_start_matches("W/") == object.etag));
+    let known = header(header::IF_NONE_MATCH).is_some_and(|tags| {
+        tags.split(',').any(|tag| tag.trim() == "*" || tag.trim().trim_start_matches("W/") == object.etag)
+    });
     // A range of what was there before is no use: If-Range then asks for the whole.
     let same = header(header::IF_RANGE).is_none_or(|tag| tag == object.etag);
     let len = object.bytes.len();

@@ -31,10 +31,8 @@ pub(super) async fn readyz(State(shared): State<Arc<Shared>>) -> impl IntoRespon
     let checks = shared.checks().await;
     let ready = checks.iter().all(|check| check.ok);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let checks: Vec<_> = checks
-        .into_iter()
-        .map(|check| json!({ "name": check.name, "ok": check.ok, "detail": check.detail }))
-        .collect();
+    let checks: Vec<_> =
+        checks.into_iter().map(|check| json!({ "name": check.name, "ok": check.ok, "detail": check.detail })).collect();
     (status, Json(json!({ "ready": ready, "checks": checks })))
 }
 

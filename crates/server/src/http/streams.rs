@@ -39,6 +39,8 @@ struct StreamView {
     gop_ms: u64,
     bytes: u64,
     last_entry_point_age_ms: Option<u64>,
+    /// Size of the entry point that is kept in memory; absent if the budget for all streams had no room for it.
+    kept_entry_point_bytes: Option<u64>,
     rules: Vec<RuleView>,
 }
 
@@ -84,6 +86,7 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Json<StreamList> 
             gop_ms: facts.gop_ms,
             bytes: facts.bytes,
             last_entry_point_age_ms: facts.last_entry_point.map(|at| now.since(at).as_millis() as u64),
+            kept_entry_point_bytes: shared.keyframes.newest(push.sequence()).map(|unit| unit.data.len() as u64),
             rules: rules
                 .into_iter()
                 .map(|(subscription, counts)| RuleView {
