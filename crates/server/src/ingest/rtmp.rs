@@ -36,6 +36,11 @@ const SCRATCH_BYTES: usize = 256 << 10;
 /// as it can send.
 const READS_PER_TURN: usize = 4;
 
+/// Bytes after which a connection lets others have its thread. A socket that always has more would otherwise never make
+/// its task wait: as many such peers as there are threads would stop every timer, their own time-outs included. At
+/// 2.5 Mbit/s it is once a second.
+const YIELD_AFTER_BYTES: usize = SCRATCH_BYTES;
+
 /// How long the peer of an ended session may take to read its last status. Closing at once would reset the connection
 /// while its media is still unread here, and the encoder would show a reset instead of the reason.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -168,6 +173,7 @@ enum End {
 struct Turn {
     asked: Option<Box<PublishRequest>>,
     unpublished: Option<UnpublishedBy>,
+    bytes: usize,
 }
 
 impl Connection<'_> {
@@ -204,6 +210,7 @@ impl Connection<'_> {
     async fn drive(&mut self, stop: CancellationToken) -> End {
         let timer = tokio::time::sleep_until(self.ingest.lives.clock.instant(self.deadline()));
         tokio::pin!(timer);
+        let mut unyielded_bytes = 0;
         loop {
             if let Err(error) = self.flush().await {
                 return End::Failed(error);
@@ -235,6 +242,11 @@ impl Connection<'_> {
                         return End::Refused;
                     }
                     timer.as_mut().reset(self.ingest.lives.clock.instant(self.deadline()));
+                    unyielded_bytes += turn.bytes;
+                    if unyielded_bytes >= YIELD_AFTER_BYTES {
+                        unyielded_bytes = 0;
+                        tokio::task::yield_now().await;
+                    }
                 }
             }
         }
@@ -255,6 +267,7 @@ impl Connection<'_> {
             match read {
                 Ok((0, _)) => return Err(End::Closed),
                 Ok((count, parsed)) => {
+                    turn.bytes += count;
                     self.publisher.lives.metrics.ingested(count);
                     parsed.map_err(End::Protocol)?;
                     if count < SCRATCH_BYTES || turn.asked.is_some() || turn.unpublished.is_some() {
@@ -270,7 +283,14 @@ impl Connection<'_> {
 
     /// Answers a publish.
     async fn decide(&mut self, request: &PublishRequest) -> Result<(), Refusal> {
-        let tried = || format!("{} {} {}", without_query(&request.tc_url), without_query(&request.app), without_query(&request.stream));
+        let tried = || {
+            format!(
+                "{} {} {}",
+                without_query(&request.tc_url),
+                without_query(&request.app),
+                without_query(&request.stream)
+            )
+        };
         let peer = self.publisher.peer;
         let refused = |refusal: Refusal| {
             PublishRefused { peer, tried: &tried(), refusal }.emit(&self.ingest.lives.metrics);
@@ -306,7 +326,8 @@ impl Connection<'_> {
                 self.stream.readable().await?;
                 match SCRATCH.with_borrow_mut(|scratch| self.stream.try_read(scratch)) {
                     Ok(0) => return Ok::<(), io::Error>(()),
-                    Ok(_) => {}
+                    // A peer that goes on sending must not keep the time-out below from firing.
+                    Ok(_) => tokio::task::yield_now().await,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error),
                 }
