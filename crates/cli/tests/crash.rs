@@ -7,8 +7,8 @@
 //!
 //! `FRAMEHOOK_CRASH_KILLS` says how often to kill (60 unless set; `./dev soak` sets 500), `FRAMEHOOK_CRASH_SEED` repeats
 //! an earlier run's choices.
+#![expect(clippy::disallowed_methods, reason = "kills at given moments, measures, and runs sqlite3")]
 
-#[expect(dead_code, reason = "each suite uses its own part of what they share")]
 mod common;
 #[path = "crash/ledger.rs"]
 mod ledger;
@@ -41,7 +41,7 @@ const SEED_VARIABLE: &str = "FRAMEHOOK_CRASH_SEED";
 /// The only point that a process passes once in a database's life; every other one is passed by each picture or push.
 const MIGRATION: &str = "migration_step";
 
-/// A kill every interval of the random kind falls within this time of the start: from before the ports are bound until
+/// A kill at a random instant falls within this time of the start: from before the ports are bound until
 /// every stream has had its second picture.
 const RANDOM_WITHIN_MS: u64 = 3000;
 
@@ -253,7 +253,10 @@ impl Trial {
             ("of them delivered", self.ledger.count("delivered").to_string()),
             ("of them dead, as the receiver never took them", self.ledger.count("dead").to_string()),
             ("requests that the receiver saw", requests.to_string()),
-            ("objects fetched at the moment of their callback", format!("{fetched} ({unanswered} asked of a dead server)")),
+            (
+                "objects fetched at the moment of their callback",
+                format!("{fetched} ({unanswered} asked of a dead server)"),
+            ),
             ("from start to first callback", format!("{:.0?} median, {:.0?} at most", at(0.5), at(1.0))),
             ("seed, time", format!("{seed}, {took:.0?}")),
         ];

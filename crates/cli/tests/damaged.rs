@@ -1,8 +1,8 @@
 //! Ten thousand damaged H.264 keyframes through the render pool and its jail. Whatever becomes of each, the pool serves the
 //! next; and a picture that came out and is not the right one is one in which the ffmpeg program, told to be strict, finds
 //! no error either: then nothing in the bitstream tells.
+#![expect(clippy::disallowed_methods, reason = "runs ffmpeg and waits for its end")]
 
-#[expect(dead_code, reason = "each suite uses its own part of what they share")]
 mod common;
 
 use std::collections::BTreeMap;

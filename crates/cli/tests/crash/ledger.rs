@@ -148,7 +148,10 @@ impl Ledger {
         let mut announced: BTreeSet<(i64, i64)> = BTreeSet::new();
         for event in self.events.values() {
             let Some(&[delivery]) = owed_of.get(event.id.as_str()).map(Vec::as_slice) else {
-                anyhow::bail!("one receiver is owed each event, but {event:?} has {:?}", owed_of.get(event.id.as_str()));
+                anyhow::bail!(
+                    "one receiver is owed each event, but {event:?} has {:?}",
+                    owed_of.get(event.id.as_str())
+                );
             };
             let story = stories.get(&delivery.id);
             if event.kind == SNAPSHOT {
@@ -166,7 +169,10 @@ impl Ledger {
                 ensure!(committed == story.fields, "{} was committed and {} was sent", event.body, story.body);
             }
             ensure!(delivery.attempts == delivery.attempts_recorded, "attempts went unrecorded: {delivery:?}");
-            ensure!(delivery.state != "delivered" || story.is_some_and(|story| story.taken), "never taken: {delivery:?}");
+            ensure!(
+                delivery.state != "delivered" || story.is_some_and(|story| story.taken),
+                "never taken: {delivery:?}"
+            );
             ensure!(delivery.state != "cancelled", "{delivery:?}");
         }
         for (sequence, push) in &self.pushes {

@@ -108,10 +108,12 @@ fn hear(request: &Request, objects: &Objects, memory: &Mutex<Memory>) -> Result<
         Some(false) => memory.unanswered += 1,
         None => {}
     }
-    let story = memory
-        .stories
-        .entry(id.clone())
-        .or_insert_with(|| Story { body: body.clone(), fields, requests: 0, taken: false });
+    let story = memory.stories.entry(id.clone()).or_insert_with(|| Story {
+        body: body.clone(),
+        fields,
+        requests: 0,
+        taken: false,
+    });
     ensure!(story.body == body, "{id} came with two bodies:\n{}\n{body}", story.body);
     story.requests += 1;
     let reply = plan(&id, story.requests)?;
@@ -158,7 +160,8 @@ impl Objects {
         let base = format!("http://{}", self.http);
         let target = url.strip_prefix(&base).with_context(|| format!("{url} is not below {base}"))?;
         let key = target.strip_prefix("/objects/").with_context(|| format!("{url} is no object's"))?;
-        let found = std::fs::metadata(self.dir.join(key)).with_context(|| format!("{url} was announced and is not there"))?;
+        let found =
+            std::fs::metadata(self.dir.join(key)).with_context(|| format!("{url} was announced and is not there"))?;
         ensure!(found.len() == size, "{url} has {} bytes, {size} were announced", found.len());
         match http::request(self.http, "GET", target, &[], b"", FETCH_PATIENCE) {
             Ok(response) => {
