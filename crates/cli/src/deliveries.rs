@@ -93,7 +93,9 @@ pub(crate) async fn run(arguments: DeliveriesArgs) -> Result<ExitCode> {
             let order = url.map_or_else(|| json!({}), |url| json!({ "url": url }));
             for id in &ids {
                 let target = format!("/v1/deliveries/{}/replay", escape(id));
-                control::ask(&common.data_dir, Method::POST, &target, Some(&order)).await.with_context(|| id.clone())?;
+                control::ask(&common.data_dir, Method::POST, &target, Some(&order))
+                    .await
+                    .with_context(|| id.clone())?;
                 if !common.json {
                     output::line(&format!("{id}  will be sent again"));
                 }

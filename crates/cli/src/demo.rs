@@ -124,10 +124,20 @@ fn check_stored_file(callback: &mut Callback, dir: &Path) {
 fn introduce(arguments: &DemoArgs, server: &Server, receiver: SocketAddr) {
     let Addresses { rtmp, http } = server.addresses;
     let strong = |text: String| paint(Tone::Strong, &text);
-    output::line(&format!("{}  listens for publishers on rtmp://{rtmp}, serves pictures on http://{http}", strong("server   ".into())));
+    output::line(&format!(
+        "{}  listens for publishers on rtmp://{rtmp}, serves pictures on http://{http}",
+        strong("server   ".into())
+    ));
     output::line(&format!("{}  loops a clip to rtmp://{DOMAIN}/live/{STREAM}", strong("publisher".into())));
-    output::line(&format!("{}  takes one picture every {} s and stores it", strong("rule     ".into()), arguments.interval));
-    output::line(&format!("{}  checks signature, age, object and size on http://{receiver}", strong("receiver ".into())));
+    output::line(&format!(
+        "{}  takes one picture every {} s and stores it",
+        strong("rule     ".into()),
+        arguments.interval
+    ));
+    output::line(&format!(
+        "{}  checks signature, age, object and size on http://{receiver}",
+        strong("receiver ".into())
+    ));
     output::line(&format!("{}  {}   (Ctrl-C stops all of it)", strong("data     ".into()), server.dir.display()));
 }
 
@@ -206,7 +216,8 @@ impl Server {
                 tokio::time::sleep(POLL).await;
             }
         };
-        server.addresses = tokio::time::timeout(START_PATIENCE, started).await.context("the server does not start")??;
+        server.addresses =
+            tokio::time::timeout(START_PATIENCE, started).await.context("the server does not start")??;
         Ok(server)
     }
 

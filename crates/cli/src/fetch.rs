@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::Empty;
 use hyper::{Request, Uri, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+
+use crate::body;
 
 /// Largest object that is fetched: more than the largest JPEG that a template can ask for.
 const OBJECT_BYTES_MAX: usize = 64 << 20;
@@ -26,15 +28,15 @@ pub(crate) async fn get(url: &str) -> Result<Bytes> {
     }
     let authority = uri.authority().context("the URL names no host")?.clone();
     let exchange = async {
-        let stream = TcpStream::connect((authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80)));
+        let stream =
+            TcpStream::connect((authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80)));
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream.await?)).await?;
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
         let request = Request::get(target).header(header::HOST, authority.as_str()).body(Empty::<Bytes>::new())?;
         let answer = async {
             let response = sender.send_request(request).await?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), OBJECT_BYTES_MAX).collect().await;
-            anyhow::Ok((status, body.map_err(|error| anyhow::anyhow!(error))?.to_bytes()))
+            anyhow::Ok((status, body::read(response.into_body(), OBJECT_BYTES_MAX).await?))
         };
         tokio::select! {
             answered = answer => answered,

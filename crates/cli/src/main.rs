@@ -1,5 +1,6 @@
 //! The executable `framehook`: a page per command, and no decisions of its own.
 
+mod body;
 mod config;
 mod control;
 mod deliveries;

@@ -33,10 +33,3 @@ pub(crate) fn line(text: &str) {
         std::process::exit(0);
     }
 }
-
-/// Prints text that has its own line ends.
-pub(crate) fn text(text: &str) {
-    if write!(io::stdout().lock(), "{text}").is_err() {
-        std::process::exit(0);
-    }
-}

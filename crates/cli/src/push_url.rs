@@ -65,8 +65,7 @@ pub(crate) fn run(arguments: &PushUrlArgs) -> Result<ExitCode> {
     let domain = DomainName::parse(&arguments.domain)?;
     let app = AppName::parse(&arguments.app)?;
     let stream = StreamName::parse(&arguments.stream)?;
-    let expires =
-        arguments.expires_at.map_or_else(|| Clock::start().wall().plus(arguments.expires), UnixMs::from_secs);
+    let expires = arguments.expires_at.map_or_else(|| Clock::start().wall().plus(arguments.expires), UnixMs::from_secs);
     let (tx_secret, tx_time) = sign(&key, &stream, expires);
     let query = format!("txSecret={tx_secret}&txTime={tx_time}");
     output::line(&match &arguments.server {

@@ -11,7 +11,7 @@ use framehook_domain::signature::{VerifyReport, verify, webhook};
 use framehook_domain::template::CallbackKey;
 use framehook_domain::time::UnixMs;
 use framehook_server::clock::Clock;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -21,7 +21,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use crate::{fetch, jpeg};
+use crate::{body, fetch, jpeg};
 
 /// Longest callback that is read. CSS's largest, with a query of 4 KiB in it, stays under 6 KiB.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -133,8 +133,8 @@ async fn answer(
         return Ok(reply(StatusCode::METHOD_NOT_ALLOWED, r#"{"code":1,"message":"callbacks are POST requests"}"#));
     }
     let (head, body) = request.into_parts();
-    let body = match tokio::time::timeout(BODY_PATIENCE, Limited::new(body, BODY_BYTES_MAX).collect()).await {
-        Ok(Ok(body)) => body.to_bytes(),
+    let body = match tokio::time::timeout(BODY_PATIENCE, body::read(body, BODY_BYTES_MAX)).await {
+        Ok(Ok(body)) => body,
         Ok(Err(_)) => return Ok(reply(StatusCode::PAYLOAD_TOO_LARGE, r#"{"code":1,"message":"body too long"}"#)),
         Err(_) => return Ok(reply(StatusCode::REQUEST_TIMEOUT, r#"{"code":1,"message":"body too slow"}"#)),
     };

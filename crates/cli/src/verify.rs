@@ -47,7 +47,11 @@ pub(crate) fn run(arguments: &VerifyArgs) -> Result<ExitCode> {
     } else {
         Box::new(std::fs::File::open(file).with_context(|| format!("cannot open {}", file.display()))?)
     };
-    source.by_ref().take(BODY_BYTES_MAX).read_to_end(&mut body).with_context(|| format!("cannot read {}", file.display()))?;
+    source
+        .by_ref()
+        .take(BODY_BYTES_MAX)
+        .read_to_end(&mut body)
+        .with_context(|| format!("cannot read {}", file.display()))?;
     let now = arguments.at.map_or_else(|| Clock::start().wall(), UnixMs::from_secs);
     let checks = receiver::findings(verify(&body, Some(&key), now));
     let passed = checks.iter().all(|check| check.ok);

@@ -41,9 +41,16 @@ const SEED_VARIABLE: &str = "FRAMEHOOK_CRASH_SEED";
 /// The only point that a process passes once in a database's life; every other one is passed by each picture or push.
 const MIGRATION: &str = "migration_step";
 
+/// What kills from outside are called in the report.
+const RANDOM: &str = "a random instant";
+const IN_STOP: &str = "a random instant of its orderly stop";
+
 /// A kill at a random instant falls within this time of the start: from before the ports are bound until
 /// every stream has had its second picture.
 const RANDOM_WITHIN_MS: u64 = 3000;
+
+/// A kill in the orderly stop falls within this time of the request, about as long as a stop takes.
+const IN_STOP_WITHIN_MS: u64 = 400;
 
 /// Schedules of a hundredth of CSS's, so that a delivery can die within a run, and room for a slow machine in the grace.
 const SETTINGS: &str = r#"
@@ -63,13 +70,25 @@ enum Blow {
     At { point: &'static str, nth: u64 },
     /// From outside, this long after it was started.
     After(Duration),
+    /// From outside, `later` than it was asked to stop, which is this long after it was started. It may be quicker.
+    InStop { after: Duration, later: Duration },
 }
 
 impl Blow {
     fn name(&self) -> &'static str {
         match self {
             Self::At { point, .. } => point,
-            Self::After(_) => "a random instant",
+            Self::After(_) => RANDOM,
+            Self::InStop { .. } => IN_STOP,
+        }
+    }
+
+    /// When the server is killed from outside, counted from its start.
+    fn falls_at(&self) -> Option<Duration> {
+        match *self {
+            Self::At { .. } => None,
+            Self::After(after) => Some(after),
+            Self::InStop { after, later } => Some(after + later),
         }
     }
 }
@@ -85,7 +104,11 @@ fn blows(kills: usize, dice: &mut Dice) -> Vec<Blow> {
         blows.extend(points.iter().map(|&point| Blow::At { point, nth: dice.within(1..nth_max(point) + 1) }));
     }
     while blows.len() + rounds < kills {
-        blows.push(Blow::After(Duration::from_millis(dice.within(0..RANDOM_WITHIN_MS))));
+        let after = Duration::from_millis(dice.within(0..RANDOM_WITHIN_MS));
+        blows.push(match dice.within(0..3) {
+            0 => Blow::InStop { after, later: Duration::from_millis(dice.within(0..IN_STOP_WITHIN_MS)) },
+            _ => Blow::After(after),
+        });
     }
     dice.shuffle(&mut blows);
     blows
@@ -163,18 +186,24 @@ impl Trial {
         let requests_before = self.witness.requests();
         let spec = match blow {
             Blow::At { point, nth } => self.armed.clone().env("FRAMEHOOK_FAIL_POINT", format!("{point}:{nth}")),
-            Blow::After(_) => self.shipped.clone(),
+            Blow::After(_) | Blow::InStop { .. } => self.shipped.clone(),
         };
         self.server.restart_blindly(spec)?;
         let started = Instant::now();
-        let mut first_callback = None;
+        let (mut first_callback, mut asked_to_stop) = (None, false);
         wait::until("the server's death", PATIENCE, || {
             if first_callback.is_none() && self.witness.requests() > requests_before {
                 first_callback = Some(started.elapsed());
             }
-            if let Blow::After(after) = blow
+            if let Blow::InStop { after, .. } = blow
+                && !asked_to_stop
                 && started.elapsed() >= after
             {
+                asked_to_stop = true;
+                // Fails only if it is dead already, which is noticed below.
+                let _ = self.server.process().signal(Signal::TERM);
+            }
+            if blow.falls_at().is_some_and(|at| started.elapsed() >= at) {
                 return Some(self.server.process().signal(Signal::KILL));
             }
             self.load.tend();
@@ -184,7 +213,8 @@ impl Trial {
         .with_context(|| format!("the server logged:\n{}", self.server.process().stderr_tail()))?;
         let status = self.server.wait_for_end(PATIENCE)?;
         let log = self.server.process().stderr();
-        ensure!(status.signal() == Some(Signal::KILL.as_raw()), "it ended with {status} instead:\n{log}");
+        let stopped = asked_to_stop && status.success();
+        ensure!(stopped || status.signal() == Some(Signal::KILL.as_raw()), "it ended with {status} instead:\n{log}");
         ensure!(!log.contains("panicked"), "it panicked:\n{log}");
         self.figures.first_callbacks.extend(first_callback);
         *self.figures.kills.entry(blow.name()).or_default() += 1;
@@ -234,7 +264,7 @@ impl Trial {
     /// The run as the table of `docs/reliability.md`.
     fn report(&self, seed: u64, took: Duration) -> String {
         let mut report = String::from("| killed at | times |\n|---|---|\n");
-        let points = fail_point::ALL.iter().chain(["a random instant"].iter());
+        let points = fail_point::ALL.iter().chain([&RANDOM, &IN_STOP]);
         for point in points {
             let times = self.figures.kills.get(point).copied().unwrap_or_default();
             let _ = writeln!(report, "| {point} | {times} |");

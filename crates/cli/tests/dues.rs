@@ -1,5 +1,7 @@
 //! The server's count of dues against one made here, from the publisher's own log of the keyframes it sent.
 
+#![expect(clippy::disallowed_methods, reason = "compares the publisher's clock with now")]
+
 mod common;
 
 use std::time::Duration;
@@ -84,10 +86,8 @@ fn a_push_with_a_stall_is_counted_as_its_keyframes_say() {
     let began = publisher.wait_for_keyframes(1, PATIENCE).unwrap()[0].sent;
     publisher.wait_for_keyframes(6, PATIENCE).unwrap();
     publisher.stall();
-    wait::until("two dues to pass during the stall", PATIENCE, || {
-        (counted(&server).no_entry_point >= 1).then_some(())
-    })
-    .unwrap();
+    wait::until("two dues to pass during the stall", PATIENCE, || (counted(&server).no_entry_point >= 1).then_some(()))
+        .unwrap();
     publisher.resume();
     let before = publisher.log().keyframes.len();
     publisher.wait_for_keyframes(before + 6, PATIENCE).unwrap();

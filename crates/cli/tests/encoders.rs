@@ -70,7 +70,8 @@ fn sides_that_are_no_multiple_of_a_macroblock() {
 
 #[test]
 fn odd_sides() {
-    push_and_check(Program::Ffmpeg, ClipSpec { width: 641, height: 361, chroma: Chroma::Yuv444, ..small() }, 1).unwrap();
+    push_and_check(Program::Ffmpeg, ClipSpec { width: 641, height: 361, chroma: Chroma::Yuv444, ..small() }, 1)
+        .unwrap();
 }
 
 #[test]

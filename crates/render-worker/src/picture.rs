@@ -61,7 +61,7 @@ impl<'a, T> Plane<'a, T> {
 }
 
 /// A plane of our own, without padding.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct OwnedPlane<T> {
     pub(crate) samples: Vec<T>,
     pub(crate) size: Size,

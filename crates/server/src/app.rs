@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use framehook_domain::catalog::AdmitPolicy;
 use framehook_domain::field::FieldError;
+use framehook_domain::retry::Schedule;
 use framehook_domain::stream::DomainName;
 use framehook_rtmp::Limits;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use framehook_domain::retry::Schedule;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::catalog::{CatalogError, CatalogStore};
@@ -160,8 +160,11 @@ impl Server {
         let repeats = Arc::new(Repeats::default());
 
         // Listeners first: their addresses are part of what is announced.
-        let rtmp_listener = ingest::bind(config.rtmp.addr)
-            .map_err(|source| ServeError::Listen { what: "rtmp.addr", addr: config.rtmp.addr.to_string(), source })?;
+        let rtmp_listener = ingest::bind(config.rtmp.addr).map_err(|source| ServeError::Listen {
+            what: "rtmp.addr",
+            addr: config.rtmp.addr.to_string(),
+            source,
+        })?;
         let http_listener = bind("http.addr", config.http.addr).await?;
         let admin_listener = match config.http.admin {
             Some(addr) => Some(bind("http.admin", addr).await?),
@@ -170,7 +173,9 @@ impl Server {
         let control_socket = dir.join("control.sock");
         let control_listener = Listener::control(&control_socket)
             .map_err(|source| ServeError::Files { path: control_socket.clone(), source })?;
-        let local = |listener: io::Result<SocketAddr>| listener.map_err(|source| ServeError::Files { path: dir.to_owned(), source });
+        let local = |listener: io::Result<SocketAddr>| {
+            listener.map_err(|source| ServeError::Files { path: dir.to_owned(), source })
+        };
         let addresses = Addresses {
             rtmp: local(rtmp_listener.local_addr())?,
             http: local(http_listener.local_addr())?,
@@ -180,10 +185,8 @@ impl Server {
         // From commit to callback.
         let (storer_wake, notifier_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let owed = db.read(owed_files).await?;
-        let limits = SpoolLimits {
-            bytes_max: config.spool.bytes_max.0,
-            disk_reserve_bytes: config.spool.disk_reserve.0,
-        };
+        let limits =
+            SpoolLimits { bytes_max: config.spool.bytes_max.0, disk_reserve_bytes: config.spool.disk_reserve.0 };
         let spool_dir = dir.join("spool");
         let spool = Spool::open(&spool_dir, limits, &owed, fatal.clone())
             .map_err(|source| ServeError::Files { path: spool_dir, source })?;
@@ -222,7 +225,9 @@ impl Server {
         });
         let tls = Tls::new(None)?;
         if tls.roots() == 0 {
-            tracing::warn!("no certificate authority was found: callbacks to https:// receivers will fail; install ca-certificates");
+            tracing::warn!(
+                "no certificate authority was found: callbacks to https:// receivers will fail; install ca-certificates"
+            );
         }
         let resolver = Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone()));
         let client = Arc::new(Client::new(resolver, tls, ClientLimits::default(), &stages.attempts));
@@ -330,8 +335,7 @@ impl Server {
             stages.renders.spawn(Arc::clone(&pipeline).drive(worker));
         }
         let rest = &stages.rest;
-        let log_limits =
-            LogLimits { age_max: config.deliver.log_retention, bytes_max: config.deliver.log_bytes_max.0 };
+        let log_limits = LogLimits { age_max: config.deliver.log_retention, bytes_max: config.deliver.log_bytes_max.0 };
         rest.spawn(prune::run(db.clone(), clock, log_limits, rest.token()));
         rest.spawn(timeline.follow(db.clone(), rest.token()));
         rest.spawn({

@@ -168,7 +168,10 @@ mod tests {
         let (catalog, declared) = (store.current(), config(WHOLE).declared);
         assert_eq!(catalog.domains().cloned().collect::<Vec<_>>(), declared.domains);
         let template = catalog.callback_templates().next().unwrap();
-        assert_eq!((&template.urls, &template.key), (&declared.callback_templates[0].urls, &declared.callback_templates[0].key));
+        assert_eq!(
+            (&template.urls, &template.key),
+            (&declared.callback_templates[0].urls, &declared.callback_templates[0].key)
+        );
         let rule = catalog.snapshot_rules().next().unwrap();
         assert_eq!(catalog.snapshot_template(rule.template).unwrap().name, "covers");
     }
@@ -201,7 +204,9 @@ mod tests {
         let before = store.current();
         let rule = before.snapshot_rules().next().unwrap().clone();
         // The template that the rule is bound to goes, the rule stays and is bound to the other one.
-        let text = WHOLE.replace("[[snapshot_template]]\n        name = \"covers\"", "").replace("template = \"covers\"", "template = \"wall\"");
+        let text = WHOLE
+            .replace("[[snapshot_template]]\n        name = \"covers\"", "")
+            .replace("template = \"covers\"", "template = \"wall\"");
         let after = store.apply(&config(&text)).await.unwrap();
         assert!(after.version() > before.version());
         assert_eq!(ids(&after), [ids(&before)[1].clone()]);
@@ -252,7 +257,10 @@ mod tests {
         manage_by_api(&store).await;
         let error = store.apply(&config(WHOLE)).await.unwrap_err().to_string();
         assert!(error.contains("domain[1].name = \"push.example.com\": is managed by the API"), "{error}");
-        assert!(error.contains("snapshot_rule[1].domain = \"push.example.com/live/*\": is managed by the API"), "{error}");
+        assert!(
+            error.contains("snapshot_rule[1].domain = \"push.example.com/live/*\": is managed by the API"),
+            "{error}"
+        );
         // What does not collide is taken, and what the API has stays when the file goes.
         let other = "[[domain]]\nname = \"other.example.com\"\nauth = \"off\"";
         assert_eq!(store.apply(&config(other)).await.unwrap().domains().count(), 2);
@@ -273,7 +281,10 @@ mod tests {
         added.await.unwrap();
         let error = store.apply(&config("")).await.unwrap_err().to_string();
         assert!(error.contains("template \"covers\" is still used by the rule for push.example.com/vod/*"), "{error}");
-        assert!(error.contains("domain \"push.example.com\" is still used by the rule for push.example.com/vod/*"), "{error}");
+        assert!(
+            error.contains("domain \"push.example.com\" is still used by the rule for push.example.com/vod/*"),
+            "{error}"
+        );
         assert_eq!(store.current().domains().count(), 1, "nothing was removed");
     }
 
@@ -281,7 +292,10 @@ mod tests {
     async fn a_receiver_at_a_private_address_is_refused_by_name() {
         let text = WHOLE.replace("allow_receiver = [\"192.0.2.0/24\"]", "");
         let error = check_receivers(&config(&text)).await.unwrap_err().to_string();
-        assert!(error.contains("callback_template[1].snapshot_notify_url = \"https://***@192.0.2.1/snapshot\""), "{error}");
+        assert!(
+            error.contains("callback_template[1].snapshot_notify_url = \"https://***@192.0.2.1/snapshot\""),
+            "{error}"
+        );
         assert!(error.contains("--allow-receiver"), "{error}");
         assert!(!error.contains("password"), "{error}");
         let resolving = text.replace("user:password-of-the-test@192.0.2.1", "localhost");

@@ -388,7 +388,8 @@ impl CommitParts {
     /// Removes the files of pictures that have no row. Not when the database has stopped: a commit whose sync failed may be
     /// on the disk all the same, and the next start asks the rows which files are wanted.
     async fn discard_failed(&self, spooled: Arc<Vec<Spooled>>, recorded: &[Result<Vec<Recorded>, CommitError>]) {
-        let is_unwanted = |result: &Result<_, CommitError>| matches!(result, Err(error) if !matches!(error, CommitError::Stopped));
+        let is_unwanted =
+            |result: &Result<_, CommitError>| matches!(result, Err(error) if !matches!(error, CommitError::Stopped));
         let unwanted: Vec<bool> = recorded.iter().map(is_unwanted).collect();
         if !unwanted.contains(&true) {
             return;

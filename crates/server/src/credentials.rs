@@ -76,7 +76,9 @@ impl Credentials {
         let made = match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
             Ok(mut file) => {
                 let (id, key) = (token(&entropy.draw::<20>()), token(&entropy.draw::<20>()));
-                write!(file, "secret_id=FHID{id}\nsecret_key={key}\n").and_then(|()| file.sync_all()).map_err(failed)?;
+                write!(file, "secret_id=FHID{id}\nsecret_key={key}\n")
+                    .and_then(|()| file.sync_all())
+                    .map_err(failed)?;
                 true
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,

@@ -1,7 +1,7 @@
 //! The database: one SQLite file, one thread that writes, a few connections that only read.
 //!
 //! [`Db::write`] hands a closure to the writer thread, which takes whatever is waiting, runs each closure in a savepoint
-//! of one transaction, commits with a sync, and answers all of them (group commit: [`writer`]). So an answer means that
+//! of one transaction, commits with a sync, and answers all of them (group commit: `writer`). So an answer means that
 //! the data is on the disk. [`Db::read`] runs on a connection that cannot write. SQL lives in the modules below this one
 //! and nowhere else; their functions take a [`Tx`] where they write and a [`Connection`] where they only read.
 //!
@@ -200,10 +200,7 @@ impl Tx<'_> {
     /// # Errors
     /// The operation may not go on and must end with this error: SQLite has given up the whole transaction, or the file
     /// cannot be trusted any more.
-    pub fn nested<T>(
-        &self,
-        work: impl FnOnce(&Tx<'_>) -> Result<T, DbError>,
-    ) -> Result<Result<T, DbError>, DbError> {
+    pub fn nested<T>(&self, work: impl FnOnce(&Tx<'_>) -> Result<T, DbError>) -> Result<Result<T, DbError>, DbError> {
         self.conn.execute_batch("SAVEPOINT part")?;
         let done = work(self);
         match &done {
@@ -254,8 +251,10 @@ impl Db {
         let failed = |source| OpenError::Sqlite { path: path.clone(), source };
 
         let mut conn = Connection::open(&path).map_err(failed)?;
+        conn.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+        let schema = migrate::schema_of(&conn, &path)?;
         configure_writer(&conn).map_err(failed)?;
-        migrate::run(&mut conn, &path)?;
+        migrate::run(&mut conn, &path, schema)?;
         let epoch = next_epoch(&mut conn).map_err(failed)?;
         if !secret::check(&conn, vault).map_err(failed)? {
             return Err(OpenError::WrongMasterKey { path });
@@ -370,7 +369,6 @@ impl Db {
 }
 
 fn configure_writer(conn: &Connection) -> rusqlite::Result<()> {
-    conn.busy_timeout(BUSY_TIMEOUT)?;
     // Must come before the first table exists: it decides the file's layout. Pruned pages can then be given back to the
     // file system in small steps instead of by a VACUUM that copies everything.
     conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;

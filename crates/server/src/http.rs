@@ -191,9 +191,7 @@ pub(crate) async fn serve(
         };
         let (pages, shared, token) = (pages.clone(), Arc::clone(&shared), token.clone());
         let timeout = limits.request_timeout;
-        let service = tower_service(move |request| {
-            answer(pages.clone(), request, peer, Arc::clone(&shared), timeout)
-        });
+        let service = tower_service(move |request| answer(pages.clone(), request, peer, Arc::clone(&shared), timeout));
         stage.spawn(async move {
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -218,7 +216,12 @@ pub(crate) async fn serve(
 /// A function as hyper's service.
 fn tower_service<F, A>(
     answer: F,
-) -> impl hyper::service::Service<hyper::Request<hyper::body::Incoming>, Response = Response, Error = std::convert::Infallible, Future: Send>
+) -> impl hyper::service::Service<
+    hyper::Request<hyper::body::Incoming>,
+    Response = Response,
+    Error = std::convert::Infallible,
+    Future: Send,
+>
 where
     F: Fn(Request) -> A + Clone + Send + 'static,
     A: Future<Output = Response> + Send + 'static,
@@ -230,7 +233,13 @@ where
 }
 
 /// Answers one request within its time, with its id in the answer.
-async fn answer(pages: Router, mut request: Request, peer: SocketAddr, shared: Arc<Shared>, timeout: Duration) -> Response {
+async fn answer(
+    pages: Router,
+    mut request: Request,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    timeout: Duration,
+) -> Response {
     let id = uuid_v7(shared.clock.wall(), shared.entropy.id_bytes());
     request.extensions_mut().insert(Peer(peer));
     let answered = tokio::time::timeout(timeout, tower::ServiceExt::oneshot(pages, request)).await;

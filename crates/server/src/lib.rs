@@ -9,6 +9,7 @@ pub mod commit;
 pub mod config;
 pub mod credentials;
 pub mod db;
+pub mod doctor;
 mod durable;
 pub mod entropy;
 pub mod fail_point;

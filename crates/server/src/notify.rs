@@ -1,7 +1,7 @@
 //! Owed callbacks and the sender that carries them.
 //!
-//! The [`Notifier`] finds its work in the database: it claims deliveries that are due ([`notifier`]), makes one attempt of
-//! each ([`attempt`]) and settles it, in one transaction with the attempt's record. A signal only wakes it earlier, so a
+//! The [`Notifier`] finds its work in the database: it claims deliveries that are due (`notifier`), makes one attempt of
+//! each (`attempt`) and settles it, in one transaction with the attempt's record. A signal only wakes it earlier, so a
 //! restart is the same as a nudge.
 
 pub mod address;

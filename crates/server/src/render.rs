@@ -55,7 +55,7 @@ impl Default for RenderConfig {
 /// Why the pool could not start. Each is for the operator to mend.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the render worker was not found at {path}")]
+    #[error("the render worker was not found at {}", path.display())]
     NotFound { path: PathBuf, source: std::io::Error },
     #[error("a thread for starting workers could not be started")]
     Thread(#[source] std::io::Error),
@@ -358,12 +358,8 @@ impl Worker {
     }
 
     fn bad_end(&mut self, why: String) {
-        let wait = match self.bad_ends {
-            0 => Duration::ZERO,
-            more => RESPAWN_WAIT_BASE.saturating_mul(1 << (more - 1).min(16)).min(RESPAWN_WAIT_MAX),
-        };
+        self.spawn_not_before = Instant::now() + respawn_wait(self.bad_ends);
         self.bad_ends = self.bad_ends.saturating_add(1);
-        self.spawn_not_before = Instant::now() + wait;
         let mut health = lock(&self.health);
         health.ready = false;
         health.pid = None;
@@ -371,3 +367,14 @@ impl Worker {
         health.last_error = Some(why);
     }
 }
+
+/// How long to wait before a process is replaced, after this many bad ends in a row before the last one.
+fn respawn_wait(bad_ends_before: u32) -> Duration {
+    match bad_ends_before {
+        0 => Duration::ZERO,
+        more => RESPAWN_WAIT_BASE.saturating_mul(1 << (more - 1).min(16)).min(RESPAWN_WAIT_MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -130,3 +130,30 @@ pub fn backoff(retry: Retry, failures: u32, jitter: f64) -> Duration {
     };
     base.mul_f64(0.8 + 0.4 * jitter)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_a_minute() {
+        let secs = |failures| backoff(Retry::Later, failures, 0.5).as_secs_f64();
+        let delays: Vec<f64> = [1, 2, 3, 6, 7, 8, 1000, u32::MAX].into_iter().map(secs).collect();
+        assert_eq!(delays, [1.0, 2.0, 4.0, 32.0, 60.0, 60.0, 60.0, 60.0]);
+    }
+
+    #[test]
+    fn jitter_stays_within_a_fifth() {
+        for retry in [Retry::Later, Retry::Held] {
+            let middle = backoff(retry, 3, 0.5);
+            assert_eq!(backoff(retry, 3, 0.0), middle.mul_f64(0.8));
+            assert!(backoff(retry, 3, 0.999_999) < middle.mul_f64(1.2));
+        }
+    }
+
+    #[test]
+    fn what_waits_for_a_person_is_tried_every_few_minutes() {
+        assert_eq!(backoff(Retry::Held, 1, 0.5), HELD_DELAY);
+        assert_eq!(backoff(Retry::Held, 50, 0.5), HELD_DELAY);
+    }
+}

@@ -124,3 +124,107 @@ impl Drop for Reanchored {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::db::secret::Vault;
+    use crate::entropy::Entropy;
+    use crate::fatal::Fatal;
+
+    const HOUR_MS: i64 = 3_600_000;
+
+    /// A timeline that was anchored when the wall clock stood `ago_ms` before where it stands now, as if it had been set
+    /// since.
+    fn anchored(clock: Clock, ago_ms: i64) -> Timeline {
+        let anchor = Anchor { wall: UnixMs(clock.wall().0 - ago_ms), mono: clock.mono() };
+        Timeline { clock, anchor: Arc::new(Mutex::new(anchor)) }
+    }
+
+    fn open(dir: &Path, clock: Clock) -> Db {
+        let vault = Vault::open(dir, None, &Entropy::system()).expect("a vault");
+        Db::open(dir, &vault, clock, Fatal::new()).expect("a database")
+    }
+
+    async fn owe(db: &Db, id: u8, state: &'static str, due: UnixMs) {
+        db.write(move |tx| {
+            tx.execute_batch(
+                "INSERT OR IGNORE INTO endpoint VALUES (1, 1, 200, NULL);
+                 INSERT OR IGNORE INTO event VALUES (x'00', 200, 1, NULL, 'd', 'a', 's', '{}', 0);",
+            )?;
+            tx.execute(
+                "INSERT INTO delivery (id, event_id, endpoint_id, state, due_ms, step_ms, created_ms)
+                 VALUES (?1, x'00', 1, ?2, ?3, 120000, 0)",
+                rusqlite::params![[id], state, due.0],
+            )?;
+            Ok(())
+        })
+        .await
+        .expect("owed");
+    }
+
+    async fn due(db: &Db, id: u8) -> UnixMs {
+        let read = move |conn: &rusqlite::Connection| {
+            Ok(conn.query_row("SELECT due_ms FROM delivery WHERE id = ?1", [[id]], |row| row.get(0).map(UnixMs))?)
+        };
+        db.read(read).await.expect("a due time")
+    }
+
+    #[tokio::test]
+    async fn due_times_move_along_when_the_wall_clock_is_set() {
+        for set_by_ms in [HOUR_MS, -HOUR_MS] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let clock = Clock::start();
+            let db = open(dir.path(), clock);
+            let timeline = anchored(clock, set_by_ms);
+            let wait = Duration::from_secs(90);
+            owe(&db, 1, "due", timeline.now().plus(wait)).await;
+            owe(&db, 2, "delivered", UnixMs(1000)).await;
+
+            let by_ms = timeline.follow_jump(&db).await.expect("followed").expect("a jump was seen");
+
+            assert!((by_ms - set_by_ms).abs() < 1000, "shifted by {by_ms}");
+            let left = due(&db, 1).await.since(timeline.now());
+            assert!(wait - left < Duration::from_secs(5), "of {wait:?} there are {left:?} left");
+            let off = timeline.now().0 - clock.wall().0;
+            assert!(off.abs() < 1000, "the timeline is {off} ms off the wall clock after it");
+            assert_eq!(due(&db, 2).await, UnixMs(1000), "what is settled stays");
+            assert_eq!(timeline.follow_jump(&db).await.expect("looked"), None, "once is enough");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_only_slewed_moves_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let clock = Clock::start();
+        let db = open(dir.path(), clock);
+        let timeline = anchored(clock, 29_000);
+        owe(&db, 1, "due", UnixMs(5)).await;
+        assert_eq!(timeline.follow_jump(&db).await.expect("looked"), None);
+        assert_eq!(due(&db, 1).await, UnixMs(5));
+    }
+
+    #[tokio::test]
+    async fn the_anchor_stays_when_the_due_times_could_not_be_shifted() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let clock = Clock::start();
+        let db = open(dir.path(), clock);
+        let timeline = anchored(clock, HOUR_MS);
+        let before = timeline.now();
+        db.write(|tx| Ok(tx.execute_batch("ALTER TABLE snapshot RENAME TO gone")?)).await.expect("renamed");
+        assert!(timeline.follow_jump(&db).await.is_err());
+        assert!(timeline.now().since(before) < Duration::from_secs(5), "the timeline jumped");
+    }
+
+    #[test]
+    fn instants_before_and_after_the_anchor_keep_their_distance() {
+        let clock = Clock::start();
+        let timeline = anchored(clock, 0);
+        let anchor = *timeline.lock();
+        assert_eq!(timeline.at(Mono(anchor.mono.0 + Duration::from_secs(7))), anchor.wall.plus(Duration::from_secs(7)));
+        let earlier = anchor.mono.0.saturating_sub(Duration::from_millis(3));
+        assert_eq!(timeline.at(Mono(earlier)), anchor.wall.minus(anchor.mono.0 - earlier));
+    }
+}

@@ -123,12 +123,14 @@ fn misplaced_sql(tree: &Tree) -> Vec<Finding> {
             && !path.starts_with("crates/server/src/db")
     });
     for (path, text) in sources {
-        for (number, line) in (1..).zip(text.lines()) {
+        // A test may set its rows up by hand, beside what it shows.
+        let shipped = text.lines().take_while(|line| *line != "#[cfg(test)]");
+        for (number, line) in (1..).zip(shipped) {
             // At the start of a string, or of a line within one.
             let begins = |statement: &&str| {
                 line.trim_start().starts_with(*statement) || line.contains(&format!("\"{statement}"))
             };
-            if STATEMENTS.iter().any(|statement| begins(statement)) {
+            if STATEMENTS.iter().any(begins) {
                 findings.push(format!("{path}:{number}: SQL outside of crates/server/src/db"));
             }
         }

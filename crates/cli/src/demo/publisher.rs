@@ -72,7 +72,8 @@ pub(crate) async fn publish(server: SocketAddr, domain: &str, app: &str, stream:
     for round in 0_u32.. {
         let offset_ms = round.wrapping_mul(clip.duration_ms);
         for tag in &clip.tags {
-            let due = began + Duration::from_millis(u64::from(round) * u64::from(clip.duration_ms) + u64::from(tag.timestamp_ms));
+            let due = began
+                + Duration::from_millis(u64::from(round) * u64::from(clip.duration_ms) + u64::from(tag.timestamp_ms));
             // What the server says meanwhile is read, or its replies would fill the line.
             loop {
                 tokio::select! {

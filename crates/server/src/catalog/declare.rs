@@ -80,7 +80,8 @@ fn conflicts(stored: &StoredCatalog, declared: &Declared) -> Vec<Problem> {
 
 /// The file cannot drop what a rule that it does not manage refers to.
 fn still_used(noun: &str, name: &str, scope: &RuleScope) -> Problem {
-    let what = format!("the {noun} {name:?} is still used by the rule for {scope}, which the API manages; delete that first");
+    let what =
+        format!("the {noun} {name:?} is still used by the rule for {scope}, which the API manages; delete that first");
     Problem::in_file("", None, what)
 }
 

@@ -38,7 +38,9 @@ pub async fn check_receivers(config: &Config) -> Result<(), ConfigError> {
     let judge = async {
         while let Some(judged) = lookups.join_next().await {
             if let Ok((key, url, Err(AttemptError::AddressForbidden { host, address, class }))) = judged {
-                let what = format!("{host} is at {address}, which is {class}; if that is right, allow it with --allow-receiver {address}");
+                let what = format!(
+                    "{host} is at {address}, which is {class}; if that is right, allow it with --allow-receiver {address}"
+                );
                 problems.push(Problem::in_file(key, Some(format!("{url:?}")), what));
             }
         }
@@ -60,8 +62,7 @@ fn urls(declared: &Declared) -> impl Iterator<Item = (String, &CallbackUrl)> {
             ("stream_begin_notify_url", &template.urls.stream_begin_notify),
             ("stream_end_notify_url", &template.urls.stream_end_notify),
         ];
-        urls.into_iter().filter_map(move |(field, url)| {
-            Some((format!("callback_template[{}].{field}", index + 1), url.as_ref()?))
-        })
+        urls.into_iter()
+            .filter_map(move |(field, url)| Some((format!("callback_template[{}].{field}", index + 1), url.as_ref()?)))
     })
 }

@@ -88,11 +88,10 @@ pub fn load(conn: &Connection, vault: &Vault) -> Result<StoredCatalog, DbError> 
 /// # Errors
 /// Those of the database.
 pub fn next_version(tx: &Tx<'_>) -> Result<u64, DbError> {
-    let version = tx.query_row(
-        "UPDATE meta SET catalog_version = catalog_version + 1 RETURNING catalog_version",
-        [],
-        |row| row.get::<_, i64>(0),
-    )?;
+    let version =
+        tx.query_row("UPDATE meta SET catalog_version = catalog_version + 1 RETURNING catalog_version", [], |row| {
+            row.get::<_, i64>(0)
+        })?;
     u64::try_from(version).map_err(|_| DbError::Damaged { what: "the catalog's version" })
 }
 
@@ -214,7 +213,9 @@ pub fn insert_callback_template(
     now: UnixMs,
 ) -> Result<TemplateId, DbError> {
     let id = tx
-        .prepare_cached("INSERT INTO callback_template (name, managed_by, created_ms, updated_ms) VALUES (?1, ?2, ?3, ?3)")?
+        .prepare_cached(
+            "INSERT INTO callback_template (name, managed_by, created_ms, updated_ms) VALUES (?1, ?2, ?3, ?3)",
+        )?
         .insert(params![template.name, by_name(by), now.0])?;
     let id = TemplateId(id);
     update_callback_template(tx, vault, &CallbackTemplate { id, ..template.clone() }, now)?;

@@ -38,12 +38,12 @@ pub(super) fn is_ours(conn: &Connection) -> rusqlite::Result<bool> {
     conn.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0)).map(|id| id == APPLICATION_ID)
 }
 
-/// Brings the file to the newest schema. A file that has data is copied beside itself first.
-pub(super) fn run(conn: &mut Connection, path: &Path) -> Result<(), OpenError> {
-    run_all(conn, path, MIGRATIONS)
+/// The schema of a file: 0 of a new one. Only reads, so that a file which is not for us is left as it is.
+pub(super) fn schema_of(conn: &Connection, path: &Path) -> Result<i64, OpenError> {
+    schema_among(conn, path, MIGRATIONS)
 }
 
-fn run_all(conn: &mut Connection, path: &Path, migrations: &'static [Migration]) -> Result<(), OpenError> {
+fn schema_among(conn: &Connection, path: &Path, migrations: &[Migration]) -> Result<i64, OpenError> {
     let failed = |source| OpenError::Sqlite { path: path.to_owned(), source };
     let found: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
     let application: i32 = conn.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(failed)?;
@@ -55,15 +55,26 @@ fn run_all(conn: &mut Connection, path: &Path, migrations: &'static [Migration])
     if found > known {
         return Err(OpenError::Newer { path: path.to_owned(), found, known });
     }
-    if found > 0 && found < known {
+    Ok(found)
+}
+
+/// Brings a file from schema `found` to the newest one. A file that has data is copied beside itself first.
+pub(super) fn run(conn: &mut Connection, path: &Path, found: i64) -> Result<(), OpenError> {
+    run_among(conn, path, found, MIGRATIONS)
+}
+
+fn run_among(
+    conn: &mut Connection,
+    path: &Path,
+    found: i64,
+    migrations: &'static [Migration],
+) -> Result<(), OpenError> {
+    if found > 0 && found < migrations.len() as i64 {
         copy_beside(conn, path, found)?;
     }
     for (number, migration) in (1..).zip(migrations).skip_while(|(number, _)| *number <= found) {
-        step(conn, number, migration).map_err(|source| OpenError::Migration {
-            number,
-            name: migration.name,
-            source,
-        })?;
+        let failed = |source| OpenError::Migration { number, name: migration.name, source };
+        step(conn, number, migration).map_err(failed)?;
     }
     Ok(())
 }
@@ -139,5 +150,74 @@ impl DirLock {
         }
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
         Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: Migration = Migration { name: "first", sql: "CREATE TABLE a (x INTEGER) STRICT;" };
+    const SECOND: Migration = Migration { name: "second", sql: "CREATE TABLE b (y INTEGER) STRICT;" };
+    const BROKEN: Migration =
+        Migration { name: "broken", sql: "CREATE TABLE b (y INTEGER) STRICT; INSERT INTO nowhere VALUES (1);" };
+
+    const ONE: &[Migration] = &[FIRST];
+    const TWO: &[Migration] = &[FIRST, SECOND];
+    const TWO_BROKEN: &[Migration] = &[FIRST, BROKEN];
+
+    fn migrate(path: &Path, migrations: &'static [Migration]) -> Result<Connection, OpenError> {
+        let mut conn = Connection::open(path).expect("a database");
+        let found = schema_among(&conn, path, migrations)?;
+        run_among(&mut conn, path, found, migrations)?;
+        Ok(conn)
+    }
+
+    fn tables(conn: &Connection) -> Vec<String> {
+        let mut select = conn.prepare("SELECT name FROM sqlite_schema ORDER BY name").expect("a statement");
+        let names = select.query_map([], |row| row.get(0)).expect("rows");
+        names.collect::<Result<_, _>>().expect("names")
+    }
+
+    #[test]
+    fn a_file_with_data_is_copied_before_it_is_migrated() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("framehook.db");
+        let old = migrate(&path, ONE).expect("the first schema");
+        old.pragma_update(None, "journal_mode", "WAL").expect("WAL");
+        old.execute("INSERT INTO a VALUES (7)", []).expect("a row");
+        assert!(!dir.path().join("framehook.db.schema-1").exists(), "a new file needs no copy");
+        drop(old);
+
+        let new = migrate(&path, TWO).expect("the second schema");
+        assert_eq!(tables(&new), ["a", "b"]);
+        assert_eq!(schema_among(&new, &path, TWO).expect("a schema"), 2);
+        let copy = Connection::open(dir.path().join("framehook.db.schema-1")).expect("the copy");
+        assert_eq!(tables(&copy), ["a"]);
+        let kept: i64 = copy.query_row("SELECT x FROM a", [], |row| row.get(0)).expect("the row");
+        assert_eq!(kept, 7);
+        assert_eq!(schema_among(&copy, &path, ONE).expect("a schema the older program takes"), 1);
+    }
+
+    #[test]
+    fn a_migration_that_fails_leaves_the_schema_before_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("framehook.db");
+        drop(migrate(&path, ONE).expect("the first schema"));
+        let failed = migrate(&path, TWO_BROKEN).expect_err("a broken migration");
+        assert!(matches!(failed, OpenError::Migration { number: 2, name: "broken", .. }), "{failed:?}");
+        let conn = migrate(&path, ONE).expect("the program before it goes on");
+        assert_eq!(tables(&conn), ["a"]);
+    }
+
+    #[test]
+    fn a_copy_cut_short_is_made_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("framehook.db");
+        drop(migrate(&path, ONE).expect("the first schema"));
+        fs::write(dir.path().join("framehook.db.schema-1.partial"), b"half").expect("a file");
+        drop(migrate(&path, TWO).expect("the second schema"));
+        assert!(dir.path().join("framehook.db.schema-1").exists());
+        assert!(!dir.path().join("framehook.db.schema-1.partial").exists());
     }
 }

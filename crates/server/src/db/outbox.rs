@@ -16,11 +16,11 @@ use framehook_domain::time::UnixMs;
 use rusqlite::{OptionalExtension as _, params};
 
 pub use claim::{Claim, ClaimRound, EndpointRow, Lane, Slots, claim_due, void_old_claims};
-pub use ledger::{
-    AttemptRow, DeliveryDetail, DeliveryRow, Filter, ObjectRef, OwedCounts, PAGE_ROWS_MAX, ReplayRefused, State, cancel, list,
-    object_of, owed_counts, replay, show,
-};
 pub(in crate::db) use ledger::mean_bytes;
+pub use ledger::{
+    AttemptRow, DeliveryDetail, DeliveryRow, Filter, ObjectRef, OwedCounts, PAGE_ROWS_MAX, ReplayRefused, State,
+    cancel, list, object_of, owed_counts, replay, show,
+};
 pub use settle::{Attempted, Verdict, bury_without_template, settle};
 
 use super::row::blob;
@@ -116,7 +116,9 @@ fn owe(
 /// The endpoint of a template's own URL for one kind of event, made when it is first needed.
 fn endpoint_of(tx: &Tx<'_>, template: TemplateId, kind: EventKind) -> Result<EndpointId, DbError> {
     let known = tx
-        .prepare_cached("SELECT id FROM endpoint WHERE callback_template_id = ?1 AND kind = ?2 AND url_override IS NULL")?
+        .prepare_cached(
+            "SELECT id FROM endpoint WHERE callback_template_id = ?1 AND kind = ?2 AND url_override IS NULL",
+        )?
         .query_row(params![template.0, kind.event_type()], |row| row.get(0))
         .optional()?;
     match known {

@@ -143,6 +143,16 @@ fn create_key_file(dir: &Path, path: &Path, key: &[u8]) -> io::Result<()> {
 const CHECK_PURPOSE: &str = "meta.key_check";
 const CHECK_TEXT: &str = "framehook";
 
+/// Whether `vault` opens the secrets that are stored; without a vault, whether there are none.
+pub(super) fn opens(conn: &Connection, vault: Option<&Vault>) -> rusqlite::Result<bool> {
+    let stored: Option<Option<Vec<u8>>> =
+        conn.query_row("SELECT key_check FROM meta", [], |row| row.get(0)).optional()?;
+    let opens = |sealed: &Vec<u8>| {
+        vault.is_some_and(|vault| vault.open_sealed(CHECK_PURPOSE, sealed).as_deref() == Ok(CHECK_TEXT))
+    };
+    Ok(stored.flatten().as_ref().is_none_or(opens))
+}
+
 /// Whether `vault` holds the key under which this database's secrets are sealed. A new database takes any key.
 pub(super) fn check(conn: &Connection, vault: &Vault) -> rusqlite::Result<bool> {
     let stored: Option<Option<Vec<u8>>> =

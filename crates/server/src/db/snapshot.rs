@@ -202,13 +202,7 @@ pub fn mark_put_failed(tx: &Tx<'_>, id: SnapshotId, failed: &FailedPut) -> Resul
                 put_error = ?5
          WHERE id = ?1 AND put_state = 'owed'",
     )?
-    .execute(params![
-        blob(id.0),
-        failed.due.0,
-        stored(failed.step.as_millis()),
-        failed.alarm,
-        failed.error
-    ])?;
+    .execute(params![blob(id.0), failed.due.0, stored(failed.step.as_millis()), failed.alarm, failed.error])?;
     Ok(())
 }
 

@@ -7,9 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use framehook_domain::id::PushSequence;
-use framehook_domain::pick::{
-    DueCounts, PickTicket, PushPicks, SkipReason, Subscriber, Subscription, TakenPick, Want,
-};
+use framehook_domain::pick::{DueCounts, PickTicket, PushPicks, SkipReason, Subscriber, Subscription, TakenPick, Want};
 use framehook_domain::refusal::{CutReason, PushEnd, Refusal};
 use framehook_domain::storm::Seat;
 use framehook_domain::stream::{StreamId, StreamParam};

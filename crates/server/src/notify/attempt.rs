@@ -174,13 +174,7 @@ fn report(parts: &NotifierParts, claim: &Claim, attempted: &Attempted, next: Opt
     .emit(&parts.metrics, &parts.repeats, ended);
 }
 
-async fn settle_attempt(
-    parts: &NotifierParts,
-    claim: &Claim,
-    attempted: Attempted,
-    next: Option<Next>,
-    ended: Mono,
-) {
+async fn settle_attempt(parts: &NotifierParts, claim: &Claim, attempted: Attempted, next: Option<Next>, ended: Mono) {
     let attempted = Arc::new(attempted);
     let (delivery, epoch, wall) = (claim.delivery, parts.db.epoch(), parts.clock.wall());
     let make = || {

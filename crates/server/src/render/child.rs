@@ -54,6 +54,7 @@ impl Executable {
     }
 
     /// Opens the descriptor's own file again, whatever stands at its path by now.
+    #[expect(clippy::disallowed_methods, reason = "this module is where processes are started")]
     fn command(&self) -> Command {
         Command::new(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
     }

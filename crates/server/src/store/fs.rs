@@ -62,7 +62,8 @@ impl LocalStore {
     /// # Errors
     /// [`StoreError::UnsafeName`].
     pub fn path(&self, bucket: &str, key: &str) -> Result<PathBuf, StoreError> {
-        let one_level = |name: &str| matches!(Path::new(name).components().next(), Some(Component::Normal(first)) if first == name);
+        let one_level =
+            |name: &str| matches!(Path::new(name).components().next(), Some(Component::Normal(first)) if first == name);
         let safe_bucket = one_level(bucket) && !bucket.starts_with('.');
         // Level by level, since `Path` would silently drop empty and `.` levels.
         let safe_key = !key.contains('\0') && key.split('/').all(one_level);
@@ -79,7 +80,8 @@ impl LocalStore {
     /// See [`StoreError`].
     pub fn put(&self, bucket: &str, key: &str, spooled: &Path) -> Result<(), StoreError> {
         let path = self.path(bucket, key)?;
-        let dir = path.parent().ok_or_else(|| StoreError::UnsafeName { bucket: bucket.to_owned(), key: key.to_owned() })?;
+        let dir =
+            path.parent().ok_or_else(|| StoreError::UnsafeName { bucket: bucket.to_owned(), key: key.to_owned() })?;
         let failed = |source| StoreError::from_io(bucket, key, source);
         self.make_dir(dir).map_err(failed)?;
         let source = fs::metadata(spooled).map_err(|source| match source.kind() {

@@ -177,7 +177,8 @@ impl Spool {
     /// See [`SpoolError`].
     pub fn link(&self, ids: &[SnapshotId]) -> Result<(), SpoolError> {
         for id in ids {
-            let failed = |source| self.full_or(source, |source| SpoolError::Write { id: *id, source: Arc::new(source) });
+            let failed =
+                |source| self.full_or(source, |source| SpoolError::Write { id: *id, source: Arc::new(source) });
             fs::rename(self.partial_path(*id), self.path(*id)).map_err(failed)?;
         }
         sync_dir(&self.dir).map_err(|source| self.sync_failed(source))?;

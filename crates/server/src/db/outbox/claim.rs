@@ -46,7 +46,7 @@ pub struct Lane(pub String);
 ///
 /// Every lane keeps one slot of its own that no other can take, so a receiver that hangs, or a hundred of them, never
 /// stop the rest; beyond that one, lanes share `shared`, at most `per_lane` each. A window that adapts to a receiver's
-/// answers would replace `per_lane` in [`Slots::is_free`].
+/// answers would replace `per_lane` in `Slots::is_free`.
 #[derive(Clone, Debug)]
 pub struct Slots {
     shared: usize,
@@ -74,7 +74,7 @@ impl Slots {
         running == 0 || (running < self.per_lane && shared < self.shared)
     }
 
-    /// Takes a slot of a lane; [`Slots::is_free`] said that there is one.
+    /// Takes a slot of a lane; `Slots::is_free` said that there is one.
     fn take(&mut self, lane: &Lane) {
         *self.running.entry(lane.clone()).or_default() += 1;
     }
@@ -222,4 +222,53 @@ pub fn void_old_claims(tx: &Tx<'_>, epoch: Epoch, now: UnixMs) -> Result<usize, 
     let void = "UPDATE delivery SET state = 'due', due_ms = ?2, claim_epoch = NULL
                 WHERE state = 'claimed' AND claim_epoch < ?1";
     Ok(tx.execute(void, params![epoch.0, now.0])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane(name: &str) -> Lane {
+        Lane(name.to_owned())
+    }
+
+    #[test]
+    fn every_lane_keeps_a_slot_of_its_own() {
+        let mut slots = Slots::new(2, 8);
+        let slow = lane("slow");
+        let mut taken = 0;
+        while slots.is_free(&slow) {
+            slots.take(&slow);
+            taken += 1;
+        }
+        assert_eq!(taken, 3, "its own and both shared ones");
+        for name in ["a", "b", "c"] {
+            assert!(slots.is_free(&lane(name)), "{name} has its own");
+            slots.take(&lane(name));
+            assert!(!slots.is_free(&lane(name)), "{name} has no more than that now");
+        }
+        assert_eq!(slots.running(), 6);
+        slots.give_back(&slow);
+        assert!(slots.is_free(&lane("a")), "a shared slot is for whoever comes first");
+    }
+
+    #[test]
+    fn no_lane_takes_more_than_its_share() {
+        let mut slots = Slots::new(100, 3);
+        let busy = lane("busy");
+        for _ in 0..3 {
+            assert!(slots.is_free(&busy));
+            slots.take(&busy);
+        }
+        assert!(!slots.is_free(&busy));
+        assert!(slots.is_free(&lane("other")));
+    }
+
+    #[test]
+    fn slots_come_back() {
+        let mut slots = Slots::new(0, 1);
+        slots.take(&lane("a"));
+        slots.give_back(&lane("a"));
+        assert_eq!((slots.running(), slots.is_free(&lane("a"))), (0, true));
+    }
 }

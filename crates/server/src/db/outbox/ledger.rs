@@ -32,8 +32,7 @@ pub enum State {
 }
 
 impl State {
-    pub const ALL: [Self; 6] =
-        [Self::Waiting, Self::Due, Self::Claimed, Self::Delivered, Self::Dead, Self::Cancelled];
+    pub const ALL: [Self; 6] = [Self::Waiting, Self::Due, Self::Claimed, Self::Delivered, Self::Dead, Self::Cancelled];
 
     /// The name in the database, in commands and in `/v1`.
     pub const fn name(self) -> &'static str {

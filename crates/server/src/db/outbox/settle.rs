@@ -32,7 +32,10 @@ pub struct Attempted {
 pub enum Verdict {
     Delivered,
     /// Due again at `due`, which is `step` after the attempt was judged failed.
-    Retry { due: UnixMs, step: Duration },
+    Retry {
+        due: UnixMs,
+        step: Duration,
+    },
     Dead(DeadReason),
 }
 

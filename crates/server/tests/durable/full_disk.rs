@@ -1,0 +1,120 @@
+//! A disk that is full: new pictures are shed, what is owed stays, and all goes on when there is room again.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bytes::Bytes;
+use framehook_server::commit::CommitError;
+use framehook_server::db::outbox::State;
+use framehook_testkit::receiver::Receiver;
+use framehook_testkit::wait;
+use tempfile::TempDir;
+
+use crate::harness::{PATIENCE, Place, room, telling_room, template};
+
+/// A file system in memory of a few megabytes. Mounting one takes a privilege: without it (outside of the container that
+/// the tests run in) there is no such disk, and the limits that the spool and the database have of their own stand in for
+/// it in `commit` and `database`.
+struct SmallDisk {
+    dir: TempDir,
+}
+
+impl SmallDisk {
+    fn mount(megabytes: u32) -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let size = format!("size={megabytes}m");
+        let mut mount = Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).output();
+        let mounted = mounted.is_ok_and(|output| output.status.success());
+        mounted.then_some(Self { dir })
+    }
+
+    /// Takes all the room that is left.
+    fn fill(&self) -> PathBuf {
+        let path = self.dir.path().join("filler");
+        let mut filler = fs::File::create(&path).expect("a file");
+        while filler.write_all(&[0; 4096]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a process that was killed in the test may still hold files.
+        let _ = Command::new("umount").arg("--lazy").arg(self.dir.path()).status();
+    }
+}
+
+fn spooled(dir: &Path) -> usize {
+    fs::read_dir(dir.join("spool")).expect("a directory").count()
+}
+
+#[test]
+fn a_full_disk_sheds_new_pictures_keeps_what_is_owed_and_recovers() {
+    let Some(disk) = SmallDisk::mount(16) else { return };
+    let receiver = Receiver::start().expect("a receiver");
+    let data = disk.dir.path().join("data");
+    let place = Place::at(&data, telling_room(&receiver.url("/")));
+    // Nothing leaves the spool yet.
+    let process = place.start_with(crate::harness::Settings { stores: false, ..Default::default() });
+    let owed: Vec<_> = (0..5).map(|_| process.commit(&room())).collect();
+    let filler = disk.fill();
+
+    // Now neither a picture's file nor its rows have room; nothing of it stays behind.
+    let mut shed = 0;
+    for _ in 0..20 {
+        let mut picture = process.picture(&room(), &template());
+        picture.pictures[0].bytes = Bytes::from(vec![7; 64 << 10]);
+        match process.block_on(process.committer.commit(picture)) {
+            Err(CommitError::SpoolFull) => shed += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((shed, spooled(&data)), (20, 5));
+    assert!(process.spool.has_room(1).is_err(), "and the next ones are not even rendered");
+    assert!(!process.fatal.is_raised(), "a full disk is no reason to stop");
+    process.kill();
+
+    // A start on a full disk has to wait for room, too; then all that was owed arrives.
+    fs::remove_file(filler).expect("room again");
+    let process = place.start();
+    receiver.wait_for(owed.len(), PATIENCE).expect("everything owed");
+    process.commit(&room());
+    wait::until("all delivered", PATIENCE, || (process.count(State::Delivered) == 6).then_some(())).expect("delivered");
+    process.stop();
+}
+
+#[test]
+fn outcomes_wait_for_room_and_nothing_is_sent_twice_meanwhile() {
+    let Some(disk) = SmallDisk::mount(16) else { return };
+    let receiver = Receiver::start().expect("a receiver");
+    let data = disk.dir.path().join("data");
+    let place = Place::at(&data, telling_room(&receiver.url("/")));
+    let process = place.start();
+    process.commit(&room());
+    process.wait_for_state(State::Delivered);
+    // The disk is full at the very moment a receiver answers.
+    let path = disk.dir.path().join("filler");
+    let root = disk.dir.path().to_owned();
+    receiver.on_request(move |_| {
+        let mut filler = fs::File::create(root.join("filler")).expect("a file");
+        while filler.write_all(&[0; 4096]).is_ok() {}
+        framehook_testkit::receiver::Reply::Status(200)
+    });
+    process.commit(&room());
+    receiver.wait_for(2, PATIENCE).expect("the request that fills the disk");
+    let failed = process.db.stats().full;
+    let refused = wait::until("an outcome that has no room", PATIENCE, || {
+        let settled = process.count(State::Delivered) == 2;
+        (settled || process.db.stats().full > failed + 1).then_some(settled)
+    });
+    let settled_at_once = refused.expect("looked");
+    fs::remove_file(path).expect("room again");
+    wait::until("the outcome is written", PATIENCE, || (process.count(State::Delivered) == 2).then_some(()))
+        .expect("written");
+    assert_eq!(receiver.requests().len(), 2, "sent once although its outcome had to wait ({settled_at_once})");
+    assert!(!process.fatal.is_raised());
+    process.stop();
+}

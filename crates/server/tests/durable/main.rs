@@ -1,0 +1,13 @@
+//! From the commit point to the callback, on real parts: SQLite files, directories and HTTP receivers on loopback, with
+//! processes that are killed and started again on the same data directory.
+#![expect(clippy::disallowed_methods, reason = "measures how long things take, and mounts a small disk")]
+
+mod commit;
+mod database;
+mod full_disk;
+mod harness;
+mod log;
+mod notify;
+mod push;
+mod restart;
+mod store;
