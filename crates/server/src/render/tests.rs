@@ -65,6 +65,21 @@ fn is_gone(pid: u32) -> bool {
     !Path::new(&format!("/proc/{pid}")).exists()
 }
 
+/// Dead, but perhaps not reaped.
+fn is_dead(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/status")).map_or(true, |status| status.contains("State:\tZ"))
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let looked = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(2));
+        while !holds() {
+            looks.tick().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looked).await.expect(what);
+}
+
 async fn renders(worker: &mut Worker) -> RenderedPicture {
     worker.render(&job(), Instant::now() + PATIENCE).await.expect("a whole picture")
 }
@@ -156,20 +171,15 @@ async fn a_death_without_a_job_costs_no_job() {
     let (mut worker, health) = pool().await;
     let first = pid(&health);
     signal(first, Signal::KILL);
+    until("the first process dies", || is_dead(first)).await;
     renders(&mut worker).await;
     assert!(is_gone(first));
 
     let second = pid(&health);
     signal(second, Signal::KILL);
-    let replaced = async {
-        while health.workers()[0].pid.is_none_or(|pid| pid == second) {
-            tokio::task::yield_now().await;
-        }
-    };
     tokio::select! {
         never = worker.stay_ready() => match never {},
-        () = replaced => {}
-        () = tokio::time::sleep(PATIENCE) => panic!("no new process: {:?}", health.workers()),
+        () = until("a new process", || health.workers()[0].pid.is_some_and(|pid| pid != second)) => {}
     }
     assert!(is_gone(second));
     assert_eq!(health.workers()[0].restarts, 2);
@@ -194,12 +204,7 @@ async fn dropping_the_pool_leaves_no_process() {
     let pids: Vec<u32> = set.health.workers().iter().filter_map(|worker| worker.pid).collect();
     assert_eq!(pids.len(), 3);
     drop(set);
-    let gone = async {
-        while !pids.iter().all(|&pid| is_gone(pid)) {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, gone).await.expect("all are reaped");
+    until("all are reaped", || pids.iter().all(|&pid| is_gone(pid))).await;
 }
 
 #[tokio::test]
