@@ -4,7 +4,9 @@
 //! (clock ticks of 10 ms; a child's time is found in its parent's once it has been waited for).
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -95,6 +97,36 @@ pub(crate) struct ControlGroup {
     /// The group this process came from.
     home: PathBuf,
     version: Version,
+    _guard: Guard,
+}
+
+/// Ends a group and its processes with its owner, even where that is killed and runs no destructor: a shell that waits
+/// for the end of a pipe of which only the owner holds the other end.
+#[derive(Debug)]
+struct Guard(Child);
+
+impl Guard {
+    const SCRIPT: &str = r#"
+        read -r never
+        while [ -d "$0" ] && ! rmdir "$0" 2>/dev/null; do
+            while read -r member; do kill -KILL "$member"; done <"$0/cgroup.procs"
+            sleep 0.1
+        done"#;
+
+    fn watch(group: &Path) -> Option<Self> {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", Self::SCRIPT]).arg(group).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Ctrl-C is for everybody in the terminal's process group, and must not end the one who cleans up.
+        shell.process_group(0);
+        shell.spawn().ok().map(Self)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -122,7 +154,8 @@ impl ControlGroup {
             let home = home(version, &mounts, &memberships)?;
             let folder = home.join(format!("framehook-bench-{}-{name}", std::process::id()));
             fs::create_dir(&folder).ok()?;
-            let group = Self { folder, home, version };
+            let guard = Guard::watch(&folder)?;
+            let group = Self { folder, home, version, _guard: guard };
             // Making the folder may be allowed where moving is not.
             let usable = move_self(&group.folder).and_then(|()| move_self(&group.home)).and_then(|()| group.cpu());
             usable.is_ok().then_some(group)
@@ -146,13 +179,6 @@ impl ControlGroup {
                 Ok(Duration::from_nanos(text.trim().parse().context("cpuacct.usage")?))
             }
         }
-    }
-}
-
-impl Drop for ControlGroup {
-    fn drop(&mut self) {
-        // The kernel empties a group a moment after its last process has ended. A folder that stays behind is harmless.
-        let _ = wait::until("the control group to be empty", END_PATIENCE, || fs::remove_dir(&self.folder).ok());
     }
 }
 
@@ -205,8 +231,6 @@ fn is_alive(pid: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use super::*;
 
     #[test]
@@ -240,8 +264,16 @@ mod tests {
 
     // One test, because entering a control group takes the whole test process along.
     #[test]
-    fn counts_a_tree_and_a_control_group_where_one_can_be_made() {
+    fn counts_a_tree_and_a_control_group_which_ends_with_its_owner() {
         counts_what_a_child_burns(&Group::Tree);
-        counts_what_a_child_burns(&Group::new("test"));
+        let group = Group::new("test");
+        counts_what_a_child_burns(&group);
+
+        if matches!(group, Group::Control(_)) {
+            let sleep = &mut Command::new("sleep");
+            let mut member = group.enter(|| Process::spawn("sleep", sleep.arg("600"))).unwrap();
+            drop(group);
+            member.wait(END_PATIENCE).unwrap();
+        }
     }
 }
