@@ -5,8 +5,8 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Oldest and newest major versions that the shim has been compiled against: FFmpeg 5.1 and 8.
-const LIBAVCODEC_MAJORS: std::ops::RangeInclusive<u32> = 59..=62;
+/// Oldest and newest major versions that the shim has been compiled against: FFmpeg 5.1 and 9 (and 7.1 between them).
+const LIBAVCODEC_MAJORS: std::ops::RangeInclusive<u32> = 59..=63;
 
 fn main() -> ExitCode {
     println!("cargo::rerun-if-changed=src/shim.c");

@@ -160,7 +160,7 @@ static int describe(AVFrame *frame, struct fh_picture *out) {
     } else {
         out->sar_den = 1;
     }
-#ifdef AV_FRAME_FLAG_INTERLACED /* FFmpeg 6.1; the field it replaces is gone in 8 */
+#ifdef AV_FRAME_FLAG_INTERLACED /* since FFmpeg 6.1; the field that it replaces is gone in later ones */
     out->interlaced = (frame->flags & AV_FRAME_FLAG_INTERLACED) != 0;
 #else
     out->interlaced = frame->interlaced_frame != 0;
