@@ -41,7 +41,8 @@ pub struct ClipSpec {
     pub audio: bool,
     pub colour: Colour,
     pub full_range: bool,
-    /// Whether the bitstream says which matrix and range it uses. The picture is made with `colour` either way.
+    /// Whether the bitstream says which matrix and range it uses. The picture is made with `colour` and `full_range`
+    /// either way, so an untagged clip in full range looks wrong to every decoder.
     pub tagged: bool,
     pub content: Content,
     /// More of ffmpeg's output options, such as `-bsf:v h264_metadata=rotate=90`.
