@@ -103,9 +103,12 @@ CREATE TABLE event (
     app           TEXT NOT NULL,
     stream        TEXT NOT NULL,
     body          TEXT NOT NULL,
-    created_ms    INTEGER NOT NULL
+    created_ms    INTEGER NOT NULL,
+    -- Whether a delivery of it was made. Those without are forgotten by age alone.
+    is_told       INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX event_by_stream ON event (domain, app, stream, id);
+CREATE INDEX event_untold ON event (created_ms) WHERE is_told = 0;
 
 
 -- What is owed --------------------------------------------------------------------------------------------------------
@@ -149,7 +152,7 @@ CREATE INDEX delivery_claimed ON delivery (claim_epoch) WHERE state = 'claimed';
 CREATE INDEX delivery_open ON delivery (id) WHERE settled_ms IS NULL;
 CREATE INDEX delivery_dead ON delivery (id) WHERE state = 'dead';
 CREATE INDEX delivery_by_event ON delivery (event_id);
-CREATE INDEX delivery_settled ON delivery (settled_ms) WHERE settled_ms IS NOT NULL;
+CREATE INDEX delivery_prunable ON delivery (settled_ms) WHERE state IN ('delivered', 'cancelled');
 
 CREATE TABLE attempt (
     delivery_id BLOB NOT NULL REFERENCES delivery (id),

@@ -213,8 +213,10 @@ impl Trial {
         .with_context(|| format!("the server logged:\n{}", self.server.process().stderr_tail()))?;
         let status = self.server.wait_for_end(PATIENCE)?;
         let log = self.server.process().stderr();
-        let stopped = asked_to_stop && status.success();
-        ensure!(stopped || status.signal() == Some(Signal::KILL.as_raw()), "it ended with {status} instead:\n{log}");
+        // A request to stop may come before the server listens for one, and is then as final as a kill.
+        let stopped = asked_to_stop && (status.success() || status.signal() == Some(Signal::TERM.as_raw()));
+        let killed = status.signal() == Some(Signal::KILL.as_raw());
+        ensure!(stopped || killed, "it ended with {status} instead:\n{log}");
         ensure!(!log.contains("panicked"), "it panicked:\n{log}");
         self.figures.first_callbacks.extend(first_callback);
         *self.figures.kills.entry(blow.name()).or_default() += 1;

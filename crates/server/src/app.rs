@@ -322,6 +322,7 @@ impl Server {
             store: Arc::clone(&store),
             storer_wake,
             catalog: catalog.watch(),
+            resolver: Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone())),
             replayer: Replayer { db: db.clone(), vault, store, timeline: timeline.clone(), notifier_wake },
             credentials,
             repeats,

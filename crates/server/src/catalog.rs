@@ -19,6 +19,7 @@ use crate::db::{Db, DbError, catalog as tables};
 use crate::telemetry::Metrics;
 use crate::telemetry::event::Reloaded;
 
+pub(crate) use receiver::check_receiver;
 pub use receiver::check_receivers;
 
 /// Domains, templates and rules, stored and published.

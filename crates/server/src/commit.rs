@@ -4,14 +4,15 @@
 //! transaction with the snapshots, their events and the deliveries owed. The committer takes what waits and never waits
 //! for more, so a lone picture costs three syncs and a busy server spreads them over many.
 
+mod record;
+
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
-use framehook_domain::callback::{EventKind, SnapshotStored};
 use framehook_domain::catalog::Catalog;
 use framehook_domain::id::{EventId, PushSequence, SnapshotId};
-use framehook_domain::object_key::{Naming, ObjectKey};
+use framehook_domain::object_key::ObjectKey;
 use framehook_domain::pick::Subscriber;
 use framehook_domain::stream::{StreamId, StreamParam};
 use framehook_domain::template::SnapshotTemplate;
@@ -19,14 +20,11 @@ use framehook_domain::time::{NameZone, UnixMs};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::clock::Clock;
-use crate::db::outbox::{Announcing, NewEvent, announce};
-use crate::db::snapshot::{self, NewSnapshot};
-use crate::db::{Db, DbError, Tx};
+use crate::db::{Db, DbError};
 use crate::entropy::Entropy;
-use crate::fail_point;
 use crate::shutdown::Stage;
+use crate::store::StoreUrls;
 use crate::store::spool::{Spool, SpoolError};
-use crate::store::{LocalStore, StoreUrls};
 use crate::timeline::Timeline;
 
 /// Pictures that may wait for the batch before theirs. Callers beyond it wait; rendering is bounded by its own limit.
@@ -274,115 +272,6 @@ impl CommitParts {
             spool.link(&ids)
         };
         tokio::task::spawn_blocking(link).await.map_err(|_| CommitError::Stopped)?.map_err(CommitError::from)
-    }
-
-    /// One transaction for the whole batch, in which a picture that fails undoes only itself.
-    async fn write_rows(&self, spooled: Arc<Vec<Spooled>>) -> Vec<Result<Vec<Recorded>, CommitError>> {
-        let parts = self.clone();
-        let pictures = spooled.len();
-        let write = move |tx: &Tx<'_>| {
-            let catalog = Arc::clone(&parts.catalog.borrow());
-            let announcing = Announcing {
-                catalog: &catalog,
-                entropy: &parts.entropy,
-                wall: parts.clock.wall(),
-                now: parts.timeline.now(),
-            };
-            let record = |picture: &Spooled| tx.nested(|tx| parts.record_picture(tx, &announcing, picture));
-            spooled.iter().map(record).collect::<Result<Vec<_>, DbError>>()
-        };
-        match self.db.write(write).await {
-            Ok(recorded) => {
-                fail_point::pass("rows_committed");
-                recorded.into_iter().map(|result| result.map_err(CommitError::from)).collect()
-            }
-            Err(error) => vec![Err(error.into()); pictures],
-        }
-    }
-
-    fn record_picture(
-        &self,
-        tx: &Tx<'_>,
-        announcing: &Announcing<'_>,
-        picture: &Spooled,
-    ) -> Result<Vec<Recorded>, DbError> {
-        let Spooled { rendered, sha256 } = picture;
-        let renditions = rendered.pictures.iter().zip(sha256);
-        renditions.map(|(rendition, sum)| self.record_rendition(tx, announcing, rendered, rendition, *sum)).collect()
-    }
-
-    fn record_rendition(
-        &self,
-        tx: &Tx<'_>,
-        announcing: &Announcing<'_>,
-        rendered: &Rendered,
-        rendition: &RenderedRendition,
-        sha256: [u8; 32],
-    ) -> Result<Recorded, DbError> {
-        let target = &rendition.template.store;
-        let bucket = target.full_bucket();
-        let wanted = rendition.template.pattern.expand(&Naming {
-            stream: &rendered.stream,
-            create_time: rendered.create_time,
-            zone: &self.zone,
-            width: rendition.width,
-            height: rendition.height,
-        });
-        let key = snapshot::free_key(tx, LocalStore::NAME, &bucket, wanted)?;
-        let pic_full_url = self.urls.pic_full_url(target, &key);
-        let file_size_bytes = rendition.bytes.len() as u64;
-        let task_id = match rendition.subscriber {
-            Subscriber::Rule(_) => None,
-            Subscriber::Task(task) => Some(task.to_string()),
-        };
-        let body = SnapshotStored {
-            stream: &rendered.stream,
-            param: &rendered.param,
-            create_time: rendered.create_time,
-            file_size_bytes,
-            width: rendition.width,
-            height: rendition.height,
-            pic_url: &key.pic_url(),
-            pic_full_url: &pic_full_url,
-            task_id: task_id.as_deref(),
-        }
-        .body();
-        let event_id = announce(
-            tx,
-            announcing,
-            &NewEvent {
-                kind: EventKind::Snapshot,
-                stream: &rendered.stream,
-                sequence: rendered.sequence,
-                snapshot: Some(rendition.snapshot_id),
-                body: &body,
-            },
-        )?;
-        snapshot::insert(
-            tx,
-            &NewSnapshot {
-                id: rendition.snapshot_id,
-                trace: rendered.trace,
-                sequence: rendered.sequence,
-                stream: &rendered.stream,
-                subscriber: rendition.subscriber,
-                template: rendition.template.id,
-                catalog_version: rendition.catalog_version,
-                event: event_id,
-                create_time: rendered.create_time,
-                recorded: announcing.wall,
-                width: rendition.width,
-                height: rendition.height,
-                file_size_bytes,
-                sha256,
-                store: LocalStore::NAME,
-                bucket: &bucket,
-                key: key.as_str(),
-                pic_full_url: &pic_full_url,
-                put_due: announcing.now,
-            },
-        )?;
-        Ok(Recorded { snapshot_id: rendition.snapshot_id, event_id, key, pic_full_url, file_size_bytes })
     }
 
     /// Removes the files of pictures that have no row. Not when the database has stopped: a commit whose sync failed may be

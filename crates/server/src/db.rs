@@ -10,6 +10,7 @@
 
 pub mod catalog;
 pub mod dues;
+mod error;
 pub mod inspect;
 mod migrate;
 pub mod outbox;
@@ -19,17 +20,18 @@ mod reader;
 mod row;
 pub mod secret;
 pub mod snapshot;
+mod stats;
 mod writer;
 
 use std::fmt;
 use std::fs;
-use std::io;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
@@ -37,9 +39,11 @@ use crate::fatal::Fatal;
 use migrate::DirLock;
 use reader::Readers;
 use secret::Vault;
+use stats::Stats;
 use writer::{Message, Writer};
 
-pub use writer::DbStats;
+pub use error::{DbError, OpenError};
+pub use stats::DbStats;
 
 /// The file inside the data directory.
 pub const FILE_NAME: &str = "framehook.db";
@@ -55,66 +59,13 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// connections never block each other: there is one writer, and in WAL mode readers do not wait for it.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Wait before writing again when there was no space.
-const FULL_WAIT: Duration = Duration::from_secs(1);
+/// Wait before writing again what failed for a reason that passes.
+const PASSING_WAIT: Duration = Duration::from_secs(1);
 
 /// A process's turn at this database: 1 for the first start, one more for each start after it. Claims name it, so that a
 /// start knows which claims a dead process left behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(pub i64);
-
-/// Why a database operation did not happen. Nothing of it is stored then.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum DbError {
-    /// No space left. What is owed stays owed; try again later.
-    #[error("the disk or the database is full")]
-    Full,
-    /// The database has stopped, after [`Fatal`] or because it was closed. It will not answer until the next start.
-    #[error("the database has stopped")]
-    Stopped,
-    /// A stored value is not one that we ever write.
-    #[error("{what} in the database is damaged")]
-    Damaged { what: &'static str },
-    /// Any other failure of a statement: a broken constraint, or a defect of ours.
-    #[error("a database statement failed")]
-    Statement(#[source] Arc<rusqlite::Error>),
-}
-
-impl DbError {
-    /// Whether a UNIQUE or PRIMARY KEY constraint refused a row.
-    pub fn is_taken(&self) -> bool {
-        let Self::Statement(error) = self else { return false };
-        matches!(
-            error.sqlite_extended_error_code(),
-            Some(rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE | rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY)
-        )
-    }
-
-    fn is_fatal(&self) -> bool {
-        matches!(self, Self::Statement(error) if is_fatal(error))
-    }
-}
-
-impl From<rusqlite::Error> for DbError {
-    fn from(error: rusqlite::Error) -> Self {
-        if is_full(&error) { Self::Full } else { Self::Statement(Arc::new(error)) }
-    }
-}
-
-/// Looks at a database file that no server uses, without changing it: its schema's number, if the file is sound.
-///
-/// # Errors
-/// [`OpenError::Newer`], [`OpenError::Foreign`], or what SQLite found.
-pub fn examine(path: &Path) -> Result<i64, OpenError> {
-    let failed = |source| OpenError::Sqlite { path: path.to_owned(), source };
-    let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
-    let schema: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-    if schema > migrate::LATEST {
-        return Err(OpenError::Newer { path: path.to_owned(), found: schema, known: migrate::LATEST });
-    }
-    let verdict: String = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
-    if verdict == "ok" { Ok(schema) } else { Err(OpenError::Damaged { path: path.to_owned(), verdict }) }
-}
 
 /// Reads one row: the database answers.
 ///
@@ -123,68 +74,6 @@ pub fn examine(path: &Path) -> Result<i64, OpenError> {
 pub fn is_alive(conn: &Connection) -> Result<(), DbError> {
     conn.query_row("SELECT epoch FROM meta", [], |_| Ok(()))?;
     Ok(())
-}
-
-/// Whether SQLite ran out of space. Growing the shared-memory file is a write as well, but has an error code of its own;
-/// that file is only an index over the WAL, rebuilt at will, so no data hangs on it.
-fn is_full(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
-        || error.sqlite_extended_error_code() == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
-}
-
-/// Whether the writer may not go on after this error: the file or the memory under it cannot be trusted.
-fn is_fatal(error: &rusqlite::Error) -> bool {
-    !is_full(error)
-        && matches!(
-            error.sqlite_error_code(),
-            Some(
-                ErrorCode::SystemIoFailure
-                    | ErrorCode::DatabaseCorrupt
-                    | ErrorCode::NotADatabase
-                    | ErrorCode::OutOfMemory
-                    | ErrorCode::ReadOnly
-                    | ErrorCode::CannotOpen
-            )
-        )
-}
-
-/// Why the database could not be opened. Each ends the start.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("cannot use the data directory {}", path.display())]
-    Directory { path: PathBuf, source: io::Error },
-    #[error("another Framehook{} uses the data directory {}", holder(pid), path.display())]
-    Locked { path: PathBuf, pid: Option<u32> },
-    #[error("{} has schema {found}, made by a newer Framehook; this one knows schemas up to {known}", path.display())]
-    Newer { path: PathBuf, found: i64, known: i64 },
-    #[error("{} is damaged: {verdict}", path.display())]
-    Damaged { path: PathBuf, verdict: String },
-    #[error("{} is not a Framehook database", path.display())]
-    Foreign { path: PathBuf },
-    #[error("SQLite {found} is too old, at least {} is needed", dotted(SQLITE_VERSION_MIN))]
-    OldSqlite { found: String },
-    #[error("cannot open {}", path.display())]
-    Sqlite { path: PathBuf, source: rusqlite::Error },
-    #[error("migration {number} ({name}) failed")]
-    Migration { number: i64, name: &'static str, source: rusqlite::Error },
-    #[error("cannot copy the database to {} before its migration", path.display())]
-    Copy { path: PathBuf, source: rusqlite::Error },
-    #[error(
-        "the master key does not open the keys stored in {}: start with the key under which they were stored \
-         (FRAMEHOOK_MASTER_KEY or DIR/master.key)",
-        path.display()
-    )]
-    WrongMasterKey { path: PathBuf },
-    #[error("cannot start the database's thread")]
-    Thread(#[source] io::Error),
-}
-
-fn holder(pid: &Option<u32>) -> String {
-    pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
-}
-
-fn dotted(version: i32) -> String {
-    format!("{}.{}.{}", version / 1_000_000, version / 1_000 % 1_000, version % 1_000)
 }
 
 /// A write transaction, as far as one operation sees it: its own savepoint. It derefs to the [`Connection`], so functions
@@ -231,7 +120,7 @@ impl fmt::Debug for Tx<'_> {
 pub struct Db {
     operations: mpsc::Sender<Message>,
     readers: Arc<Readers>,
-    stats: Arc<writer::Stats>,
+    stats: Arc<Stats>,
     epoch: Epoch,
 }
 
@@ -250,6 +139,7 @@ impl Db {
         let path = dir.join(FILE_NAME);
         let failed = |source| OpenError::Sqlite { path: path.clone(), source };
 
+        create_private(&path).map_err(|source| OpenError::Directory { path: dir.to_owned(), source })?;
         let mut conn = Connection::open(&path).map_err(failed)?;
         conn.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         let schema = migrate::schema_of(&conn, &path)?;
@@ -262,7 +152,7 @@ impl Db {
 
         let readers = Readers::open(&path).map_err(failed)?;
         let (operations, waiting) = mpsc::channel(QUEUE_OPERATIONS_MAX);
-        let stats = Arc::new(writer::Stats::default());
+        let stats = Arc::new(Stats::default());
         let writer = Writer::new(conn, lock, clock, fatal, Arc::clone(&stats)).map_err(failed)?;
         writer.start(waiting).map_err(OpenError::Thread)?;
         Ok(Self { operations, readers: Arc::new(readers), stats, epoch })
@@ -305,11 +195,11 @@ impl Db {
         answered.await.map_err(|_| DbError::Stopped)?
     }
 
-    /// Writes what `make` makes, and again once a second for as long as there is no space: for outcomes that are known
-    /// nowhere else. Whoever waits for it holds its slot meanwhile, so nothing new is begun either.
+    /// Writes what `make` makes, and again once a second for as long as the failure is one that passes: for outcomes that
+    /// are known nowhere else. Whoever waits for it holds its slot meanwhile, so nothing new is begun either.
     ///
     /// # Errors
-    /// As [`Db::write`], but for [`DbError::Full`].
+    /// As [`Db::write`], but for [passing](DbError::is_passing) ones.
     pub async fn write_until_done<T, F>(&self, make: impl Fn() -> F) -> Result<T, DbError>
     where
         T: Send + 'static,
@@ -317,7 +207,7 @@ impl Db {
     {
         loop {
             match self.write(make()).await {
-                Err(DbError::Full) => tokio::time::sleep(FULL_WAIT).await,
+                Err(error) if error.is_passing() => tokio::time::sleep(PASSING_WAIT).await,
                 written => return written,
             }
         }
@@ -366,6 +256,12 @@ impl Db {
     async fn send(&self, message: Message) -> Result<(), DbError> {
         self.operations.send(message).await.map_err(|_| DbError::Stopped)
     }
+}
+
+/// Makes the file before SQLite does, readable by its owner only: it holds push signatures and addresses of publishers.
+/// SQLite gives the files beside it the same mode.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
 }
 
 fn configure_writer(conn: &Connection) -> rusqlite::Result<()> {

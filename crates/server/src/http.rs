@@ -5,8 +5,10 @@
 
 mod auth;
 mod deliveries;
+mod json;
 mod objects;
 mod operator;
+mod patience;
 mod problem;
 mod snapshots;
 mod streams;
@@ -40,6 +42,7 @@ use crate::ingest::rtmp::RtmpIngest;
 use crate::keyframes::Keyframes;
 use crate::live::Lives;
 use crate::notify::Replayer;
+use crate::notify::resolve::Resolver;
 use crate::pipeline::Pipeline;
 use crate::render::PoolHealth;
 use crate::shutdown::Stage;
@@ -48,6 +51,7 @@ use crate::store::spool::Spool;
 use crate::telemetry::Metrics;
 use crate::telemetry::log::Repeats;
 pub(crate) use objects::READS_MAX as OBJECT_READS_MAX;
+use patience::Patient;
 use problem::Problem;
 
 /// The header that names a request in our log and in a user's report.
@@ -55,6 +59,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Time for a request's head to arrive; bodies have the whole request's.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time in which a peer must take at least some of an answer.
+const READ_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the pages look at. Nothing in here is made for them.
 pub(crate) struct Shared {
@@ -75,6 +82,8 @@ pub(crate) struct Shared {
     pub(crate) storer_wake: Arc<Notify>,
     pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
     pub(crate) replayer: Replayer,
+    /// Judges the URLs that requests bring.
+    pub(crate) resolver: Resolver,
     pub(crate) credentials: Credentials,
     /// Collapses log lines that say the same again and again.
     pub(crate) repeats: Arc<Repeats>,
@@ -173,7 +182,9 @@ pub(crate) async fn serve(
     stage: Stage,
     token: CancellationToken,
 ) {
-    let pages = pages.fallback(|| async { Problem::not_found("there is no such page") });
+    let pages = pages.fallback(|| async { Problem::not_found("there is no such page") }).method_not_allowed_fallback(
+        || async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this page does not take this method") },
+    );
     let places = Arc::new(Semaphore::new(limits.connections_max));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
@@ -196,7 +207,7 @@ pub(crate) async fn serve(
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service);
+                .serve_connection(TokioIo::new(Patient::new(stream, READ_PATIENCE)), service);
             tokio::pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,

@@ -6,7 +6,7 @@ use framehook_domain::time::UnixMs;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::db::prune::{BATCH_ROWS, log_bytes, prune_before, prune_oldest, vacuum_some};
+use crate::db::prune::{BATCH_ROWS, LogSize, log_size, prune_before, prune_oldest, vacuum_some};
 use crate::db::{Db, DbError};
 
 /// How often the log is looked at. It grows by about a gigabyte a day at most where it matters.
@@ -50,16 +50,28 @@ pub async fn prune(db: &Db, wall: UnixMs, limits: LogLimits) -> Result<usize, Db
             break;
         }
     }
-    let mut bytes = db.read(log_bytes).await?;
-    while bytes > limits.bytes_max {
-        let pruned = db.write(move |tx| prune_oldest(tx, wall, BATCH_ROWS)).await?;
+    let mut too_many = db.read(log_size).await?.deliveries_beyond(limits.bytes_max);
+    while too_many > 0 {
+        let batch = too_many.min(BATCH_ROWS);
+        let pruned = db.write(move |tx| prune_oldest(tx, wall, batch)).await?;
         rows += pruned.rows();
         if pruned.rows() == 0 {
             // What is left is owed or dead, and stays.
             break;
         }
-        bytes = db.read(log_bytes).await?;
+        too_many -= batch;
     }
     while db.write(vacuum_some).await? {}
     Ok(rows)
+}
+
+impl LogSize {
+    /// How many deliveries, each with its share of all the bytes, are more than `bytes_max`.
+    fn deliveries_beyond(&self, bytes_max: u64) -> usize {
+        if self.bytes <= bytes_max {
+            return 0;
+        }
+        let beyond = (self.bytes - bytes_max) as f64 / self.bytes as f64;
+        (self.deliveries as f64 * beyond).ceil() as usize
+    }
 }

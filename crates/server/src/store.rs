@@ -38,8 +38,6 @@ pub enum StoreError {
     Full { bucket: String, key: String, source: io::Error },
     #[error("the store failed at {bucket}/{key}")]
     Failed { bucket: String, key: String, source: io::Error },
-    #[error("no answer for {key} within {waited:?}")]
-    TimedOut { key: String, waited: Duration },
 }
 
 /// What comes after a failed put. It stays owed in both cases; only a person ends it.
@@ -69,7 +67,7 @@ impl StoreError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::UnsafeName { .. } | Self::SpoolMissing { .. } => Fault::Ours,
-            Self::Refused { .. } | Self::Full { .. } | Self::Failed { .. } | Self::TimedOut { .. } => Fault::Dependency,
+            Self::Refused { .. } | Self::Full { .. } | Self::Failed { .. } => Fault::Dependency,
         }
     }
 
@@ -77,7 +75,7 @@ impl StoreError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::UnsafeName { .. } | Self::SpoolMissing { .. } | Self::Refused { .. } => Retry::Held,
-            Self::Full { .. } | Self::Failed { .. } | Self::TimedOut { .. } => Retry::Later,
+            Self::Full { .. } | Self::Failed { .. } => Retry::Later,
         }
     }
 
@@ -89,7 +87,6 @@ impl StoreError {
             Self::Refused { .. } => "refused",
             Self::Full { .. } => "full",
             Self::Failed { .. } => "failed",
-            Self::TimedOut { .. } => "timeout",
         }
     }
 }

@@ -152,7 +152,7 @@ mod tests {
         db.write(move |tx| {
             tx.execute_batch(
                 "INSERT OR IGNORE INTO endpoint VALUES (1, 1, 200, NULL);
-                 INSERT OR IGNORE INTO event VALUES (x'00', 200, 1, NULL, 'd', 'a', 's', '{}', 0);",
+                 INSERT OR IGNORE INTO event VALUES (x'00', 200, 1, NULL, 'd', 'a', 's', '{}', 0, 1);",
             )?;
             tx.execute(
                 "INSERT INTO delivery (id, event_id, endpoint_id, state, due_ms, step_ms, created_ms)

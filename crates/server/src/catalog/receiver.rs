@@ -1,5 +1,5 @@
-//! Whether callbacks may go where the configuration says: judged when it is read, and again at each attempt, since a name
-//! may resolve to something else by then.
+//! Whether callbacks may go where a configuration or a person says: judged when it is said, and again at each attempt,
+//! since a name may resolve to something else by then.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,40 +13,52 @@ use crate::notify::attempt_error::AttemptError;
 use crate::notify::endpoint::Endpoint;
 use crate::notify::resolve::Resolver;
 
-/// Time for resolving all names together. A name that does not resolve by then is let through: a server that starts while
-/// its resolver is away must start, and the sender judges every address anyway.
+/// Time for resolving one name. One that does not resolve by then is let through: a server that starts while its resolver
+/// is away must start, and the sender judges every address anyway.
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Refuses callback URLs whose host is, or resolves now to, an address that callbacks may not go to.
+/// A URL that callbacks may not go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ForbiddenReceiver {
+    /// Without what it keeps secret; `None` if no request can be made of it.
+    pub(crate) url: Option<String>,
+    pub(crate) what: String,
+}
+
+/// Refuses a URL whose host is, or resolves now to, an address that callbacks may not go to.
 ///
 /// # Errors
-/// Every such URL, and every URL that no request can be made of.
+/// Why, for a person.
+pub(crate) async fn check_receiver(resolver: &Resolver, url: &CallbackUrl) -> Result<(), ForbiddenReceiver> {
+    let endpoint = Endpoint::parse(url.expose().as_str())
+        .map_err(|error| ForbiddenReceiver { url: None, what: error.to_string() })?;
+    let resolved = tokio::time::timeout(RESOLVE_PATIENCE, resolver.addresses(&endpoint)).await;
+    let Ok(Err(AttemptError::AddressForbidden { host, address, class })) = resolved else { return Ok(()) };
+    let place = if host == address.to_string() { host } else { format!("{host} is at {address}, which") };
+    let what = format!("{place} is {class}; if that is right, allow it with --allow-receiver {address}");
+    Err(ForbiddenReceiver { url: Some(endpoint.to_string()), what })
+}
+
+/// Refuses every callback URL of the file that [`check_receiver`] refuses.
+///
+/// # Errors
+/// A problem for each.
 pub async fn check_receivers(config: &Config) -> Result<(), ConfigError> {
     let resolver = Arc::new(Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone())));
-    let mut problems = Vec::new();
     let mut lookups = JoinSet::new();
     for (key, url) in urls(&config.declared) {
-        let url = url.clone();
-        match Endpoint::parse(url.expose().as_str()) {
-            Ok(endpoint) => {
-                let resolver = Arc::clone(&resolver);
-                lookups.spawn(async move { (key, url.to_string(), resolver.addresses(&endpoint).await) });
-            }
-            Err(error) => problems.push(Problem::in_file(key, None, error.to_string())),
-        }
+        let (resolver, url) = (Arc::clone(&resolver), url.clone());
+        lookups.spawn(async move { (key, check_receiver(&resolver, &url).await) });
     }
-    let judge = async {
-        while let Some(judged) = lookups.join_next().await {
-            if let Ok((key, url, Err(AttemptError::AddressForbidden { host, address, class }))) = judged {
-                let what = format!(
-                    "{host} is at {address}, which is {class}; if that is right, allow it with --allow-receiver {address}"
-                );
-                problems.push(Problem::in_file(key, Some(format!("{url:?}")), what));
-            }
-        }
-    };
-    // Lookups that are still under way are dropped with their set.
-    let _ = tokio::time::timeout(RESOLVE_PATIENCE, judge).await;
+    let mut problems: Vec<Problem> = lookups
+        .join_all()
+        .await
+        .into_iter()
+        .filter_map(|(key, judged)| {
+            let ForbiddenReceiver { url, what } = judged.err()?;
+            Some(Problem::in_file(key, url.map(|url| format!("{url:?}")), what))
+        })
+        .collect();
     if problems.is_empty() {
         return Ok(());
     }

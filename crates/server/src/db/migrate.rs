@@ -25,9 +25,6 @@ struct Migration {
 const MIGRATIONS: &[Migration] =
     &[Migration { name: "start", sql: include_str!("../../../../migrations/0001-start.sql") }];
 
-/// The schema that this version works with.
-pub(super) const LATEST: i64 = MIGRATIONS.len() as i64;
-
 /// The newest schema that this program knows.
 pub(super) fn known() -> i64 {
     MIGRATIONS.len() as i64

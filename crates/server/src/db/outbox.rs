@@ -6,6 +6,7 @@
 
 mod claim;
 mod ledger;
+mod replay;
 mod settle;
 
 use framehook_domain::callback::{EventBody, EventKind};
@@ -16,11 +17,10 @@ use framehook_domain::time::UnixMs;
 use rusqlite::{OptionalExtension as _, params};
 
 pub use claim::{Claim, ClaimRound, EndpointRow, Lane, Slots, claim_due, void_old_claims};
-pub(in crate::db) use ledger::mean_bytes;
 pub use ledger::{
-    AttemptRow, DeliveryDetail, DeliveryRow, Filter, ObjectRef, OwedCounts, PAGE_ROWS_MAX, ReplayRefused, State,
-    cancel, list, object_of, owed_counts, replay, show,
+    AttemptRow, DeliveryDetail, DeliveryRow, Filter, OwedCounts, PAGE_ROWS_MAX, State, list, owed_counts, show,
 };
+pub use replay::{ObjectRef, ReplayRefused, cancel, object_of, replay};
 pub use settle::{Attempted, Verdict, bury_without_template, settle};
 
 use super::row::blob;
@@ -67,9 +67,11 @@ pub struct NewEvent<'a> {
 pub fn announce(tx: &Tx<'_>, announcing: &Announcing<'_>, event: &NewEvent<'_>) -> Result<EventId, DbError> {
     let id = EventId(announcing.id());
     let body = String::from_utf8(event.body.to_json()).map_err(|_| DbError::Damaged { what: "a new event's body" })?;
+    let template = announcing.catalog.callback_template_for(event.stream);
+    let template = template.filter(|template| template.urls.of(event.kind).is_some());
     tx.prepare_cached(
-        "INSERT INTO event (id, kind, push_sequence, snapshot_id, domain, app, stream, body, created_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO event (id, kind, push_sequence, snapshot_id, domain, app, stream, body, created_ms, is_told)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?
     .execute(params![
         blob(id.0),
@@ -81,10 +83,9 @@ pub fn announce(tx: &Tx<'_>, announcing: &Announcing<'_>, event: &NewEvent<'_>) 
         event.stream.name.as_str(),
         body,
         announcing.wall.0,
+        template.is_some(),
     ])?;
-    if let Some(template) = announcing.catalog.callback_template_for(event.stream)
-        && template.urls.of(event.kind).is_some()
-    {
+    if let Some(template) = template {
         let endpoint = endpoint_of(tx, template.id, event.kind)?;
         owe(tx, announcing, id, endpoint, event.snapshot.is_some())?;
     }

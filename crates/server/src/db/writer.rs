@@ -3,17 +3,18 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
 
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::wal::CheckpointMode;
-use rusqlite::{Connection, ErrorCode, MAIN_DB};
+use rusqlite::{Connection, MAIN_DB};
 use tokio::sync::{mpsc, oneshot};
 
+use super::error::{is_busy, is_fatal, is_full};
 use super::migrate::DirLock;
-use super::{DbError, Tx, is_fatal, is_full};
+use super::stats::Stats;
+use super::{DbError, Tx};
 use crate::clock::Clock;
 use crate::fatal::Fatal;
 
@@ -101,74 +102,6 @@ where
         };
         // A caller that stopped waiting does not care.
         let _ = self.answer.send(result);
-    }
-}
-
-/// Counters since the start and gauges of now, for the metrics page.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct DbStats {
-    /// Operations that wait for the writer now.
-    pub queued: u64,
-    /// Operations that were stored.
-    pub operations: u64,
-    /// Commits, each with one sync.
-    pub commits: u64,
-    /// SQL statements, savepoints and commits included.
-    pub statements: u64,
-    /// Operations in the largest commit.
-    pub batch_max: u64,
-    /// Time spent in commits: begin to synced.
-    pub commit_time: Duration,
-    /// Operations or commits that failed because the disk or the database was full.
-    pub full: u64,
-    /// Unawaited writes that were dropped because the queue was full.
-    pub forgotten: u64,
-    /// Pages in the WAL after the last commit.
-    pub wal_pages: u64,
-    /// Times the WAL was moved into the database file.
-    pub checkpoints: u64,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Stats {
-    operations: AtomicU64,
-    commits: AtomicU64,
-    statements: AtomicU64,
-    batch_max: AtomicU64,
-    commit_nanos: AtomicU64,
-    full: AtomicU64,
-    forgotten: AtomicU64,
-    wal_pages: AtomicU64,
-    checkpoints: AtomicU64,
-}
-
-impl Stats {
-    pub(super) fn read(&self, queued: usize) -> DbStats {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        DbStats {
-            queued: queued as u64,
-            operations: read(&self.operations),
-            commits: read(&self.commits),
-            statements: read(&self.statements),
-            batch_max: read(&self.batch_max),
-            commit_time: Duration::from_nanos(read(&self.commit_nanos)),
-            full: read(&self.full),
-            forgotten: read(&self.forgotten),
-            wal_pages: read(&self.wal_pages),
-            checkpoints: read(&self.checkpoints),
-        }
-    }
-
-    pub(super) fn count_forgotten(&self) {
-        self.forgotten.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn count_commit(&self, operations: usize, took: Duration) {
-        self.operations.fetch_add(operations as u64, Ordering::Relaxed);
-        self.commits.fetch_add(1, Ordering::Relaxed);
-        self.batch_max.fetch_max(operations as u64, Ordering::Relaxed);
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.commit_nanos.fetch_add(nanos, Ordering::Relaxed);
     }
 }
 
@@ -315,9 +248,8 @@ impl Writer {
     fn commit(&mut self) -> Result<(), DbError> {
         match self.conn.execute_batch("COMMIT") {
             Ok(()) => Ok(()),
-            // Another process reads or writes the file, for instance an operator's shell. Nothing was written.
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Err(self.abandon(error)),
-            Err(error) if is_full(&error) => Err(self.abandon(error)),
+            // No room, or another process reads or writes the file. Nothing was written.
+            Err(error) if is_full(&error) || is_busy(&error) => Err(self.abandon(error)),
             Err(error) => {
                 // Above all a failed sync: what the kernel has of this transaction is unknown, so it is not tried again.
                 self.fatal.raise(PART, error);

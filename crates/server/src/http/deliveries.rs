@@ -8,12 +8,15 @@ use axum::http::StatusCode;
 use framehook_domain::callback::EventKind;
 use framehook_domain::id::{DeliveryId, TemplateId};
 use framehook_domain::stream::{AppName, DomainName, StreamId, StreamName};
+use framehook_domain::template::CallbackUrl;
 use framehook_domain::time::UnixMs;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Shared;
+use super::json::JsonBody;
 use super::problem::Problem;
+use crate::catalog::check_receiver;
 use crate::db::outbox::{
     self, AttemptRow, DeliveryDetail, DeliveryRow, Filter, PAGE_ROWS_MAX, ReplayRefused, State as DeliveryState,
 };
@@ -205,10 +208,14 @@ pub(super) struct ReplayOrder {
 pub(super) async fn replay(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
-    order: Option<Json<ReplayOrder>>,
+    JsonBody(order): JsonBody<ReplayOrder>,
 ) -> Result<StatusCode, Problem> {
     let id = parse_id(&id)?;
-    let order = order.map(|Json(order)| order).unwrap_or_default();
+    if let Some(url) = &order.url {
+        let url = CallbackUrl::parse("url", url).map_err(|error| Problem::bad_field("url", error.to_string()))?;
+        let judged = check_receiver(&shared.resolver, &url).await;
+        judged.map_err(|forbidden| Problem::bad_field("url", forbidden.what))?;
+    }
     match shared.replayer.replay(id, order.url.as_deref()).await {
         Ok(()) => Ok(StatusCode::ACCEPTED),
         Err(ReplayError::Refused(ReplayRefused::Unknown)) => Err(unknown()),

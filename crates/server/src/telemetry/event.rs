@@ -237,12 +237,12 @@ impl AttemptEnded<'_> {
     }
 }
 
-/// A request to `/v1` came with wrong credentials.
+/// A request to `/v1` came without the right credentials.
 #[derive(Debug)]
 pub struct LoginRefused {
     /// Who tried.
     pub peer: SocketAddr,
-    /// `wrong` or `too_many_attempts`.
+    /// `missing`, `wrong` or `too_many_attempts`.
     pub reason: &'static str,
 }
 
@@ -252,7 +252,7 @@ impl LoginRefused {
         metrics.login_refused();
         let Self { peer, reason } = self;
         if let Some(left_out) = repeats.admit(&peer.ip().to_string(), reason, now) {
-            tracing::warn!(%peer, reason, left_out, "request with wrong credentials");
+            tracing::warn!(%peer, reason, left_out, "request without the right credentials");
         }
     }
 }

@@ -221,7 +221,7 @@ impl Metrics {
                 "frame_to_callback",
                 "From an entry point's last byte to the receiver's 200, first attempts only",
             ),
-            logins_refused: page.counter("logins_refused", "Requests to /v1 with wrong credentials"),
+            logins_refused: page.counter("logins_refused", "Requests to /v1 without the right credentials"),
             reloads: page.family("reloads", "Readings of the configuration file by outcome"),
             sampled,
             registry: page.registry,

@@ -293,3 +293,28 @@ async fn the_wal_is_moved_into_the_file_as_it_grows() {
     db.close().await;
     assert!(!dir.path().join("framehook.db-wal").exists(), "an orderly end leaves one file");
 }
+
+#[tokio::test]
+async fn a_lock_held_by_another_program_is_waited_out() {
+    let dir = dir();
+    let Opened { db, fatal } = open(dir.path());
+    let mut shell = rusqlite::Connection::open(dir.path().join("framehook.db")).expect("a database");
+    let held = shell.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).expect("the lock");
+    let refused = db.write(note("refused".into())).await;
+    assert!(matches!(refused, Err(DbError::Busy)), "{refused:?}");
+    assert!(!fatal.is_raised());
+    held.rollback().expect("given back");
+    db.write_until_done(|| note("stored".into())).await.expect("written");
+    assert_eq!(notes(&db).await, BTreeSet::from(["stored".to_owned()]));
+}
+
+#[test]
+fn only_its_owner_can_read_the_database() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = dir();
+    let _opened = open(dir.path());
+    for name in ["framehook.db", "framehook.db-wal", "framehook.db-shm"] {
+        let mode = fs::metadata(dir.path().join(name)).expect(name).permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}

@@ -4,6 +4,7 @@
 
 mod commit;
 mod database;
+mod failing_sync;
 mod full_disk;
 mod harness;
 mod log;

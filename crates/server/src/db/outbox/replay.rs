@@ -1,0 +1,124 @@
+//! Settled deliveries, taken up again or ended by a person.
+
+use framehook_domain::callback::EventKind;
+use framehook_domain::id::{DeliveryId, TemplateId};
+use framehook_domain::retry::DeadReason;
+use framehook_domain::time::UnixMs;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::ledger::State;
+use super::{EndpointId, new_endpoint};
+use crate::db::row::blob;
+use crate::db::{DbError, Tx};
+
+/// The object that a delivery announces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectRef {
+    pub store: String,
+    pub bucket: String,
+    pub key: String,
+    /// Whether it was put there; otherwise it is still owed or was given up.
+    pub is_stored: bool,
+    /// Whether it will still be put there.
+    pub is_owed: bool,
+}
+
+/// The object that a delivery announces, if its event is about one.
+///
+/// # Errors
+/// Those of the database.
+pub fn object_of(conn: &Connection, id: DeliveryId) -> Result<Option<ObjectRef>, DbError> {
+    let object = conn
+        .prepare_cached(
+            "SELECT store, bucket, object_key, put_state FROM delivery JOIN event ON event.id = delivery.event_id
+             JOIN snapshot ON snapshot.id = event.snapshot_id WHERE delivery.id = ?1",
+        )?
+        .query_row([blob(id.0)], |row| {
+            let put_state: String = row.get(3)?;
+            Ok(ObjectRef {
+                store: row.get(0)?,
+                bucket: row.get(1)?,
+                key: row.get(2)?,
+                is_stored: put_state == "stored",
+                is_owed: put_state == "owed",
+            })
+        })
+        .optional()?;
+    Ok(object)
+}
+
+/// Why a delivery is not sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayRefused {
+    #[error("there is no such delivery")]
+    Unknown,
+    #[error("the delivery is not settled yet; it will be sent by itself")]
+    Open,
+    #[error("the picture is gone from its store")]
+    ObjectExpired,
+}
+
+/// Starts a new round of attempts for a settled delivery, with the same `webhook-id`; to `sealed_url` if one is given, else
+/// where it went last. `object_is_there` is what the store said about its picture.
+///
+/// # Errors
+/// Those of the database; the inner error says why not.
+pub fn replay(
+    tx: &Tx<'_>,
+    id: DeliveryId,
+    sealed_url: Option<&[u8]>,
+    object_is_there: bool,
+    now: UnixMs,
+) -> Result<Result<(), ReplayRefused>, DbError> {
+    let found = tx
+        .prepare_cached(
+            "SELECT state, callback_template_id, kind FROM delivery JOIN endpoint ON endpoint.id = endpoint_id
+             WHERE delivery.id = ?1",
+        )?
+        .query_row([blob(id.0)], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    let Some((state, template, event_type)) = found else { return Ok(Err(ReplayRefused::Unknown)) };
+    if State::from_name(&state).is_none_or(State::is_open) {
+        return Ok(Err(ReplayRefused::Open));
+    }
+    let kind = EventKind::from_event_type(event_type).ok_or(DbError::Damaged { what: "an endpoint's kind" })?;
+    let object = object_of(tx, id)?;
+    let waits = object.as_ref().is_some_and(|object| object.is_owed);
+    let is_there = object.as_ref().is_none_or(|object| object.is_owed || (object.is_stored && object_is_there));
+    if !is_there {
+        tx.prepare_cached("UPDATE delivery SET outcome = ?2 WHERE id = ?1 AND state = 'dead'")?
+            .execute(params![blob(id.0), DeadReason::ObjectExpired.name()])?;
+        return Ok(Err(ReplayRefused::ObjectExpired));
+    }
+    let own_endpoint: Option<EndpointId> = match sealed_url {
+        Some(url) => Some(new_endpoint(tx, TemplateId(template), kind, Some(url))?),
+        None => None,
+    };
+    tx.prepare_cached(
+        "UPDATE delivery SET state = ?2, due_ms = ?3, step_ms = 0, round_start = attempts, settled_ms = NULL,
+                claim_epoch = NULL, endpoint_id = coalesce(?4, endpoint_id)
+         WHERE id = ?1",
+    )?
+    .execute(params![
+        blob(id.0),
+        if waits { State::Waiting.name() } else { State::Due.name() },
+        now.0,
+        own_endpoint.map(|endpoint| endpoint.0),
+    ])?;
+    Ok(Ok(()))
+}
+
+/// Ends a delivery for good, by name of the person who asked for it. `false`: it was delivered or is not known.
+///
+/// # Errors
+/// Those of the database.
+pub fn cancel(tx: &Tx<'_>, id: DeliveryId, by: &str, wall: UnixMs) -> Result<bool, DbError> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE delivery SET state = 'cancelled', settled_ms = coalesce(settled_ms, ?2), claim_epoch = NULL,
+                    outcome = 'cancelled by ' || ?3
+             WHERE id = ?1 AND state <> 'delivered'",
+        )?
+        .execute(params![blob(id.0), wall.0, by])?;
+    Ok(changed > 0)
+}
