@@ -130,12 +130,13 @@ fn summary(config: &Config) -> String {
     if declared.domains.is_empty() && declared.snapshot_templates.is_empty() && declared.callback_templates.is_empty() {
         return "nothing is declared: every publisher is accepted and gets a picture every 10 s".to_owned();
     }
-    format!(
-        "{} domains, {} snapshot templates, {} callback templates, {} snapshot rules, {} callback rules",
-        declared.domains.len(),
-        declared.snapshot_templates.len(),
-        declared.callback_templates.len(),
-        declared.snapshot_rules.len(),
-        declared.callback_rules.len(),
-    )
+    let counted = [
+        (declared.domains.len(), "domain"),
+        (declared.snapshot_templates.len(), "snapshot template"),
+        (declared.callback_templates.len(), "callback template"),
+        (declared.snapshot_rules.len(), "snapshot rule"),
+        (declared.callback_rules.len(), "callback rule"),
+    ];
+    let counted = counted.map(|(count, noun)| format!("{count} {noun}{}", if count == 1 { "" } else { "s" }));
+    counted.join(", ")
 }

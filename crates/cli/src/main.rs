@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Verify(arguments) => Ok(verify::run(&arguments)),
         Command::PushUrl(arguments) => push_url::run(&arguments),
         Command::Serve(arguments) => on_runtime(serve::run(arguments)),
         Command::Demo(arguments) => on_runtime(demo::run(arguments)),

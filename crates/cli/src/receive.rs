@@ -60,7 +60,8 @@ pub(crate) async fn run(arguments: ReceiveArgs) -> Result<ExitCode> {
 fn save(dir: &Path, callback: &mut Callback) -> Result<()> {
     let id = callback.webhook_id.as_deref().filter(|id| is_plain(id));
     let stem = id.map_or_else(|| format!("callback-{}", callback.received_ms), str::to_owned);
-    std::fs::write(dir.join(format!("{stem}.json")), serde_json::to_vec_pretty(&callback.body)?)?;
+    let path = dir.join(format!("{stem}.json"));
+    std::fs::write(&path, &callback.raw).with_context(|| format!("cannot write {}", path.display()))?;
     if let Some(picture) = &callback.picture {
         let path = dir.join(format!("{stem}.jpg"));
         std::fs::write(&path, picture).with_context(|| format!("cannot write {}", path.display()))?;

@@ -29,6 +29,9 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 /// Time for one callback to arrive in full.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Rest after a connection that could not be accepted: the usual cause, too many open files, does not go away at once.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
 /// Callbacks that may wait to be printed; a sender waits for its answer meanwhile.
 const QUEUE: usize = 64;
 
@@ -55,6 +58,9 @@ pub(crate) struct Callback {
     pub(crate) received_ms: i64,
     /// The JSON body, or the text if it is none.
     pub(crate) body: Value,
+    /// The body exactly as it came.
+    #[serde(skip)]
+    pub(crate) raw: Bytes,
     pub(crate) checks: Vec<Check>,
     /// Where the picture was saved or is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,7 +102,10 @@ impl Receiver {
                     () = sender.closed() => return,
                     accepted = listener.accept() => accepted,
                 };
-                let Ok((stream, _)) = accepted else { continue };
+                let Ok((stream, _)) = accepted else {
+                    tokio::time::sleep(ACCEPT_REST).await;
+                    continue;
+                };
                 let (sender, key) = (sender.clone(), Arc::clone(&key));
                 let answer = service_fn(move |request| answer(request, Arc::clone(&key), sender.clone()));
                 spawn(async move {
@@ -160,7 +169,7 @@ fn reply(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
 
 /// Makes every check that the request allows.
 async fn check<'h>(
-    body: &[u8],
+    body: &Bytes,
     header: impl Fn(&str) -> Option<&'h str>,
     key: Option<&CallbackKey>,
     now: UnixMs,
@@ -171,12 +180,15 @@ async fn check<'h>(
     }
     let parsed: Option<Value> = serde_json::from_slice(body).ok();
     let mut picture = None;
-    if let Some(parsed) = parsed.as_ref().filter(|parsed| parsed.get("event_type") == Some(&200.into())) {
-        picture = check_object(parsed, &mut checks).await;
+    let announces = parsed.as_ref().filter(|parsed| parsed.get("event_type") == Some(&200.into()));
+    // Only what a verified sender names is fetched: anybody can send a body.
+    if let Some(announces) = announces.filter(|_| checks.iter().all(|check| check.ok)) {
+        picture = check_object(announces, &mut checks).await;
     }
     Callback {
         webhook_id: header(webhook::ID).map(str::to_owned),
         received_ms: now.0,
+        raw: body.clone(),
         body: parsed.unwrap_or_else(|| Value::String(String::from_utf8_lossy(body).into_owned())),
         checks,
         file: None,

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use framehook_domain::signature::verify;
 use framehook_domain::template::CallbackKey;
@@ -38,7 +38,19 @@ pub(crate) struct VerifyArgs {
     file: PathBuf,
 }
 
-pub(crate) fn run(arguments: &VerifyArgs) -> Result<ExitCode> {
+pub(crate) fn run(arguments: &VerifyArgs) -> ExitCode {
+    match check(arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("framehook: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Prints every check; whether all passed.
+fn check(arguments: &VerifyArgs) -> Result<bool> {
     let key = CallbackKey::parse(&arguments.key)?;
     let mut body = Vec::new();
     let file = &arguments.file;
@@ -47,11 +59,9 @@ pub(crate) fn run(arguments: &VerifyArgs) -> Result<ExitCode> {
     } else {
         Box::new(std::fs::File::open(file).with_context(|| format!("cannot open {}", file.display()))?)
     };
-    source
-        .by_ref()
-        .take(BODY_BYTES_MAX)
-        .read_to_end(&mut body)
-        .with_context(|| format!("cannot read {}", file.display()))?;
+    let mut head = source.by_ref().take(BODY_BYTES_MAX + 1);
+    head.read_to_end(&mut body).with_context(|| format!("cannot read {}", file.display()))?;
+    ensure!(body.len() as u64 <= BODY_BYTES_MAX, "{} is no callback: it has more than 1 MiB", file.display());
     let now = arguments.at.map_or_else(|| Clock::start().wall(), UnixMs::from_secs);
     let checks = receiver::findings(verify(&body, Some(&key), now));
     let passed = checks.iter().all(|check| check.ok);
@@ -65,5 +75,5 @@ pub(crate) fn run(arguments: &VerifyArgs) -> Result<ExitCode> {
             }
         }
     }
-    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(passed)
 }
