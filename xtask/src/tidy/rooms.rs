@@ -13,15 +13,16 @@ struct Room {
     is_pure: bool,
 }
 
-const ROOMS: [Room; 10] = [
+const ROOMS: [Room; 11] = [
     Room { directory: "crates/media", may_use: &[], is_pure: true },
     Room { directory: "crates/rtmp", may_use: &["framehook-media"], is_pure: true },
     Room { directory: "crates/domain", may_use: &["framehook-media"], is_pure: true },
+    Room { directory: "crates/tc3", may_use: &[], is_pure: true },
     Room { directory: "crates/render-wire", may_use: &["framehook-media"], is_pure: true },
     Room { directory: "crates/render-worker", may_use: &["framehook-media", "framehook-render-wire"], is_pure: false },
     Room {
         directory: "crates/server",
-        may_use: &["framehook-media", "framehook-rtmp", "framehook-domain", "framehook-render-wire"],
+        may_use: &["framehook-media", "framehook-rtmp", "framehook-domain", "framehook-tc3", "framehook-render-wire"],
         is_pure: false,
     },
     Room {
