@@ -3,6 +3,7 @@
 //! Shutdown follows the arrows from left to right: stop accepting, end sessions, finish renders, commits, puts and
 //! attempts, close the database. Each step has its grace; what it gives up on, the next start finds in the database.
 
+use std::convert::Infallible;
 use std::fs;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
@@ -16,13 +17,13 @@ use framehook_domain::retry::Schedule;
 use framehook_domain::stream::DomainName;
 use framehook_rtmp::Limits;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::catalog::{CatalogError, CatalogStore};
 use crate::clock::Clock;
 use crate::commit::{CommitParts, Committer};
-use crate::config::{Config, Sources};
+use crate::config::{Config, Shutdown, Sources};
 use crate::credentials::{self, Credentials, CredentialsError};
 use crate::db::secret::{Vault, VaultError};
 use crate::db::snapshot::owed_files;
@@ -50,12 +51,22 @@ use crate::telemetry::Metrics;
 use crate::telemetry::log::Repeats;
 use crate::timeline::Timeline;
 
-/// Commits that are still under way when everything before them has ended. Not configurable: they are milliseconds on any
-/// disk that works.
-const COMMIT_GRACE: Duration = Duration::from_secs(2);
+/// For everything that ends by being told: listeners, watchers, requests for a page. Not configurable, as the two below.
+const PROMPT_GRACE: Duration = Duration::from_secs(1);
 
-/// Closing pushes and housekeeping.
+/// Commits that are still under way when everything before them has ended, and the committer after them: milliseconds on
+/// any disk that works.
+const COMMIT_GRACE: Duration = Duration::from_secs(1);
+
+/// Pushes that are being recorded as ended, and housekeeping.
 const REST_GRACE: Duration = Duration::from_secs(2);
+
+/// What an orderly end takes beside the configurable graces: accept and http, commits and committer, the rest.
+pub(crate) const FIXED_GRACES: Duration =
+    Duration::from_secs(2 * PROMPT_GRACE.as_secs() + 2 * COMMIT_GRACE.as_secs() + REST_GRACE.as_secs());
+
+/// The end as a whole, closing the database included. SIGTERM is promised to end the process within 25 s.
+const STOP_MAX: Duration = Duration::from_millis(24_500);
 
 /// The environment's master key; without it `DIR/master.key` is made.
 const MASTER_KEY_VARIABLE: &str = "FRAMEHOOK_MASTER_KEY";
@@ -104,29 +115,54 @@ struct Stages {
 }
 
 impl Stages {
-    fn new() -> Self {
+    fn new(fatal: &Fatal) -> Self {
+        let stage = |name| Stage::new(name, fatal.clone());
         Self {
-            accept: Stage::new("accept"),
-            sessions: Stage::new("sessions"),
-            renders: Stage::new("renders"),
-            commits: Stage::new("commits"),
-            committer: Stage::new("committer"),
-            puts: Stage::new("puts"),
-            attempts: Stage::new("attempts"),
-            http: Stage::new("http"),
-            rest: Stage::new("rest"),
+            accept: stage("accept"),
+            sessions: stage("sessions"),
+            renders: stage("renders"),
+            commits: stage("commits"),
+            committer: stage("committer"),
+            puts: stage("puts"),
+            attempts: stage("attempts"),
+            http: stage("http"),
+            rest: stage("rest"),
         }
     }
 }
 
-/// Runs the server until SIGTERM or SIGINT, or until it can no longer vouch for its data.
+/// The signals that the server listens to, from before its start: one that came too early would kill it.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self, ServeError> {
+        let catch = |kind| signal(kind).map_err(ServeError::Signals);
+        Ok(Self {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+            hangup: catch(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Runs the server until SIGTERM or SIGINT, or until it cannot go on.
 ///
 /// # Errors
 /// See [`ServeError`].
 pub async fn serve(config: Config, sources: Sources) -> Result<(), ServeError> {
     raise_descriptor_limit();
-    let server = Server::start(&config).await?;
-    let outcome = server.run(&sources).await;
+    let mut signals = Signals::catch()?;
+    // A start that is broken off is a kill like any other: the next one picks up what it finds.
+    let server = tokio::select! {
+        server = Server::start(&config) => server?,
+        _ = signals.terminate.recv() => return Ok(()),
+        _ = signals.interrupt.recv() => return Ok(()),
+    };
+    let outcome = server.run(&sources, signals).await;
     server.stop(&config).await;
     outcome
 }
@@ -145,7 +181,7 @@ struct Server {
 impl Server {
     async fn start(config: &Config) -> Result<Self, ServeError> {
         let (clock, entropy, fatal) = (Clock::start(), Entropy::system(), Fatal::new());
-        let stages = Stages::new();
+        let stages = Stages::new(&fatal);
         let dir = config.data_dir.as_path();
         fs::create_dir_all(dir).map_err(|source| ServeError::Files { path: dir.to_owned(), source })?;
 
@@ -330,23 +366,23 @@ impl Server {
         });
 
         // Everything is there: let it run, from right to left, so that nothing is handed to a part that does not.
-        stages.attempts.spawn(Arc::clone(&notifier).run(stages.attempts.clone()));
-        stages.puts.spawn(Arc::clone(&storer).run(stages.puts.clone()));
+        stages.attempts.spawn_vital("notifier", Arc::clone(&notifier).run(stages.attempts.clone()));
+        stages.puts.spawn_vital("storer", Arc::clone(&storer).run(stages.puts.clone()));
         for worker in workers.workers {
-            stages.renders.spawn(Arc::clone(&pipeline).drive(worker));
+            stages.renders.spawn_vital("render worker", Arc::clone(&pipeline).drive(worker));
         }
         let rest = &stages.rest;
         let log_limits = LogLimits { age_max: config.deliver.log_retention, bytes_max: config.deliver.log_bytes_max.0 };
-        rest.spawn(prune::run(db.clone(), clock, log_limits, rest.token()));
-        rest.spawn(timeline.follow(db.clone(), rest.token()));
-        rest.spawn({
+        rest.spawn_vital("prune", prune::run(db.clone(), clock, log_limits, rest.token()));
+        rest.spawn_vital("timeline", timeline.follow(db.clone(), rest.token()));
+        rest.spawn_vital("disk watch", {
             let (spool, token) = (Arc::clone(&spool), rest.token());
             async move { spool.watch_disk(token).await }
         });
         let accept = &stages.accept;
-        accept.spawn(Arc::clone(&lives).watch_grace(accept.token()));
-        accept.spawn(Arc::clone(&lives).watch_catalog(accept.token()));
-        accept.spawn(Arc::clone(&lives).save_last_media(accept.token()));
+        accept.spawn_vital("grace watch", Arc::clone(&lives).watch_grace(accept.token()));
+        accept.spawn_vital("catalog watch", Arc::clone(&lives).watch_catalog(accept.token()));
+        accept.spawn_vital("last media", Arc::clone(&lives).save_last_media(accept.token()));
         let http_limits = HttpLimits {
             request_timeout: config.http.request_timeout,
             body_bytes_max: config.http.body_bytes_max.0 as usize,
@@ -361,12 +397,17 @@ impl Server {
         listeners.push((Listener::Tcp(http_listener), pages));
         for (listener, pages) in listeners {
             let (shared, stage) = (Arc::clone(&shared), stages.http.clone());
-            stages.http.spawn(http::serve(listener, pages, shared, http_limits, stage.clone(), stage.token()));
+            stages
+                .http
+                .spawn_vital("http", http::serve(listener, pages, shared, http_limits, stage.clone(), stage.token()));
         }
         let (sessions, stop) = (stages.sessions.clone(), stages.sessions.token());
-        accept.spawn(ingest::accept(rtmp_listener, sessions, accept.token(), move |stream, peer| {
-            Arc::clone(&rtmp).serve(stream, peer, stop.clone())
-        }));
+        accept.spawn_vital(
+            "rtmp",
+            ingest::accept(rtmp_listener, sessions, accept.token(), move |stream, peer| {
+                Arc::clone(&rtmp).serve(stream, peer, stop.clone())
+            }),
+        );
 
         addresses.write(dir).map_err(|source| ServeError::Files { path: dir.join(ADDRESSES), source })?;
         announce(config, &addresses, &public_url, &shared.credentials, credentials_are_new);
@@ -374,29 +415,40 @@ impl Server {
     }
 
     /// Waits for the end, reading the configuration again at each SIGHUP.
-    async fn run(&self, sources: &Sources) -> Result<(), ServeError> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
-                _ = hangup.recv() => self.catalog.reload(sources, &self.metrics).await,
-                error = self.fatal.wait() => return Err(error.into()),
-            }
+    async fn run(&self, sources: &Sources, mut signals: Signals) -> Result<(), ServeError> {
+        // A reload may wait for a resolver; neither an end nor a fatal error waits for the reload.
+        tokio::select! {
+            _ = signals.terminate.recv() => Ok(()),
+            _ = signals.interrupt.recv() => Ok(()),
+            error = self.fatal.wait() => Err(error.into()),
+            never = self.reload_at_each(&mut signals.hangup, sources) => match never {},
         }
     }
 
-    /// Ends in order. After a fatal error nothing is worth waiting for: no outcome could be written down.
+    async fn reload_at_each(&self, hangup: &mut Signal, sources: &Sources) -> Infallible {
+        loop {
+            hangup.recv().await;
+            self.catalog.reload(sources, &self.metrics).await;
+        }
+    }
+
+    /// Ends in order and in bounded time. After a fatal error nothing is worth waiting for: no outcome could be written down.
     async fn stop(&self, config: &Config) {
         if self.fatal.is_raised() {
             return;
         }
         tracing::info!("stopping");
+        match tokio::time::timeout(STOP_MAX, self.stop_in_order(&config.shutdown)).await {
+            Ok(()) => tracing::info!("stopped"),
+            Err(_) => tracing::warn!("stopped in the middle of something; the next start picks it up"),
+        }
+        // The next start would remove it too; until then its absence says that nobody listens.
+        let _ = fs::remove_file(&self.control_socket);
+    }
+
+    async fn stop_in_order(&self, graces: &Shutdown) {
         let Stages { accept, sessions, renders, commits, committer, puts, attempts, http, rest } = &self.stages;
-        let graces = &config.shutdown;
-        accept.end(REST_GRACE).await;
+        accept.end(PROMPT_GRACE).await;
         sessions.end(graces.sessions).await;
         self.pipeline.close();
         renders.end(graces.renders).await;
@@ -404,12 +456,9 @@ impl Server {
         committer.end(COMMIT_GRACE).await;
         puts.end(graces.puts).await;
         attempts.end(graces.attempts).await;
-        http.end(REST_GRACE).await;
+        http.end(PROMPT_GRACE).await;
         rest.end(REST_GRACE).await;
         self.db.close().await;
-        // The next start would remove it too; until then its absence says that nobody listens.
-        let _ = fs::remove_file(&self.control_socket);
-        tracing::info!("stopped");
     }
 }
 
@@ -465,11 +514,17 @@ fn announce(config: &Config, addresses: &Addresses, public_url: &str, credential
         "framehook {} listens",
         env!("CARGO_PKG_VERSION")
     );
-    if config.store_local.public_url.is_none() && addresses.http.ip().is_loopback() {
+    let host = addresses.http.ip();
+    if config.store_local.public_url.is_none() && (host.is_loopback() || host.is_unspecified()) {
         tracing::warn!(
             public_url,
-            "pictures are announced under a loopback address, which only receivers on this machine can fetch; \
-             set store.local.public_url"
+            "pictures are announced under an address that only this machine can fetch them from; set store.local.public_url"
+        );
+    }
+    if config.render.unsafe_no_jail {
+        tracing::warn!(
+            "render.unsafe_no_jail is on: decoders run where the kernel does not lock them in, and a hostile stream may take \
+             over this machine"
         );
     }
     if !are_new {

@@ -153,7 +153,7 @@ impl Committer {
     pub fn start(parts: CommitParts, stage: &Stage) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
         let token = stage.token();
-        stage.spawn(async move {
+        stage.spawn_vital("committer", async move {
             let mut waiting = waiting;
             loop {
                 let first = tokio::select! {

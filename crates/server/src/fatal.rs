@@ -1,24 +1,24 @@
-//! The one way in which a durable part says that the process must end.
+//! The one way in which a part says that the process must end.
 //!
 //! After a failed sync the kernel may call pages clean that never reached the disk, so a second sync that "succeeds"
 //! proves nothing (Rebello et al., USENIX ATC 2020). The only safe answer is to acknowledge nothing more, end the
-//! process, and let the next start read back what really is on the disk.
+//! process, and let the next start read back what really is on the disk. A vital task that panics ends it the same way.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Why the process can no longer vouch for what it has stored.
+/// Why the process cannot go on: as a rule, because it can no longer vouch for what it has stored.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{part} cannot vouch for its data any more: {cause}")]
+#[error("{part} cannot go on: {cause}")]
 pub struct FatalError {
     /// The part that failed, for instance `database` or `spool`.
     pub part: &'static str,
-    /// What the operating system or SQLite said.
+    /// What the operating system or SQLite said, or that it panicked.
     pub cause: String,
 }
 
-/// Raised once by any durable part, awaited by `app.rs`, which then ends the process with an error. Clones share it.
+/// Raised once by any part, awaited by `app.rs`, which then ends the process with an error. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Fatal {
     raised: Arc<watch::Sender<Option<FatalError>>>,
@@ -36,7 +36,7 @@ impl Fatal {
             if raised.is_some() {
                 return false;
             }
-            tracing::error!(part, %cause, "stored data cannot be vouched for any more; the process ends");
+            tracing::error!(part, %cause, "a part cannot go on; the process ends");
             *raised = Some(FatalError { part, cause });
             true
         });

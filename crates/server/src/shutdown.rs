@@ -5,18 +5,21 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::fatal::Fatal;
+
 /// The tasks of one stage: started through it, told to end by its token, waited for by [`Stage::end`].
 #[derive(Clone, Debug)]
 pub struct Stage {
     name: &'static str,
     token: CancellationToken,
     tracker: TaskTracker,
+    fatal: Fatal,
 }
 
 impl Stage {
-    /// A stage with no task yet. `name` is used in logs.
-    pub fn new(name: &'static str) -> Self {
-        Self { name, token: CancellationToken::new(), tracker: TaskTracker::new() }
+    /// A stage with no task yet. `name` is used in logs; `fatal` is raised when a vital task panics.
+    pub fn new(name: &'static str, fatal: Fatal) -> Self {
+        Self { name, token: CancellationToken::new(), tracker: TaskTracker::new(), fatal }
     }
 
     /// The token that this stage's tasks watch. A child of it may be cancelled alone.
@@ -24,7 +27,21 @@ impl Stage {
         self.token.clone()
     }
 
-    /// Starts a task of this stage.
+    /// Starts a task that the server cannot do its work without. If it panics the process ends: with one part missing it
+    /// would look alive and lose pictures or callbacks in silence, and the next start has all its parts.
+    pub fn spawn_vital<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (task, fatal) = (self.tracker.spawn(task), self.fatal.clone());
+        self.tracker.spawn(async move {
+            if task.await.is_err_and(|error| error.is_panic()) {
+                fatal.raise(name, "it panicked");
+            }
+        });
+    }
+
+    /// Starts a task of this stage whose panic costs only its own work.
     pub fn spawn<F>(&self, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -50,5 +67,33 @@ impl Stage {
                 "stage did not end in its grace period; what it held is picked up at the next start"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_vital_task_that_panics_ends_the_process_and_another_does_not() {
+        let fatal = Fatal::new();
+        let stage = Stage::new("test", fatal.clone());
+        stage.spawn(async { panic!("a picture is lost") });
+        stage.spawn_vital("well", async {});
+        stage.end(Duration::from_secs(10)).await;
+        assert!(!fatal.is_raised());
+
+        let stage = Stage::new("test", fatal.clone());
+        stage.spawn_vital("storer", async { panic!("nothing is stored any more") });
+        assert_eq!(fatal.wait().await.part, "storer");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_does_not_end_is_given_up() {
+        let stage = Stage::new("test", Fatal::new());
+        stage.spawn(std::future::pending());
+        let began = tokio::time::Instant::now();
+        stage.end(Duration::from_secs(4)).await;
+        assert_eq!(began.elapsed(), Duration::from_secs(4));
     }
 }

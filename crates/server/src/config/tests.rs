@@ -184,9 +184,9 @@ fn a_secret_is_repeated_in_no_message() {
 #[test]
 fn settings_that_contradict_each_other_are_refused() {
     assert_eq!(
-        complaints("[shutdown]\nputs = \"20s\"\n[http]\naddr = \"127.0.0.1:80\"\nadmin = \"127.0.0.1:80\""),
+        complaints("[shutdown]\nputs = \"15s\"\n[http]\naddr = \"127.0.0.1:80\"\nadmin = \"127.0.0.1:80\""),
         [
-            "shutdown: the steps take 34s together, and an orderly end may take 25s",
+            "shutdown: the steps take 28s together, and may take 18s at most",
             "http.admin = \"127.0.0.1:80\": must differ from http.addr",
         ]
     );

@@ -138,7 +138,7 @@ impl Place {
         let metrics = Arc::new(Metrics::new(clock.wall()));
         let repeats = Arc::new(Repeats::default());
         let (storer_wake, notifier_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (commits, puts, attempts) = (Stage::new("commits"), Stage::new("puts"), Stage::new("attempts"));
+        let [commits, puts, attempts] = ["commits", "puts", "attempts"].map(|name| Stage::new(name, fatal.clone()));
         let committer = Committer::start(
             CommitParts {
                 db: db.clone(),

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use receiver::{Receiver, answer, hang, read_request, respond};
 
 use super::*;
+use crate::fatal::Fatal;
 use crate::notify::address::AddressPolicy;
 use crate::notify::resolve::ScriptedNames;
 
@@ -26,7 +27,7 @@ fn client() -> (Client, Stage) {
 }
 
 fn client_with(resolver: Resolver, limits: Limits) -> (Client, Stage) {
-    let stage = Stage::new("test");
+    let stage = Stage::new("test", Fatal::new());
     (Client::new(resolver, Tls::new(None).expect("system roots"), limits, &stage), stage)
 }
 

@@ -37,7 +37,7 @@ impl Ca {
     }
 
     fn client(&self, names: ScriptedNames) -> (Client, Stage) {
-        let stage = Stage::new("test");
+        let stage = Stage::new("test", Fatal::new());
         let tls = Tls::new(Some(self.certificate.pem().as_bytes())).expect("one CA");
         let resolver = Resolver::scripted(loopback(), names);
         (Client::new(resolver, tls, Limits::default(), &stage), stage)
