@@ -16,7 +16,7 @@ use crate::output::{self, Tone, paint};
     about = "List callbacks, show every attempt, send dead ones again",
     long_about = "List callbacks, show every attempt, send dead ones again. Speaks to the running server of --data-dir.\n\n\
         A delivery is waiting (its picture is not stored yet), due, claimed (an attempt is under way), delivered, dead (given \
-        up after its last attempt, kept for two weeks) or cancelled.\n\nExit codes: 0 done, 1 not done."
+        up after its last attempt, and kept) or cancelled.\n\nExit codes: 0 done, 1 not done."
 )]
 pub(crate) struct DeliveriesArgs {
     #[command(subcommand)]

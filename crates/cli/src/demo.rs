@@ -15,6 +15,7 @@ use clap::Args;
 use framehook_domain::template::CallbackKey;
 use framehook_server::entropy::Entropy;
 use serde::Deserialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::output::{self, Tone, paint};
 use crate::receive;
@@ -71,7 +72,7 @@ pub(crate) async fn run(arguments: DemoArgs) -> Result<ExitCode> {
     }
     let publishing = publisher::publish(server.addresses.rtmp, DOMAIN, "live", STREAM, &clip);
     let outcome = tokio::select! {
-        _ = tokio::signal::ctrl_c() => Ok(ExitCode::SUCCESS),
+        signal = told_to_end() => signal.map(|()| ExitCode::SUCCESS),
         failed = publishing => failed.map(|()| ExitCode::FAILURE).context("the publisher stopped"),
         outcome = show(&arguments, &mut receiver, &server) => outcome,
     };
@@ -86,6 +87,18 @@ pub(crate) async fn run(arguments: DemoArgs) -> Result<ExitCode> {
         output::line(&format!("Stopped. The pictures stay in {}", dir.join("objects").display()));
     }
     outcome
+}
+
+/// Waits for Ctrl-C, for SIGTERM, or for the terminal to be closed: the parts must not outlive any of these.
+async fn told_to_end() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::select! {
+        ended = tokio::signal::ctrl_c() => ended?,
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    Ok(())
 }
 
 /// Prints callbacks as they come, until enough pictures were verified or a check fails.

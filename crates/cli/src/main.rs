@@ -68,5 +68,9 @@ fn run(command: Command) -> Result<ExitCode> {
 
 /// Runs a command that waits for sockets and clocks.
 fn on_runtime(command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(command);
+    // Dropping it would wait for every blocking call, and a sync on a disk that is gone never returns.
+    runtime.shutdown_background();
+    outcome
 }

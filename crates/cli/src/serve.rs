@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use framehook_server::app;
+use framehook_server::app::{self, ServeError};
+use framehook_server::catalog::CatalogError;
 use framehook_server::config::{Config, Sources};
 use framehook_server::telemetry;
 
@@ -78,6 +79,13 @@ pub(crate) async fn run(arguments: ServeArgs) -> Result<ExitCode> {
     for (name, meant) in sources.unknown_variables() {
         tracing::warn!(name, meant, "environment variable sets nothing");
     }
-    app::serve(config, sources).await?;
-    Ok(ExitCode::SUCCESS)
+    match app::serve(config, sources).await {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        // Callback URLs are resolved, and what the API manages is compared, when the server starts.
+        Err(ServeError::Catalog(CatalogError::Config(error))) => {
+            eprintln!("{error}");
+            Ok(ExitCode::from(2))
+        }
+        Err(error) => Err(error.into()),
+    }
 }

@@ -116,15 +116,17 @@ fn demo_as_json_is_an_object_per_callback_with_its_checks_and_its_file() {
 }
 
 #[test]
-fn demo_stops_all_its_parts_at_ctrl_c() {
-    let mut demo = Process::spawn("framehook demo", &mut framehook(&["demo"])).unwrap();
-    wait::until("a picture", PATIENCE, || demo.stdout().contains(".jpg").then_some(())).unwrap();
-    let parts = demo.descendants().unwrap();
-    assert!(parts.iter().any(|part| part.command.starts_with("framehook-ren")), "{parts:?}");
-    demo.signal(Signal::INT).unwrap();
-    assert_eq!(demo.wait(STOP_PATIENCE).unwrap().code(), Some(0));
-    framehook_testkit::process::wait_until_gone(&parts, PATIENCE).unwrap();
-    remove_data_of(&demo.stdout());
+fn demo_stops_all_its_parts_at_ctrl_c_and_with_its_terminal() {
+    for signal in [Signal::INT, Signal::HUP] {
+        let mut demo = Process::spawn("framehook demo", &mut framehook(&["demo"])).unwrap();
+        wait::until("a picture", PATIENCE, || demo.stdout().contains(".jpg").then_some(())).unwrap();
+        let parts = demo.descendants().unwrap();
+        assert!(parts.iter().any(|part| part.command.starts_with("framehook-ren")), "{parts:?}");
+        demo.signal(signal).unwrap();
+        assert_eq!(demo.wait(STOP_PATIENCE).unwrap().code(), Some(0));
+        framehook_testkit::process::wait_until_gone(&parts, PATIENCE).unwrap();
+        remove_data_of(&demo.stdout());
+    }
 }
 
 #[test]

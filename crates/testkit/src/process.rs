@@ -158,13 +158,21 @@ impl Descendant {
         Stat::of(self.pid).is_some_and(|stat| stat.started_ticks == self.started_ticks && stat.state != 'Z')
     }
 
+    /// Sends a signal, for tests in which a child of the program under test hangs or goes on.
+    ///
+    /// # Errors
+    /// When it is already gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(self.pid.cast_signed()).context("a process id is never zero")?;
+        kill_process(pid, signal).with_context(|| format!("send {signal:?} to {} ({})", self.command, self.pid))
+    }
+
     /// Sends SIGKILL, for tests in which a child of the program under test dies.
     ///
     /// # Errors
     /// When it is already gone.
     pub fn kill9(&self) -> Result<()> {
-        let pid = Pid::from_raw(self.pid.cast_signed()).context("a process id is never zero")?;
-        kill_process(pid, Signal::KILL).with_context(|| format!("kill {} ({})", self.command, self.pid))
+        self.signal(Signal::KILL)
     }
 }
 
