@@ -1,5 +1,7 @@
 //! What operators rely on: the pages, the log, signals, and that a machine which runs out of something is not brought down.
 
+#![expect(clippy::disallowed_methods, reason = "a suite runs commands, and measures from outside")]
+
 mod common;
 
 use std::collections::BTreeSet;
