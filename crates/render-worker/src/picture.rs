@@ -54,6 +54,11 @@ impl<'a, T> Plane<'a, T> {
         (covered && some).then_some(Self { samples: &samples[..stride * size.height as usize], stride, size })
     }
 
+    /// A row without its padding. Panics below the last one.
+    pub(crate) fn row(&self, index: usize) -> &'a [T] {
+        &self.samples[index * self.stride..][..self.size.width as usize]
+    }
+
     pub(crate) fn rows(&self) -> impl ExactSizeIterator<Item = &'a [T]> + use<'a, T> {
         let width = self.size.width as usize;
         self.samples.chunks_exact(self.stride).map(move |row| &row[..width])

@@ -2,7 +2,7 @@
 
 use framehook_render_wire::sizing::{display_size, output_size};
 use framehook_render_wire::{
-    Chroma, Codec, Failure, FailureReason, IMAGE_SIDE_MAX, ImageFormat, Judgement, Orientation, PICTURE_PIXELS_MAX,
+    Codec, Failure, FailureReason, IMAGE_SIDE_MAX, ImageFormat, Judgement, Orientation, PICTURE_PIXELS_MAX,
     PictureFacts, RenditionSpec, Size, Timings,
 };
 use turbojpeg::OwnedBuf;
@@ -14,7 +14,7 @@ use crate::encode::{EncodeError, Encoder};
 use crate::fingerprint::fingerprint;
 use crate::judge::judge;
 use crate::orientation::turn;
-use crate::picture::{AnyPlanes, OutOfMemory, OwnedPlane, Picture, Plane, Planes, Sample, Transfer, chroma_size};
+use crate::picture::{AnyPlanes, OutOfMemory, OwnedPlane, Picture, Plane, Planes, Sample, Transfer};
 use crate::scale::Scaler;
 use crate::stopwatch::Stopwatch;
 use crate::unit::{Inspection, UnitError, inspect};
@@ -103,9 +103,8 @@ impl Renderer {
         let started = Stopwatch::start();
         let scaled = self.scaler.scale(planes, facts.chroma, unturned)?;
         let jfif = to_jfif(scaled.as_planes(), encoding)?;
-        let chroma_size = chroma_size(unturned, Chroma::C420);
-        let cb = self.scaler.scale_plane(jfif.cb.as_plane(), chroma_size)?;
-        let cr = self.scaler.scale_plane(jfif.cr.as_plane(), chroma_size)?;
+        let cb = self.scaler.halve_chroma(jfif.cb.as_plane(), facts.chroma, unturned)?;
+        let cr = self.scaler.halve_chroma(jfif.cr.as_plane(), facts.chroma, unturned)?;
         let planes = [jfif.luma.as_plane(), cb.as_plane(), cr.as_plane()];
         let turned = turn_upright(planes, facts.orientation)?;
         let planes = turned.as_ref().map_or(planes, |turned| turned.each_ref().map(OwnedPlane::as_plane));

@@ -35,6 +35,43 @@ impl<T: Sample> ScaledPlanes<'_, T> {
     }
 }
 
+/// How much of a plane, from its upper left corner, becomes the new one; in its samples.
+///
+/// A chroma sample of 4:2:0 stands for two columns and rows of luma even where the picture ends after the first of them, and
+/// JPEG readers go by that. So the chroma of a picture with an odd side covers a little more or less than its own samples;
+/// without this its colours would drift by up to a pixel towards the far edges.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Extent {
+    width: f64,
+    height: f64,
+}
+
+impl Extent {
+    /// All of it.
+    fn whole(size: Size) -> Self {
+        Self { width: size.width.into(), height: size.height.into() }
+    }
+
+    /// What the chroma of a picture of size `to` covers of the chroma, in the same format, of one of size `from`.
+    fn of_chroma(chroma_to: Size, from: Size, to: Size) -> Self {
+        let side = |chroma_to: u32, from: u32, to: u32| f64::from(chroma_to) * f64::from(from) / f64::from(to);
+        Self {
+            width: side(chroma_to.width, from.width, to.width),
+            height: side(chroma_to.height, from.height, to.height),
+        }
+    }
+
+    /// What the 4:2:0 chroma of a picture covers of its chroma in another format.
+    fn of_halving(halved: Size, chroma: Chroma) -> Self {
+        let (columns, rows) = match chroma {
+            Chroma::C420 => (1, 1),
+            Chroma::C422 => (1, 2),
+            Chroma::C444 => (2, 2),
+        };
+        Self::whole(Size::new(halved.width * columns, halved.height * rows))
+    }
+}
+
 /// Keeps the resizer's tables and buffers from one picture to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Scaler {
@@ -49,29 +86,49 @@ impl Scaler {
         chroma: Chroma,
         size: Size,
     ) -> Result<ScaledPlanes<'a, T>, OutOfMemory> {
-        let chroma_size = chroma_size(size, chroma);
-        let luma = self.scale_plane(planes.luma, size)?;
+        let (from, chroma_size) = (planes.luma.size, chroma_size(size, chroma));
+        let extent = Extent::of_chroma(chroma_size, from, size);
+        let luma = self.scale_plane(planes.luma, Extent::whole(from), size)?;
         let [cb, cr] = planes.chroma;
-        let chroma = [self.scale_plane(cb, chroma_size)?, self.scale_plane(cr, chroma_size)?];
+        let chroma = [self.scale_plane(cb, extent, chroma_size)?, self.scale_plane(cr, extent, chroma_size)?];
         Ok(ScaledPlanes { luma, chroma })
     }
 
-    /// Brings a plane to this size; one that has it is not touched.
-    pub(crate) fn scale_plane<'a, T: Sample>(
+    /// Brings a chroma plane of a picture of size `luma` to 4:2:0.
+    pub(crate) fn halve_chroma<'a>(
+        &mut self,
+        plane: Plane<'a, u8>,
+        chroma: Chroma,
+        luma: Size,
+    ) -> Result<MaybeScaled<'a, u8>, OutOfMemory> {
+        let halved = chroma_size(luma, Chroma::C420);
+        self.scale_plane(plane, Extent::of_halving(halved, chroma), halved)
+    }
+
+    /// Brings a part of a plane to this size; a whole one that has it is not touched.
+    fn scale_plane<'a, T: Sample>(
         &mut self,
         plane: Plane<'a, T>,
+        extent: Extent,
         size: Size,
     ) -> Result<MaybeScaled<'a, T>, OutOfMemory> {
-        if plane.size == size {
+        if plane.size == size && extent == Extent::whole(size) {
             return Ok(MaybeScaled::Same(plane));
         }
+        let extended = extended(plane, extent)?;
+        let plane = extended.as_ref().map_or(plane, OwnedPlane::as_plane);
         let mut scaled = OwnedPlane::new(size)?;
         // Sharp, without visible ringing; the kernel widens with the reduction, so nothing aliases.
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom)).crop(
+            0.0,
+            0.0,
+            extent.width,
+            extent.height,
+        );
         let Size { width, height } = plane.size;
         let whole_rows = TypedImageRef::<T::Pixel>::from_buffer(plane.stride as u32, height, T::bytes(plane.samples))
             .expect("a plane covers its rows, aligned as its samples");
-        // A view, not the resizer's crop: that would let padding bleed in at the right edge.
+        // A view, beside the resizer's crop: that alone would let padding bleed in at the right edge.
         let source =
             TypedCroppedImage::from_ref(&whole_rows, 0, 0, width, height).expect("a row is no longer than its stride");
         let mut target =
@@ -82,12 +139,30 @@ impl Scaler {
     }
 }
 
+/// The plane with its last column and row repeated, where `extent` reaches past them; by one sample at most.
+fn extended<T: Sample>(plane: Plane<'_, T>, extent: Extent) -> Result<Option<OwnedPlane<T>>, OutOfMemory> {
+    let side = |covered: f64, there: u32| (covered.ceil() as u32).max(there);
+    let size = Size::new(side(extent.width, plane.size.width), side(extent.height, plane.size.height));
+    if size == plane.size {
+        return Ok(None);
+    }
+    let mut extended = OwnedPlane::new(size)?;
+    let last_row = plane.size.height as usize - 1;
+    for (index, row) in extended.rows_mut().enumerate() {
+        let source = plane.row(index.min(last_row));
+        let (there, beyond) = row.split_at_mut(source.len());
+        there.copy_from_slice(source);
+        beyond.fill(source[source.len() - 1]);
+    }
+    Ok(Some(extended))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn scaled_samples<T: Sample>(plane: Plane<'_, T>, size: Size) -> Vec<T> {
-        match Scaler::default().scale_plane(plane, size).expect("a small plane fits") {
+        match Scaler::default().scale_plane(plane, Extent::whole(plane.size), size).expect("a small plane fits") {
             MaybeScaled::Same(plane) => plane.rows().flatten().copied().collect(),
             MaybeScaled::Scaled(plane) => plane.samples,
         }
@@ -134,6 +209,39 @@ mod tests {
             assert_eq!((scaled.luma.size, scaled.chroma.map(|plane| plane.size)), (Size::new(5, 3), [to; 2]));
             let same = scaler.scale(planes, chroma, Size::new(7, 7)).expect("nothing to do");
             assert!(matches!(same.luma, MaybeScaled::Same(_)) && matches!(same.chroma[0], MaybeScaled::Same(_)));
+        }
+    }
+
+    /// A ramp that rises by 2 with each column of luma, as samples that each stand for so many columns.
+    fn ramp(width: u32, columns_each: u32) -> Vec<u8> {
+        (0..width.div_ceil(columns_each)).map(|index| (10 + (2 * index + 1) * columns_each) as u8).collect()
+    }
+
+    #[test]
+    fn colour_stays_where_it_is_in_a_picture_with_odd_sides() {
+        for (from, to) in [(121, 121), (121, 60), (120, 61), (121, 61), (91, 120)] {
+            let full = ramp(from, 1);
+            let luma = Plane::new(&full, full.len(), Size::new(from, 1)).expect("a row");
+            for (chroma, columns_each) in [(Chroma::C444, 1), (Chroma::C420, 2)] {
+                let samples = ramp(from, columns_each);
+                let plane = Plane::new(&samples, samples.len(), Size::new(samples.len() as u32, 1)).expect("a row");
+                let mut scaler = Scaler::default();
+                let planes = Planes { luma, chroma: [plane; 2] };
+                let size = Size::new(to, 1);
+                let scaled = scaler.scale(planes, chroma, size).expect("a few bytes fit");
+                let halved = scaler.halve_chroma(scaled.as_planes().chroma[0], chroma, size).expect("a few bytes fit");
+                let halved = halved.as_plane();
+                assert_eq!(halved.size.width, to.div_ceil(2));
+                // In the right half, where a drift has grown, but for the edge, which is the filter's.
+                let inner = halved.size.width / 2..halved.size.width - 3;
+                let offs = inner.clone().map(|index| {
+                    // The middle of two columns of the new picture, in columns of the old one.
+                    let place = f64::from(2 * index + 1) * f64::from(from) / f64::from(to);
+                    f64::from(halved.samples[index as usize]) - (10.0 + 2.0 * place)
+                });
+                let mean = offs.sum::<f64>() / inner.len() as f64;
+                assert!(mean.abs() < 0.3, "{chroma:?} {from} to {to}: off by {mean} in the mean");
+            }
         }
     }
 }
