@@ -6,6 +6,7 @@
 mod common;
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use common::{DOMAIN, FRAMEHOOK, PATIENCE, config, push_url, serve, wait_for_snapshots};
@@ -77,6 +78,60 @@ fn a_publisher_that_returns_within_the_grace_keeps_its_push() {
     assert_eq!(live(&server).unwrap()["sequence"], sequence);
     let requests = receiver.requests();
     assert_eq!((events(&requests, 1).len(), events(&requests, 0).len()), (1, 0));
+}
+
+#[test]
+fn a_return_within_the_grace_goes_on_with_the_grid() {
+    const INTERVAL_S: i64 = 6;
+    let receiver = Receiver::start().unwrap();
+    let server = serve(&receiver, INTERVAL_S as u32, "[ingest]\nreconnect_grace = \"30s\"\n").unwrap();
+    // A keyframe every second, so that the grid shows in whole seconds.
+    let spec = ClipSpec { width: 320, height: 180, gop: Duration::from_secs(1), ..ClipSpec::default() };
+    let publish = || {
+        let url = push_url(&server, "room_1001").parse().unwrap();
+        PublisherSpec::new(url, spec.build().unwrap().flv().unwrap()).looped().start().unwrap()
+    };
+    let publisher = publish();
+    publisher.wait_for_keyframes(3, PATIENCE).unwrap();
+    publisher.reset();
+    let _publisher = publish();
+    let requests = wait_for_snapshots(&receiver, 3).unwrap();
+    let created: Vec<i64> =
+        requests.iter().map(|request| request.json().unwrap()["create_time"].as_i64().unwrap()).collect();
+    for (index, at) in created.iter().enumerate() {
+        let off = at - created[0] - INTERVAL_S * index as i64;
+        assert!((-1..=1).contains(&off), "pictures at {created:?}");
+    }
+}
+
+#[test]
+fn what_an_ended_push_lasted_ends_with_its_last_byte() {
+    let receiver = Receiver::start().unwrap();
+    let server = serve(&receiver, 2, "[ingest]\nreconnect_grace = \"4s\"\n").unwrap();
+    let spec = ClipSpec { width: 320, height: 180, ..ClipSpec::default() };
+    let url = push_url(&server, "room_1001").parse().unwrap();
+    let publisher = PublisherSpec::new(url, spec.build().unwrap().flv().unwrap()).looped().start().unwrap();
+    publisher.wait_for_keyframes(2, PATIENCE).unwrap();
+    let log = publisher.close();
+    let sent = log.keyframes[1].sent - log.keyframes[0].sent;
+    let ended = wait_for_events(&receiver, 0, 1).remove(0);
+    let lasted: u64 = ended["push_duration"].as_str().unwrap().parse().unwrap();
+    let lasted = Duration::from_millis(lasted);
+    assert!(lasted >= sent && lasted < sent + Duration::from_secs(2), "{lasted:?} of media over {sent:?}");
+}
+
+#[test]
+fn a_publisher_that_falls_silent_is_ended_for_that_reason() {
+    let receiver = Receiver::start().unwrap();
+    let settings = "[ingest]\nreconnect_grace = \"200ms\"\nidle_timeout = \"1s\"\n";
+    let server = serve(&receiver, 2, settings).unwrap();
+    let spec = ClipSpec { width: 320, height: 180, ..ClipSpec::default() };
+    let url = push_url(&server, "room_1001").parse().unwrap();
+    let publisher = PublisherSpec::new(url, spec.build().unwrap().flv().unwrap()).looped().start().unwrap();
+    publisher.wait_for_keyframes(1, PATIENCE).unwrap();
+    publisher.stall();
+    let ended = wait_for_events(&receiver, 0, 1).remove(0);
+    assert_eq!(ended["errcode"], 8, "{ended}");
 }
 
 #[test]
