@@ -72,6 +72,11 @@ impl Unverified {
         &self.secret_id
     }
 
+    /// When the claim says that it was made.
+    pub(crate) fn made(&self) -> UnixSecs {
+        self.timestamp
+    }
+
     /// Finds who signed: version 3 if the request has an `Authorization` header.
     pub(crate) fn tc3(request: &HttpRequest<'_>, authorization: &str) -> Result<Self, ApiError> {
         tc3::Proof::parse(request, authorization)
