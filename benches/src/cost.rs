@@ -5,7 +5,6 @@
 //! and then takes the difference of two readings of the CPU time of all its processes.
 
 mod chart;
-mod machine;
 mod report;
 mod summary;
 
@@ -16,10 +15,10 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 
-use self::machine::Machine;
 use self::report::Report;
 use crate::clip::{self, GOP_SECONDS};
 use crate::load::{Load, LoadReport};
+use crate::machine::{self, Machine};
 use crate::packages::{self, Need};
 use crate::subject::{self, INTERVAL, Running, Subject};
 use crate::workshop::Workshop;

@@ -11,8 +11,11 @@
 
 mod clip;
 mod cost;
+mod document;
 mod group;
+mod latency;
 mod load;
+mod machine;
 mod packages;
 mod subject;
 mod workshop;
@@ -34,6 +37,8 @@ struct Arguments {
 enum Benchmark {
     /// CPU time and memory per stream with one picture every 10 s of each.
     Cost(cost::Options),
+    /// From a keyframe's last byte to its callback's first.
+    Latency(latency::Options),
 }
 
 fn main() -> Result<()> {
@@ -42,5 +47,6 @@ fn main() -> Result<()> {
     let workshop = Workshop::open()?;
     match arguments.benchmark {
         Benchmark::Cost(options) => cost::run(&workshop, &options),
+        Benchmark::Latency(options) => latency::run(&workshop, &options),
     }
 }

@@ -7,10 +7,11 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::chart;
-use super::machine::Machine;
 use super::summary::{Summary, floor_steps, summarise};
 use super::{FloorSteps, Measurement, Plan};
+use crate::document::Section;
 use crate::load::LoadReport;
+use crate::machine::Machine;
 use crate::subject::{INTERVAL, Subject};
 
 /// What the floor's steps took where the floor was first measured, as a range from an idle machine to a crowded one
@@ -34,10 +35,8 @@ const HEADER: [&str; 8] = [
     "MiB per stream",
 ];
 
-const DOCUMENT: &str = "docs/performance.md";
 const CHART: &str = "docs/streams-per-core.svg";
-const BEGIN: &str = "<!-- bench cost: what follows is written by `./dev bench cost --update` -->\n";
-const END: &str = "<!-- bench cost: end -->\n";
+const SECTION: Section = Section("cost");
 
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
@@ -92,11 +91,7 @@ impl Report {
 
     /// Writes the table and the chart into the documentation and gives the files it wrote.
     pub(super) fn update_docs(&self, repository: &Path) -> Result<[PathBuf; 2]> {
-        let document = repository.join(DOCUMENT);
-        let text = fs::read_to_string(&document).with_context(|| format!("read {}", document.display()))?;
-        let text = replace_section(&text, &self.markdown())
-            .with_context(|| format!("{} has no section between {BEGIN:?} and {END:?}", document.display()))?;
-        fs::write(&document, text).with_context(|| format!("write {}", document.display()))?;
+        let document = SECTION.replace(repository, &self.markdown())?;
         let chart = repository.join(CHART);
         fs::write(&chart, chart::streams_per_core(&self.summaries))
             .with_context(|| format!("write {}", chart.display()))?;
@@ -214,13 +209,6 @@ fn lost(measurements: &[Measurement]) -> impl Iterator<Item = String> {
     })
 }
 
-/// `None` when the markers are not there.
-fn replace_section(text: &str, section: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{section}\n{END}{after}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::summary::tests::measured;
@@ -259,12 +247,5 @@ mod tests {
         assert!(notes.contains("made 5 of 10 pictures"), "{notes}");
         assert!(notes.contains("2 lost their connection"), "{notes}");
         assert!(notes.contains("To decode strays") && !notes.contains("To convert strays"), "{notes}");
-    }
-
-    #[test]
-    fn replaces_its_own_section_only() {
-        let text = format!("# Title\n{BEGIN}old\n{END}rest\n");
-        assert_eq!(replace_section(&text, "new\n").unwrap(), format!("# Title\n{BEGIN}\nnew\n\n{END}rest\n"));
-        assert_eq!(replace_section("# Title\n", "new\n"), None);
     }
 }

@@ -11,17 +11,17 @@ use crate::subject::{Subject, framehook_executable};
 use crate::workshop::{Workshop, output};
 
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Machine {
-    pub(super) cpu: String,
-    pub(super) cores: usize,
-    pub(super) memory_gib: f64,
-    pub(super) kernel: String,
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    pub(crate) cores: usize,
+    pub(crate) memory_gib: f64,
+    pub(crate) kernel: String,
     /// First lines of what programs say about their version.
-    pub(super) versions: Vec<String>,
+    pub(crate) versions: Vec<String>,
 }
 
 impl Machine {
-    pub(super) fn look(workshop: &Workshop, subjects: &[Subject]) -> Self {
+    pub(crate) fn look(workshop: &Workshop, subjects: &[Subject]) -> Self {
         let versions = subjects.iter().flat_map(|subject| subject.versions(workshop));
         let mut versions: Vec<String> = versions.collect();
         versions.sort_unstable();
@@ -39,7 +39,7 @@ impl Machine {
 }
 
 /// CPU time that the whole machine has been busy for since it started.
-pub(super) fn busy() -> Result<Duration> {
+pub(crate) fn busy() -> Result<Duration> {
     let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
     let ticks = busy_ticks(&stat).context("/proc/stat has no line for all processors")?;
     Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
