@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use common::{CALLBACK_KEY, DOMAIN, FRAMEHOOK, PATIENCE};
+use framehook_testkit::clip::ClipSpec;
 use framehook_testkit::encoder::{self, Program, Source};
 use framehook_testkit::jpeg;
 use framehook_testkit::process::Process;
@@ -113,6 +114,17 @@ fn demo_as_json_is_an_object_per_callback_with_its_checks_and_its_file() {
     assert_eq!(fs::metadata(path).unwrap().len(), picture["body"]["file_size"].as_u64().unwrap());
     let objects = path.ancestors().find(|path| path.ends_with("objects")).unwrap();
     fs::remove_dir_all(objects.parent().unwrap()).unwrap();
+}
+
+#[test]
+fn demo_loops_a_clip_of_the_users_own() {
+    let clip = ClipSpec { width: 320, height: 180, ..ClipSpec::default() }.build().unwrap();
+    let output = run(&["demo", "--pictures", "1", "--json", "--input", utf8(&clip.path)]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let picture = json_lines(&stdout(&output)).pop().unwrap();
+    assert_eq!((&picture["body"]["width"], &picture["body"]["height"]), (&320.into(), &180.into()));
+    let objects = Path::new(picture["file"].as_str().unwrap()).ancestors().find(|path| path.ends_with("objects"));
+    fs::remove_dir_all(objects.unwrap().parent().unwrap()).unwrap();
 }
 
 #[test]
