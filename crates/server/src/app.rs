@@ -255,7 +255,7 @@ impl Server {
             entropy: entropy.clone(),
             metrics: Arc::clone(&metrics),
             repeats: Arc::clone(&repeats),
-            wake: Arc::clone(&storer_wake),
+            wake: storer_wake,
             notifier_wake: Arc::clone(&notifier_wake),
             slots: config.store.concurrency as usize,
         });
@@ -356,7 +356,7 @@ impl Server {
             spool_bytes_max: config.spool.bytes_max,
             disk_reserve: config.spool.disk_reserve,
             store: Arc::clone(&store),
-            storer_wake,
+            storer: Arc::clone(&storer),
             catalog: catalog.watch(),
             resolver: Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone())),
             replayer: Replayer { db: db.clone(), vault, store, timeline: timeline.clone(), notifier_wake },

@@ -29,7 +29,7 @@ use framehook_domain::catalog::Catalog;
 use framehook_domain::id::uuid_v7;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
@@ -46,8 +46,8 @@ use crate::notify::resolve::Resolver;
 use crate::pipeline::Pipeline;
 use crate::render::PoolHealth;
 use crate::shutdown::Stage;
-use crate::store::LocalStore;
 use crate::store::spool::Spool;
+use crate::store::{LocalStore, Storer};
 use crate::telemetry::Metrics;
 use crate::telemetry::log::Repeats;
 pub(crate) use objects::READS_MAX as OBJECT_READS_MAX;
@@ -79,7 +79,7 @@ pub(crate) struct Shared {
     pub(crate) spool_bytes_max: ByteSize,
     pub(crate) disk_reserve: ByteSize,
     pub(crate) store: Arc<LocalStore>,
-    pub(crate) storer_wake: Arc<Notify>,
+    pub(crate) storer: Arc<Storer>,
     pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
     pub(crate) replayer: Replayer,
     /// Judges the URLs that requests bring.

@@ -167,18 +167,22 @@ pub fn next_put_due(conn: &Connection, after: UnixMs) -> Result<Option<UnixMs>, 
     Ok(next.map(UnixMs))
 }
 
-/// The picture can be fetched: its deliveries become due in the same transaction.
+/// The picture can be fetched: its deliveries become due in the same transaction. `false`: it was not owed any more, since
+/// a person discarded it meanwhile.
 ///
 /// # Errors
 /// Those of the database.
-pub fn mark_stored(tx: &Tx<'_>, put: &OwedPut, now: UnixMs, wall: UnixMs) -> Result<(), DbError> {
+pub fn mark_stored(tx: &Tx<'_>, put: &OwedPut, now: UnixMs, wall: UnixMs) -> Result<bool, DbError> {
     let changed = tx
         .prepare_cached(
             "UPDATE snapshot SET put_state = 'stored', settled_ms = ?2, put_alarm = 0, put_error = NULL
              WHERE id = ?1 AND put_state = 'owed'",
         )?
         .execute(params![blob(put.id.0), wall.0])?;
-    if changed > 0 { outbox::object_is_stored(tx, put.event, now) } else { Ok(()) }
+    if changed > 0 {
+        outbox::object_is_stored(tx, put.event, now)?;
+    }
+    Ok(changed > 0)
 }
 
 /// What a failed put leaves behind.
@@ -206,21 +210,22 @@ pub fn mark_put_failed(tx: &Tx<'_>, id: SnapshotId, failed: &FailedPut) -> Resul
     Ok(())
 }
 
-/// Gives an owed picture up, by a person's word: its deliveries that wait for it are cancelled. `false`: it was not owed.
+/// Gives an owed picture up, by a person's word: its deliveries that wait for it are cancelled. Returns what its file takes
+/// in the spool; `None`: it was not owed.
 ///
 /// # Errors
 /// Those of the database.
-pub fn discard(tx: &Tx<'_>, id: SnapshotId, by: &str, wall: UnixMs) -> Result<bool, DbError> {
-    let event = tx
+pub fn discard(tx: &Tx<'_>, id: SnapshotId, by: &str, wall: UnixMs) -> Result<Option<u64>, DbError> {
+    let discarded = tx
         .prepare_cached(
             "UPDATE snapshot SET put_state = 'discarded', settled_ms = ?2, discarded_by = ?3, put_alarm = 0
-             WHERE id = ?1 AND put_state = 'owed' RETURNING event_id",
+             WHERE id = ?1 AND put_state = 'owed' RETURNING event_id, file_size",
         )?
-        .query_row(params![blob(id.0), wall.0, by], |row| uuid(row, "event_id"))
+        .query_row(params![blob(id.0), wall.0, by], |row| Ok((uuid(row, "event_id")?, number(row, "file_size"))))
         .optional()?;
-    let Some(event) = event else { return Ok(false) };
+    let Some((event, file_size_bytes)) = discarded else { return Ok(None) };
     outbox::object_is_discarded(tx, EventId(event), wall)?;
-    Ok(true)
+    file_size_bytes.map(Some)
 }
 
 /// A picture that its store refuses in a way that waiting alone will not mend.

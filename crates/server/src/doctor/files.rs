@@ -5,12 +5,16 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use framehook_domain::id::{SnapshotId, uuid_v7};
 use framehook_domain::time::UnixMs;
 
 use super::Finding;
 use crate::clock::Clock;
 use crate::config::ByteSize;
 use crate::durable::sync_dir;
+use crate::entropy::Entropy;
+use crate::store::LocalStore;
+use crate::store::spool::Spool;
 
 /// A directory of our own beside what is looked at, removed with all that is in it at the end.
 struct Scratch(PathBuf);
@@ -130,19 +134,23 @@ pub(super) fn store(dir: &Path) -> Finding {
 }
 
 fn link(spool: &Path, objects: &Path) -> io::Result<()> {
-    let (spool, objects) = (Scratch::make(spool)?, Scratch::make_other(objects)?);
-    let picture = spool.0.join("picture");
-    File::create(&picture)?.sync_all()?;
-    fs::hard_link(&picture, objects.0.join("object"))?;
-    sync_dir(&objects.0)
+    // Under names that a start sweeps up, if this process does not come to remove them: those of an unfinished picture in
+    // the spool, and anything at all among the store's unfinished objects.
+    let id = uuid_v7(Clock::start().wall(), Entropy::system().id_bytes());
+    let picture = Leftover(existing(spool)?.join(Spool::partial_name(SnapshotId(id))));
+    let object = Leftover(existing(&objects.join(LocalStore::UNFINISHED))?.join(format!("{id}.object")));
+    File::create_new(&picture.0)?.sync_all()?;
+    fs::hard_link(&picture.0, &object.0)?;
+    Ok(sync_dir(object.0.parent().unwrap_or(objects))?)
 }
 
-impl Scratch {
-    /// A second one, since before the first start both are made in the same directory above.
-    fn make_other(dir: &Path) -> io::Result<Self> {
-        let scratch = existing(dir)?.join(format!(".framehook-doctor-{}-objects", std::process::id()));
-        fs::create_dir(&scratch)?;
-        Ok(Self(scratch))
+/// A file that is removed at the end.
+struct Leftover(PathBuf);
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        // It may never have been made.
+        let _ = fs::remove_file(&self.0);
     }
 }
 

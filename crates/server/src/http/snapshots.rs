@@ -45,11 +45,7 @@ pub(super) async fn held(State(shared): State<Arc<Shared>>) -> Result<Json<HeldL
 /// Gives a picture up: it is not stored, and its callback is cancelled. Only a person does this, and it is recorded.
 pub(super) async fn discard(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let id: Uuid = id.parse().map_err(|_| Problem::bad_field("id", format!("{id:?} is no snapshot's id")))?;
-    let wall = shared.clock.wall();
-    let discarded = shared.db.write(move |tx| snapshot::discard(tx, SnapshotId(id), "operator", wall)).await?;
-    if discarded {
-        // The storer lets go of its file.
-        shared.storer_wake.notify_one();
+    if shared.storer.discard(SnapshotId(id), "operator").await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(Problem::not_found("no picture of this id waits for its store"))

@@ -10,19 +10,14 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::io::Errno;
-
 use super::StoreError;
-use crate::durable::{self, is_full, sync_dir};
+use crate::durable::{self, DirError, cannot_link, is_full, sync_dir};
 use crate::entropy::Entropy;
 use crate::fail_point;
 use crate::fatal::Fatal;
 
 /// The part named in [`Fatal`].
 const PART: &str = "local store";
-
-/// Where unfinished files lie: inside the store, so that a rename can move them, and under a name that no bucket has.
-const UNFINISHED: &str = ".unfinished";
 
 /// Directories remembered as durable, some 100 bytes each. Forgetting them costs a few syncs.
 const DIRS_REMEMBERED_MAX: usize = 10_000;
@@ -42,16 +37,24 @@ impl LocalStore {
     /// The name of this store in the database.
     pub const NAME: &str = "local";
 
+    /// Where unfinished files lie: inside the store, so that a rename can move them, and under a name that no bucket has. A
+    /// start removes them.
+    pub(crate) const UNFINISHED: &str = ".unfinished";
+
     /// Opens `root`, creating it, and removes what a crash left unfinished.
     ///
     /// # Errors
     /// What the kernel said.
     pub fn open(root: &Path, entropy: Entropy, fatal: Fatal) -> io::Result<Self> {
-        let unfinished = root.join(UNFINISHED);
+        let unfinished = root.join(Self::UNFINISHED);
         fs::create_dir_all(&unfinished)?;
         for entry in fs::read_dir(&unfinished)? {
-            fs::remove_file(entry?.path())?;
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                fs::remove_file(entry.path())?;
+            }
         }
+        sync_dir(root.parent().unwrap_or(root))?;
         sync_dir(root)?;
         Ok(Self { root: root.to_owned(), entropy, fatal, durable_dirs: Mutex::default() })
     }
@@ -62,11 +65,13 @@ impl LocalStore {
     /// # Errors
     /// [`StoreError::UnsafeName`].
     pub fn path(&self, bucket: &str, key: &str) -> Result<PathBuf, StoreError> {
-        let one_level =
-            |name: &str| matches!(Path::new(name).components().next(), Some(Component::Normal(first)) if first == name);
+        let one_level = |name: &str| {
+            let first = Path::new(name).components().next();
+            !name.contains('\0') && matches!(first, Some(Component::Normal(first)) if first == name)
+        };
         let safe_bucket = one_level(bucket) && !bucket.starts_with('.');
         // Level by level, since `Path` would silently drop empty and `.` levels.
-        let safe_key = !key.contains('\0') && key.split('/').all(one_level);
+        let safe_key = key.split('/').all(one_level);
         if !safe_bucket || !safe_key {
             return Err(StoreError::UnsafeName { bucket: bucket.to_owned(), key: key.to_owned() });
         }
@@ -105,13 +110,18 @@ impl LocalStore {
             }
         }
         fail_point::pass("put_sent");
-        sync_dir(dir).map_err(|source| self.sync_failed(source)).map_err(failed)
+        sync_dir(dir).map_err(|error| {
+            if matches!(&error, DirError::NotTried(error) if error.kind() == io::ErrorKind::NotFound) {
+                self.lock_dirs().remove(dir);
+            }
+            failed(self.judge(error))
+        })
     }
 
     fn make_dir(&self, dir: &Path) -> io::Result<()> {
         let mut durable_dirs = self.lock_dirs();
         if !durable_dirs.contains(dir) {
-            durable::create_dir_all(&self.root, dir)?;
+            durable::create_dir_all(&self.root, dir).map_err(|error| self.judge(error))?;
             if durable_dirs.len() >= DIRS_REMEMBERED_MAX {
                 durable_dirs.clear();
             }
@@ -126,7 +136,8 @@ impl LocalStore {
 
     /// Copies `spooled` to a name of its own, syncs it and renames it into place.
     fn replace(&self, spooled: &Path, path: &Path) -> io::Result<()> {
-        let unfinished = self.root.join(UNFINISHED).join(format!("{:032x}", u128::from_ne_bytes(self.entropy.draw())));
+        let unfinished =
+            self.root.join(Self::UNFINISHED).join(format!("{:032x}", u128::from_ne_bytes(self.entropy.draw())));
         let moved = self.copy(spooled, &unfinished).and_then(|()| fs::rename(&unfinished, path));
         if moved.is_err() {
             // What cannot be removed now is removed at the next start.
@@ -141,6 +152,15 @@ impl LocalStore {
         copy.sync_data().map_err(|error| if is_full(&error) { error } else { self.sync_failed(error) })
     }
 
+    /// Removes an object that nobody was told of. Blocks. Not synced: one that comes back after a crash is of no harm.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn remove(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
+        let path = self.path(bucket, key)?;
+        durable::remove_if_there(&path).map_err(|source| StoreError::from_io(bucket, key, source))
+    }
+
     /// Whether an object can be fetched. Blocks.
     ///
     /// # Errors
@@ -153,17 +173,16 @@ impl LocalStore {
         }
     }
 
+    /// A sync that failed ends the process: a second one would "succeed" and prove nothing.
+    fn judge(&self, error: DirError) -> io::Error {
+        match error {
+            DirError::NotTried(error) => error,
+            DirError::Sync(error) => self.sync_failed(error),
+        }
+    }
+
     fn sync_failed(&self, error: io::Error) -> io::Error {
         self.fatal.raise(PART, &error);
         error
     }
-}
-
-/// Whether a file cannot be hard-linked where a copy still can work: another file system, one without links, a file with
-/// too many of them, or a kernel that protects links to files of other owners.
-fn cannot_link(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS)
-    )
 }

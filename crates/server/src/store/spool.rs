@@ -14,7 +14,7 @@ use std::time::Duration;
 use framehook_domain::id::SnapshotId;
 use tokio_util::sync::CancellationToken;
 
-use crate::durable::{is_full, sync_dir};
+use crate::durable::{OpenDir, is_full, sync_dir};
 use crate::fail_point;
 use crate::fatal::Fatal;
 
@@ -55,6 +55,8 @@ pub enum SpoolError {
 #[derive(Debug)]
 pub struct Spool {
     dir: PathBuf,
+    /// The same directory, held open for its syncs.
+    open_dir: OpenDir,
     limits: SpoolLimits,
     fatal: Fatal,
     bytes: AtomicU64,
@@ -62,18 +64,27 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens `dir`, creating it, and removes every file that is not one of the `owed` pictures'.
+    /// Opens `dir`, creating it in a directory that is there, and removes the pictures that are not among the `owed`. Files
+    /// and directories of other names are left alone: they are none of ours.
     ///
     /// # Errors
     /// What the kernel said about the directory.
     pub fn open(dir: &Path, limits: SpoolLimits, owed: &[(SnapshotId, u64)], fatal: Fatal) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
+        sync_dir(dir.parent().unwrap_or(dir))?;
         let mut missing: HashMap<SnapshotId, u64> = owed.iter().copied().collect();
         let (mut bytes, mut orphans) = (0, 0);
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
-            let id = entry.file_name().to_str().and_then(id_of_file_name);
-            match id.and_then(|id| missing.remove(&id)) {
+            let Some(name) = entry.file_name().to_str().and_then(OurName::parse) else { continue };
+            if entry.file_type()?.is_dir() {
+                continue;
+            }
+            let owed = match name {
+                OurName::Picture(id) => missing.remove(&id),
+                OurName::Partial => None,
+            };
+            match owed {
                 Some(file_size) => bytes += file_size,
                 None => {
                     fs::remove_file(entry.path())?;
@@ -89,6 +100,7 @@ impl Spool {
         }
         let spool = Self {
             dir: dir.to_owned(),
+            open_dir: OpenDir::open(dir)?,
             limits,
             fatal,
             bytes: AtomicU64::new(bytes),
@@ -143,7 +155,12 @@ impl Spool {
     }
 
     fn partial_path(&self, id: SnapshotId) -> PathBuf {
-        self.dir.join(format!("{id}.partial"))
+        self.dir.join(Self::partial_name(id))
+    }
+
+    /// The name of a picture's file until it is whole.
+    pub(crate) fn partial_name(id: SnapshotId) -> String {
+        format!("{id}.partial")
     }
 
     /// Writes and syncs a picture's bytes, not yet under its name. Blocks.
@@ -181,7 +198,7 @@ impl Spool {
                 |source| self.full_or(source, |source| SpoolError::Write { id: *id, source: Arc::new(source) });
             fs::rename(self.partial_path(*id), self.path(*id)).map_err(failed)?;
         }
-        sync_dir(&self.dir).map_err(|source| self.sync_failed(source))?;
+        self.open_dir.sync().map_err(|source| self.sync_failed(source))?;
         fail_point::pass("spool_linked");
         Ok(())
     }
@@ -198,13 +215,17 @@ impl Spool {
         self.subtract(bytes);
     }
 
-    /// Removes a picture that its store has. Blocks. Not synced: a file that comes back after a crash is an orphan, which
-    /// the next start removes.
+    /// Removes a picture that is owed no more. Blocks. Whoever comes second finds nothing to remove: a person may discard a
+    /// picture while its put is under way. Not synced: a file that comes back after a crash is an orphan, which the next
+    /// start removes.
     pub fn remove(&self, id: SnapshotId, bytes: u64) {
-        if let Err(error) = fs::remove_file(self.path(id)) {
-            tracing::warn!(snapshot_id = %id, %error, "a stored picture stays in the spool until the next start");
+        match fs::remove_file(self.path(id)) {
+            Ok(()) => self.subtract(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(snapshot_id = %id, %error, "a settled picture stays in the spool until the next start");
+            }
         }
-        self.subtract(bytes);
         fail_point::pass("spool_deleted");
     }
 
@@ -229,6 +250,21 @@ impl Spool {
     }
 }
 
-fn id_of_file_name(name: &str) -> Option<SnapshotId> {
-    name.strip_suffix(".jpg")?.parse().ok()
+/// What a file of the spool is, by its name.
+enum OurName {
+    Picture(SnapshotId),
+    /// A picture that was being written when its process died.
+    Partial,
+}
+
+impl OurName {
+    fn parse(name: &str) -> Option<Self> {
+        let (id, extension) = name.split_once('.')?;
+        let id = id.parse().ok()?;
+        match extension {
+            "jpg" => Some(Self::Picture(id)),
+            "partial" => Some(Self::Partial),
+            _ => None,
+        }
+    }
 }

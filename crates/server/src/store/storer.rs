@@ -50,6 +50,9 @@ pub struct StorerParts {
     pub slots: usize,
 }
 
+/// The database has stopped: no outcome can be written down any more.
+struct Unwritten;
+
 /// Puts committed pictures into their store.
 #[derive(Debug)]
 pub struct Storer {
@@ -98,7 +101,7 @@ impl Storer {
                 Ok(next_due) => self.wait_until(next_due),
                 Err(DbError::Stopped) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "owed puts could not be looked up");
+                    tracing::warn!(error = %Chain(&error), "owed puts could not be looked up");
                     DB_FULL_WAIT
                 }
             };
@@ -153,7 +156,11 @@ impl Storer {
         let storer = Arc::clone(self);
         stage.spawn(async move {
             let id = put.id;
-            storer.put(put).await;
+            if let Err(Unwritten) = storer.put(put).await {
+                // It stays among those that run: a put whose outcome nobody can learn must not be made again and again
+                // while the process ends, least of all after a failed sync.
+                return;
+            }
             let mut running = storer.running();
             running.fresh.remove(&id);
             running.backlog.remove(&id);
@@ -162,7 +169,7 @@ impl Storer {
         });
     }
 
-    async fn put(&self, put: OwedPut) {
+    async fn put(&self, put: OwedPut) -> Result<(), Unwritten> {
         let began = self.parts.clock.mono();
         let (store, spooled) = (Arc::clone(&self.parts.store), self.parts.spool.path(put.id));
         let (bucket, key) = (put.bucket.clone(), put.key.clone());
@@ -192,9 +199,8 @@ impl Storer {
         }
     }
 
-    async fn stored(&self, put: OwedPut) {
+    async fn stored(&self, put: OwedPut) -> Result<(), Unwritten> {
         fail_point::pass("put_acknowledged");
-        let (id, bytes) = (put.id, put.file_size_bytes);
         let (timeline, wall) = (self.parts.timeline.clone(), self.parts.clock.wall());
         let put = Arc::new(put);
         let written = self
@@ -205,24 +211,28 @@ impl Storer {
                 move |tx: &Tx<'_>| snapshot::mark_stored(tx, &put, timeline.now(), wall)
             })
             .await;
-        if written.is_err() {
-            return;
-        }
+        let was_owed = written.map_err(|_| Unwritten)?;
         fail_point::pass("stored_committed");
         self.parts.notifier_wake.notify_one();
-        let spool = Arc::clone(&self.parts.spool);
+        let (spool, store) = (Arc::clone(&self.parts.spool), Arc::clone(&self.parts.store));
+        let let_go = move || {
+            if !was_owed && let Err(error) = store.remove(&put.bucket, &put.key) {
+                tracing::warn!(snapshot = %put.id, error = %Chain(&error), "a discarded picture stays in its store");
+            }
+            spool.remove(put.id, put.file_size_bytes);
+        };
         // Joined so that the put's slot covers it: deleting must keep up with writing.
-        let _ = tokio::task::spawn_blocking(move || spool.remove(id, bytes)).await;
+        let _ = tokio::task::spawn_blocking(let_go).await;
+        Ok(())
     }
 
-    async fn failed(&self, put: &OwedPut, error: &StoreError) {
+    async fn failed(&self, put: &OwedPut, error: &StoreError) -> Result<(), Unwritten> {
         let retry = error.retry();
         let step = backoff(retry, put.attempts.saturating_add(1), self.parts.entropy.fraction());
         let ended = self.parts.clock.mono();
         let (id, timeline) = (put.id, self.parts.timeline.clone());
         let (alarm, text) = (retry == Retry::Held, Chain(error).to_string());
-        // An error means that the database has stopped; the next start tries the put again.
-        let _ = self
+        let written = self
             .parts
             .db
             .write_until_done(|| {
@@ -233,6 +243,25 @@ impl Storer {
                 }
             })
             .await;
+        // An error means that the database has stopped; the next start tries the put again.
+        written.map_err(|_| Unwritten)
+    }
+
+    /// Gives an owed picture up, by name of the person who asked for it: it is not stored, its callback is cancelled, and
+    /// its room in the spool is free. A put of it that is under way takes back what it did when it ends. `false`: it was
+    /// not owed.
+    ///
+    /// # Errors
+    /// Those of the database; nothing has changed then.
+    pub async fn discard(&self, id: SnapshotId, by: &'static str) -> Result<bool, DbError> {
+        let wall = self.parts.clock.wall();
+        let Some(bytes) = self.parts.db.write(move |tx| snapshot::discard(tx, id, by, wall)).await? else {
+            return Ok(false);
+        };
+        let spool = Arc::clone(&self.parts.spool);
+        // A panic in there leaves the file to the next start.
+        let _ = tokio::task::spawn_blocking(move || spool.remove(id, bytes)).await;
+        Ok(true)
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {

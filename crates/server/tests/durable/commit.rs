@@ -1,6 +1,11 @@
 //! Pictures over the commit point.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
+use std::sync::mpsc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use framehook_domain::callback::EventKind;
@@ -10,6 +15,7 @@ use framehook_server::commit::CommitError;
 use framehook_server::db::outbox::State;
 use framehook_server::store::spool::SpoolLimits;
 use framehook_testkit::receiver::Receiver;
+use framehook_testkit::wait;
 
 use crate::harness::{
     KEY, PATIENCE, Place, Settings, of_kind, room, stream, telling_nobody, telling_room, template, template_named,
@@ -135,10 +141,31 @@ fn one_broken_picture_undoes_no_other_of_its_batch() {
     let (mut twin, third) = (first.clone(), process.picture(&room(), &template()));
     process.block_on(process.committer.commit(first)).expect("committed");
     twin.pictures[0].bytes = Bytes::from_static(b"twin");
+
+    // Whatever reaches the committer while it waits for the writer is one batch.
+    let (release, held) = mpsc::channel::<()>();
+    let (db, committer) = (process.db.clone(), process.committer.clone());
+    let ahead = process.picture(&room(), &template());
+    let ahead_spooled = process.spool.path(ahead.pictures[0].snapshot_id);
+    let before = process.db.stats().operations;
     let (twin, third) = process.block_on(async {
-        let third_committer = process.committer.clone();
-        tokio::join!(process.committer.commit(twin), third_committer.commit(third))
+        let holding = tokio::spawn(async move { db.write(move |_| Ok(held.recv())).await });
+        let ahead = tokio::spawn(async move { committer.commit(ahead).await });
+        wait::until("a batch that waits for the writer", PATIENCE, || ahead_spooled.exists().then_some(()))
+            .expect("spooled");
+        let (mut twin, mut third) = (pin!(process.committer.commit(twin)), pin!(process.committer.commit(third)));
+        // Polled once, each stands in the committer's queue.
+        poll_fn(|context| {
+            assert!(twin.as_mut().poll(context).is_pending() && third.as_mut().poll(context).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        release.send(()).expect("the writer waits");
+        holding.await.expect("no panic").expect("held").expect("released");
+        ahead.await.expect("no panic").expect("committed");
+        tokio::join!(twin, third)
     });
+    assert_eq!(process.db.stats().operations - before, 3, "what held, the one ahead, and one batch of two");
     assert!(matches!(twin, Err(CommitError::Db(error)) if error.is_taken()));
     third.expect("committed");
 }
@@ -186,14 +213,17 @@ fn a_start_removes_files_that_have_no_owed_row() {
     let (kept, spool) = (process.spool.path(recorded.snapshot_id), place.dir().join("spool"));
     let never_committed = process.spool.path(process.snapshot_id());
     fs::write(&never_committed, b"never committed").expect("a file");
-    fs::write(spool.join("0197.partial"), b"half").expect("a file");
-    fs::write(spool.join("notes.txt"), b"not ours").expect("a file");
+    fs::write(never_committed.with_extension("partial"), b"half").expect("a file");
+    // None of these is ours.
+    let (notes, other) = (spool.join("notes.txt"), spool.join(".other-program"));
+    fs::write(&notes, b"a person's").expect("a file");
+    fs::create_dir(&other).expect("a directory");
     process.kill();
 
     let process = place.start_with(only_commit());
-    let left: Vec<_> =
+    let left: BTreeSet<_> =
         fs::read_dir(&spool).expect("a directory").map(|entry| entry.expect("an entry").path()).collect();
-    assert_eq!(left, [kept]);
+    assert_eq!(left, BTreeSet::from([kept, notes, other]));
     assert_eq!(process.spool.bytes(), recorded.file_size_bytes);
 }
 

@@ -5,15 +5,23 @@
 //! `fdatasync`. Each test starts itself again under it.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use framehook_domain::id::{SnapshotId, uuid_v7};
 use framehook_server::commit::CommitError;
+use framehook_server::credentials::Credentials;
 use framehook_server::db::DbError;
 use framehook_server::db::outbox::State;
+use framehook_server::entropy::Entropy;
+use framehook_server::fatal::Fatal;
+use framehook_server::store::spool::{Spool, SpoolError, SpoolLimits};
+use framehook_server::store::{LocalStore, Retry};
 use framehook_testkit::wait;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::harness::{PATIENCE, Place, Settings, room, telling_room, template};
+use crate::harness::{CREATE_TIME, PATIENCE, Place, Settings, room, telling_room, template};
 
 /// Fails every sync of a file whose path contains the text in the file that the variable names, and notes it there.
 const SHIM: &str = r#"
@@ -158,17 +166,80 @@ fn a_failed_sync_in_the_spool_ends_everything_and_leaves_no_row() {
 #[test]
 fn a_failed_sync_in_the_store_announces_nothing() {
     let Some(plan) = under_the_shim("failing_sync::a_failed_sync_in_the_store_announces_nothing") else { return };
-    let place = Place::new(telling_room("http://127.0.0.1:1/"));
-    let process = place.start_with(Settings { notifies: false, ..Settings::default() });
-    fail_syncs_of(&plan, "/objects/shots-1250000000/");
-    process.commit(&room());
-    assert_eq!(process.block_on(process.fatal.wait()).part, "local store");
-    assert_eq!(process.count(State::Waiting), 1, "nobody is told");
-    assert_eq!(failures(&plan), 1);
-    process.kill();
+    // Of the directory that names the object, and of those above it, which name the new directories.
+    for part in ["/objects/shots-1250000000/", "/objects/shots-1250000000", "/objects"] {
+        fail_syncs_of(&plan, "");
+        let place = Place::new(telling_room("http://127.0.0.1:1/"));
+        let process = place.start_with(Settings { notifies: false, ..Settings::default() });
+        fail_syncs_of(&plan, part);
+        process.commit(&room());
+        wait::until("the end", PATIENCE, || process.fatal.is_raised().then_some(())).expect(part);
+        assert_eq!(process.block_on(process.fatal.wait()).part, "local store", "{part}");
+        assert_eq!(process.count(State::Waiting), 1, "{part}: nobody is told");
+        assert_eq!(failures(&plan), 1, "{part}");
+        process.kill();
 
-    fail_syncs_of(&plan, "");
-    let process = place.start_with(Settings { notifies: false, ..Settings::default() });
-    wait::until("the picture to be stored", PATIENCE, || (process.count(State::Due) == 1).then_some(()))
-        .expect("stored");
+        fail_syncs_of(&plan, "");
+        let process = place.start_with(Settings { notifies: false, ..Settings::default() });
+        wait::until("the picture to be stored", PATIENCE, || (process.count(State::Due) == 1).then_some(()))
+            .expect("stored");
+    }
+}
+
+/// Runs `work` while no further file can be opened.
+fn without_descriptors<T>(work: impl FnOnce() -> T) -> T {
+    let limit = getrlimit(Resource::Nofile);
+    let none = Rlimit { current: Some(0), maximum: limit.maximum };
+    setrlimit(Resource::Nofile, none).expect("a lower limit");
+    let done = work();
+    setrlimit(Resource::Nofile, limit).expect("the limit of before");
+    done
+}
+
+#[test]
+fn running_out_of_descriptors_is_no_failed_sync() {
+    // In a process of its own, since the limit is the whole process's.
+    if under_the_shim("failing_sync::running_out_of_descriptors_is_no_failed_sync").is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let fatal = Fatal::new();
+    let limits = SpoolLimits { bytes_max: 1 << 30, disk_reserve_bytes: 0 };
+    let spool = Spool::open(&dir.path().join("spool"), limits, &[], fatal.clone()).expect("a spool");
+    let store = LocalStore::open(&dir.path().join("objects"), Entropy::system(), fatal.clone()).expect("a store");
+    let [first, second] = [1, 2].map(|number| SnapshotId(uuid_v7(CREATE_TIME, [number; 10])));
+    spool.write(first, b"picture").expect("written");
+    without_descriptors(|| {
+        spool.link(&[first]).expect("naming a picture takes no descriptor");
+        let refused =
+            store.put("shots-1", "day/a.jpg", &spool.path(first)).expect_err("the directory cannot be synced");
+        assert_eq!(refused.retry(), Retry::Later, "{refused:?}");
+        let refused = spool.write(second, b"picture").expect_err("the file cannot be made");
+        assert!(matches!(refused, SpoolError::Write { .. }), "{refused:?}");
+    });
+    assert!(!fatal.is_raised());
+    store.put("shots-1", "day/a.jpg", &spool.path(first)).expect("put");
+}
+
+/// The directory in which a child of the next test makes its credentials.
+const CUT_OFF_IN: &str = "CREDENTIALS_CUT_OFF_IN";
+
+#[test]
+fn a_first_start_that_is_killed_while_it_writes_the_credentials_can_be_repeated() {
+    if let Some(dir) = std::env::var_os(CUT_OFF_IN) {
+        // The kernel ends a process that writes beyond this limit in the middle of its write.
+        let none = Rlimit { current: Some(0), maximum: Some(0) };
+        setrlimit(Resource::Fsize, none).expect("a limit");
+        let _ = Credentials::open(Path::new(&dir), &Entropy::system());
+        unreachable!("the write has ended this process");
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut child = Command::new(std::env::current_exe().expect("this program"));
+    let name = "failing_sync::a_first_start_that_is_killed_while_it_writes_the_credentials_can_be_repeated";
+    let ended = child.args(["--exact", name]).env(CUT_OFF_IN, dir.path()).output().expect("started");
+    assert_eq!(ended.status.signal(), Some(rustix::process::Signal::XFSZ.as_raw()), "{ended:?}");
+
+    let (_, are_new) = Credentials::open(dir.path(), &Entropy::system()).expect("a second first start");
+    assert!(are_new);
+    assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 1, "and nothing is left of the first");
 }

@@ -185,7 +185,7 @@ impl Place {
             slots_per_receiver: settings.slots_per_receiver,
         });
         if settings.stores {
-            puts.spawn(storer.run(puts.clone()));
+            puts.spawn(Arc::clone(&storer).run(puts.clone()));
         }
         if settings.notifies {
             attempts.spawn(Arc::clone(&notifier).run(attempts.clone()));
@@ -210,6 +210,7 @@ impl Place {
             spool,
             committer,
             log,
+            storer,
             replayer,
             notifier,
         }
@@ -227,6 +228,7 @@ pub(crate) struct Process {
     pub(crate) spool: Arc<Spool>,
     pub(crate) committer: Committer,
     pub(crate) log: PushLog,
+    pub(crate) storer: Arc<Storer>,
     pub(crate) replayer: Replayer,
     pub(crate) notifier: Arc<Notifier>,
 }

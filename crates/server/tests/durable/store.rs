@@ -3,11 +3,9 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use framehook_domain::fault::Fault;
 use framehook_server::db::outbox::{self, State};
-use framehook_server::db::snapshot;
 use framehook_server::entropy::Entropy;
 use framehook_server::fatal::Fatal;
 use framehook_server::store::{LocalStore, Retry, StoreError};
@@ -91,6 +89,7 @@ fn unsafe_names_are_refused() {
         ("climbing bucket", "..", "a.jpg"),
         ("bucket of two levels", "a/b", "a.jpg"),
         ("empty bucket", "", "a.jpg"),
+        ("NUL in the bucket", "shots\0-1", "a.jpg"),
         ("our own place", ".unfinished", "a.jpg"),
     ];
     for (name, bucket, key) in cases {
@@ -161,10 +160,11 @@ fn a_store_that_refuses_raises_the_alarm_and_tells_nobody() {
     assert!(process.spool.path(recorded.snapshot_id).exists(), "what is owed stays in the spool");
 
     // Only a person ends it, and that is recorded.
-    let (id, wall) = (recorded.snapshot_id, process.clock.wall());
-    let discard = || process.block_on(process.db.write(move |tx| snapshot::discard(tx, id, "anna", wall)));
+    let discard = || process.block_on(process.storer.discard(recorded.snapshot_id, "anna"));
     assert!(discard().expect("written"));
     assert!(!discard().expect("written"), "only once");
+    assert!(!process.spool.path(recorded.snapshot_id).exists(), "and its room is free");
+    assert_eq!(process.spool.bytes(), 0);
     assert_eq!(counts(), outbox::OwedCounts::default());
     let delivery = process.wait_for_state(State::Cancelled);
     assert_eq!(delivery.row.outcome.as_deref(), Some("discarded"));
@@ -187,25 +187,84 @@ fn a_store_that_recovers_gets_what_it_missed() {
     wait::until("its delivery", PATIENCE, || (process.count(State::Due) == 2).then_some(())).expect("due");
 }
 
+/// A store on another file system, into which pictures have to be copied.
+fn store_by_copying(place: &Place) -> tempfile::TempDir {
+    let memory = tempfile::tempdir_in("/dev/shm").expect("memory");
+    std::os::unix::fs::symlink(memory.path(), place.dir().join("objects")).expect("a link");
+    memory
+}
+
+/// Makes the put of a spooled picture hang for as long as this lives: its file becomes a pipe that nobody writes to.
+struct HangingPut(std::path::PathBuf);
+
+impl HangingPut {
+    fn of(picture: std::path::PathBuf) -> Self {
+        fs::remove_file(&picture).expect("a spooled picture");
+        let owner = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, &picture, owner).expect("a pipe");
+        Self(picture)
+    }
+}
+
+impl Drop for HangingPut {
+    fn drop(&mut self) {
+        // Opened for both, so that it waits for no reader: the one that hangs reads to the end, which comes at once.
+        let _ = fs::OpenOptions::new().read(true).write(true).open(&self.0);
+    }
+}
+
+/// Copies into the store that are under way.
+fn unfinished(place: &Place) -> usize {
+    fs::read_dir(place.dir().join("objects/.unfinished")).expect("a directory").count()
+}
+
+#[test]
+fn a_picture_discarded_while_it_is_put_is_in_no_store_afterwards() {
+    let place = Place::new(telling_room("http://127.0.0.1:1/"));
+    let _memory = store_by_copying(&place);
+    let process = place.start_with(Settings { stores: false, notifies: false, ..Settings::default() });
+    let recorded = process.commit(&room());
+    let picture = process.spool.path(recorded.snapshot_id);
+    process.stop();
+    let hanging = HangingPut::of(picture.clone());
+    let process = place.start_with(Settings { notifies: false, ..Settings::default() });
+    // Let go before the process, which waits for its threads.
+    let hanging = hanging;
+    wait::until("the put to be under way", PATIENCE, || (unfinished(&place) == 1).then_some(())).expect("under way");
+
+    // The name goes with the discard; the pipe itself is still there for the put that reads it.
+    let writer = fs::OpenOptions::new().read(true).write(true).open(&picture).expect("the pipe");
+    assert!(process.block_on(process.storer.discard(recorded.snapshot_id, "anna")).expect("written"));
+    drop((writer, hanging));
+    wait::until("the put to end", PATIENCE, || (unfinished(&place) == 0).then_some(())).expect("ended");
+    let object = place.dir().join("objects/shots-1250000000").join(recorded.key.as_str());
+    wait::until("the object to be gone", PATIENCE, || (!object.exists()).then_some(())).expect("gone");
+    assert!(!picture.exists());
+    assert_eq!((process.spool.bytes(), process.count(State::Cancelled)), (0, 1));
+    process.stop();
+    assert!(!object.exists(), "and nothing came after it");
+}
+
 #[test]
 fn a_backlog_leaves_half_of_the_slots_to_fresh_pictures() {
     let place = Place::new(telling_room("http://127.0.0.1:1/"));
+    let _memory = store_by_copying(&place);
     let process = place.start_with(Settings { stores: false, notifies: false, ..Settings::default() });
-    let old: Vec<_> = (0..3).map(|_| process.commit(&room()).snapshot_id).collect();
-    let since = process.clock.wall().plus(Duration::from_millis(5));
-    wait::until("five milliseconds", PATIENCE, || (process.clock.wall() >= since).then_some(())).expect("time");
-    let fresh = process.commit(&room()).snapshot_id;
+    let old: Vec<_> = (0..20).map(|_| process.spool.path(process.commit(&room()).snapshot_id)).collect();
+    process.stop();
+    place.tamper("UPDATE snapshot SET recorded_ms = recorded_ms - 3600 * 1000");
+    let hanging: Vec<_> = old.into_iter().map(HangingPut::of).collect();
 
-    let now = process.clock.wall().plus(Duration::from_secs(1));
-    let found =
-        process.block_on(process.db.read(move |conn| {
-            Ok((snapshot::fresh_puts(conn, since, 10)?, snapshot::backlog_puts(conn, now, since, 2)?))
-        }));
-    let (fresh_puts, backlog) = found.expect("read");
-    assert_eq!(fresh_puts.iter().map(|put| put.id).collect::<Vec<_>>(), [fresh]);
-    assert_eq!(
-        backlog.iter().map(|put| put.id).collect::<Vec<_>>(),
-        old[..2],
-        "the oldest first, as many as asked for"
-    );
+    // Four slots. The backlog would hold each of them for ever.
+    let process = place.start_with(Settings { notifies: false, ..Settings::default() });
+    // Let go before the process, which waits for its threads.
+    let hanging = hanging;
+    wait::until("the backlog's share", PATIENCE, || (unfinished(&place) == 2).then_some(())).expect("under way");
+    for stored in 1..=10 {
+        process.commit(&room());
+        wait::until("a fresh picture to be stored", PATIENCE, || (process.count(State::Due) == stored).then_some(()))
+            .expect("stored");
+        assert_eq!(unfinished(&place), 2, "no more of the backlog than half of the slots");
+    }
+    drop(hanging);
 }
