@@ -25,9 +25,9 @@ use crate::clock::Clock;
 use crate::commit::{CommitParts, Committer};
 use crate::config::{Config, Shutdown, Sources};
 use crate::credentials::{self, Credentials, CredentialsError};
-use crate::db::secret::{Vault, VaultError};
+use crate::db::secret::{MASTER_KEY_ENV, Vault, VaultError};
 use crate::db::snapshot::owed_files;
-use crate::db::{Db, DbError, OpenError};
+use crate::db::{Db, DbError, DirLock, OpenError};
 use crate::entropy::Entropy;
 use crate::fatal::{Fatal, FatalError};
 use crate::http::{self, HttpLimits, Listener, Shared};
@@ -67,9 +67,6 @@ pub(crate) const FIXED_GRACES: Duration =
 
 /// The end as a whole, closing the database included. SIGTERM is promised to end the process within 25 s.
 const STOP_MAX: Duration = Duration::from_millis(24_500);
-
-/// The environment's master key; without it `DIR/master.key` is made.
-const MASTER_KEY_VARIABLE: &str = "FRAMEHOOK_MASTER_KEY";
 
 /// Why the server did not start or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -183,12 +180,12 @@ impl Server {
         let (clock, entropy, fatal) = (Clock::start(), Entropy::system(), Fatal::new());
         let stages = Stages::new(&fatal);
         let dir = config.data_dir.as_path();
-        fs::create_dir_all(dir).map_err(|source| ServeError::Files { path: dir.to_owned(), source })?;
 
-        // What is durable.
-        let master_key = std::env::var(MASTER_KEY_VARIABLE).ok();
-        let vault = Vault::open(dir, master_key.as_deref(), &entropy)?;
-        let db = Db::open(dir, &vault, clock, fatal.clone())?;
+        // What is durable. The lock comes first, since the first start makes keys.
+        let lock = DirLock::take(dir)?;
+        let master_key = std::env::var(MASTER_KEY_ENV).ok();
+        let vault = Vault::open(&lock, master_key.as_deref(), &entropy)?;
+        let db = Db::open(lock, &vault, clock, fatal.clone())?;
         let (credentials, credentials_are_new) = Credentials::open(dir, &entropy)?;
         let catalog = CatalogStore::open(db.clone(), vault.clone(), clock, config).await?;
         let timeline = Timeline::new(clock);

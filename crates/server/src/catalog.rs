@@ -119,6 +119,7 @@ mod tests {
     use framehook_domain::time::UnixMs;
 
     use super::*;
+    use crate::db::DirLock;
     use crate::entropy::Entropy;
     use crate::fatal::Fatal;
     use crate::telemetry::Sample;
@@ -129,8 +130,9 @@ mod tests {
 
     async fn open(dir: &Path, text: &str) -> CatalogStore {
         let clock = Clock::start();
-        let vault = Vault::open(dir, None, &Entropy::system()).unwrap();
-        let db = Db::open(dir, &vault, clock, Fatal::new()).unwrap();
+        let lock = DirLock::take(dir).unwrap();
+        let vault = Vault::open(&lock, None, &Entropy::system()).unwrap();
+        let db = Db::open(lock, &vault, clock, Fatal::new()).unwrap();
         CatalogStore::open(db, vault, clock, &config(text)).await.unwrap()
     }
 

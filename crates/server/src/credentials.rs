@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,13 +14,14 @@ use base64::engine::general_purpose::STANDARD;
 use framehook_domain::secret::Secret;
 use framehook_domain::time::Mono;
 
+use crate::durable::write_new_private;
 use crate::entropy::Entropy;
 
 /// The file inside the data directory.
 pub const FILE_NAME: &str = "credentials";
 
-/// Wrong credentials that one address may present within [`WINDOW`]: enough for a person who mistypes, far too few to guess
-/// a key of 160 bits.
+/// Wrong credentials from one address that are answered as such within [`WINDOW`]: enough for a person who mistypes. After
+/// them the answer says to wait, so that a program with an old key shows up in its own log.
 const FAILURES_MAX: u32 = 20;
 
 /// The window in which they are counted.
@@ -73,18 +73,16 @@ impl Credentials {
     pub fn open(dir: &Path, entropy: &Entropy) -> Result<(Self, bool), CredentialsError> {
         let path = dir.join(FILE_NAME);
         let failed = |source| CredentialsError::Io { path: path.clone(), source };
-        let made = match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(mut file) => {
+        let (text, made) = match fs::read_to_string(&path) {
+            Ok(text) => (text, false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let (id, key) = (token(&entropy.draw::<20>()), token(&entropy.draw::<20>()));
-                write!(file, "secret_id=FHID{id}\nsecret_key={key}\n")
-                    .and_then(|()| file.sync_all())
-                    .map_err(failed)?;
-                true
+                let text = format!("secret_id=FHID{id}\nsecret_key={key}\n");
+                write_new_private(&path, &text).map_err(failed)?;
+                (text, true)
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
             Err(error) => return Err(failed(error)),
         };
-        let text = fs::read_to_string(&path).map_err(failed)?;
         let line = |name: &'static str| {
             text.lines()
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
@@ -105,17 +103,19 @@ impl Credentials {
         &self.secret_key
     }
 
-    /// Judges an `Authorization` header of a request from `peer`.
+    /// Judges an `Authorization` header of a request from `peer`. The right credentials are always taken, since an address
+    /// may be a proxy's, which the one who guesses shares with everybody; how often wrong ones are looked at makes no
+    /// difference to a key of 160 bits.
     ///
     /// # Errors
     /// See [`LoginError`]. Nothing of the header is in it.
     pub fn check(&self, authorization: Option<&str>, peer: IpAddr, now: Mono) -> Result<(), LoginError> {
         let presented = authorization.ok_or(LoginError::Missing)?;
-        if self.has_failed_too_often(peer, now) {
-            return Err(LoginError::TooMany);
-        }
         if self.is_ours(presented) {
             return Ok(());
+        }
+        if self.has_failed_too_often(peer, now) {
+            return Err(LoginError::TooMany);
         }
         self.note_failure(peer, now);
         Err(LoginError::Wrong)
@@ -230,15 +230,16 @@ mod tests {
     }
 
     #[test]
-    fn guessing_is_stopped_for_the_address_that_guesses_and_nobody_else() {
+    fn guessing_is_slowed_for_the_address_that_guesses_and_locks_nobody_out() {
         let dir = tempfile::tempdir().unwrap();
         let (credentials, _) = Credentials::open(dir.path(), &Entropy::system()).unwrap();
         let good = format!("Bearer {}", credentials.secret_key.expose());
         for _ in 0..FAILURES_MAX {
             assert_eq!(credentials.check(Some("Bearer guess"), PEER, at(1)), Err(LoginError::Wrong));
         }
-        assert_eq!(credentials.check(Some(&good), PEER, at(2)), Err(LoginError::TooMany));
-        assert_eq!(credentials.check(Some(&good), OTHER, at(2)), Ok(()));
-        assert_eq!(credentials.check(Some(&good), PEER, at(61)), Ok(()), "after the window");
+        assert_eq!(credentials.check(Some("Bearer guess"), PEER, at(2)), Err(LoginError::TooMany));
+        assert_eq!(credentials.check(Some("Bearer guess"), OTHER, at(2)), Err(LoginError::Wrong));
+        assert_eq!(credentials.check(Some(&good), PEER, at(2)), Ok(()), "it may be a proxy's address");
+        assert_eq!(credentials.check(Some("Bearer guess"), PEER, at(61)), Err(LoginError::Wrong), "after the window");
     }
 }

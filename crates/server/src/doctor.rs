@@ -16,7 +16,6 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Sources};
 use crate::db::inspect::{self, Inspection};
 use crate::db::secret::{MASTER_KEY_ENV, Vault};
-use crate::entropy::Entropy;
 use crate::notify::tls::Tls;
 use crate::render::{RenderConfig, WorkerHealth, WorkerSet};
 use crate::telemetry::event::Chain;
@@ -186,9 +185,7 @@ fn certificates(roots: usize, templates: &[CallbackTemplate]) -> Finding {
 
 fn database(dir: &Path, master_key: Option<&str>) -> Finding {
     const CHECK: &str = "database";
-    // Opening the vault would make a key where there is none.
-    let has_key = master_key.is_some() || dir.join("master.key").exists();
-    let vault = match has_key.then(|| Vault::open(dir, master_key, &Entropy::system())).transpose() {
+    let vault = match Vault::open_known(dir, master_key) {
         Ok(vault) => vault,
         Err(error) => {
             let mend = "put the key back from your backup; without it stored callback and push keys cannot be read";

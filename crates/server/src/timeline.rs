@@ -130,6 +130,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::db::DirLock;
     use crate::db::secret::Vault;
     use crate::entropy::Entropy;
     use crate::fatal::Fatal;
@@ -144,8 +145,9 @@ mod tests {
     }
 
     fn open(dir: &Path, clock: Clock) -> Db {
-        let vault = Vault::open(dir, None, &Entropy::system()).expect("a vault");
-        Db::open(dir, &vault, clock, Fatal::new()).expect("a database")
+        let lock = DirLock::take(dir).expect("a lock");
+        let vault = Vault::open(&lock, None, &Entropy::system()).expect("a vault");
+        Db::open(lock, &vault, clock, Fatal::new()).expect("a database")
     }
 
     async fn owe(db: &Db, id: u8, state: &'static str, due: UnixMs) {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _};
 
-use super::secret::{self, Vault};
+use super::secret::{self, KeyCheck, Vault};
 use super::{FILE_NAME, migrate, open_reader};
 
 /// What stands in a data directory.
@@ -76,8 +76,7 @@ pub fn inspect(dir: &Path, vault: Option<&Vault>) -> Result<Inspection, InspectE
         _ => InspectError::Sqlite(error),
     })??;
     let known = migrate::known();
-    let opens = secret::opens(&conn, vault)?;
-    if !opens {
+    if secret::check(&conn, vault)? == KeyCheck::Refuses {
         return Err(InspectError::WrongMasterKey);
     }
     Ok(Inspection::Whole { schema, migrates: schema < known, bytes: file.len() })
@@ -102,13 +101,19 @@ fn check(conn: &Connection) -> rusqlite::Result<Result<i64, InspectError>> {
 mod tests {
     use super::*;
     use crate::clock::Clock;
-    use crate::db::Db;
+    use crate::db::{Db, DirLock};
     use crate::entropy::Entropy;
     use crate::fatal::Fatal;
 
+    fn open(dir: &Path) -> (Db, Vault) {
+        let lock = DirLock::take(dir).unwrap();
+        let vault = Vault::open(&lock, None, &Entropy::system()).unwrap();
+        (Db::open(lock, &vault, Clock::start(), Fatal::new()).unwrap(), vault)
+    }
+
     async fn made(dir: &Path) -> Vault {
-        let vault = Vault::open(dir, None, &Entropy::system()).unwrap();
-        Db::open(dir, &vault, Clock::start(), Fatal::new()).unwrap().close().await;
+        let (db, vault) = open(dir);
+        db.close().await;
         vault
     }
 
@@ -124,8 +129,7 @@ mod tests {
     #[tokio::test]
     async fn a_running_server_is_no_hindrance() {
         let dir = tempfile::tempdir().unwrap();
-        let vault = Vault::open(dir.path(), None, &Entropy::system()).unwrap();
-        let db = Db::open(dir.path(), &vault, Clock::start(), Fatal::new()).unwrap();
+        let (db, vault) = open(dir.path());
         assert!(inspect(dir.path(), Some(&vault)).is_ok());
         db.close().await;
     }
@@ -133,7 +137,7 @@ mod tests {
     #[tokio::test]
     async fn each_thing_that_can_be_wrong_is_told_apart() {
         let other = tempfile::tempdir().unwrap();
-        let other_vault = Vault::open(other.path(), None, &Entropy::system()).unwrap();
+        let other_vault = made(other.path()).await;
 
         let dir = tempfile::tempdir().unwrap();
         let vault = made(dir.path()).await;

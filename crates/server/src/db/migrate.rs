@@ -1,16 +1,14 @@
-//! The schema's history, forward only, and the lock that keeps a second process out.
+//! The schema's history, forward only.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::backup::Backup;
-use rustix::fs::FlockOperation;
 
-use super::OpenError;
-use crate::durable::sync_dir;
+use super::{OpenError, create_private};
+use crate::durable::{remove_if_there, sync_dir};
 use crate::fail_point;
 
 /// Marks the file as ours (`PRAGMA application_id`): "FHdb".
@@ -95,11 +93,7 @@ fn copy_beside(conn: &Connection, path: &Path, schema: i64) -> Result<(), OpenEr
     let failed = |source| OpenError::Copy { path: copy.clone(), source };
     let io_failed = |source: std::io::Error| failed(rusqlite::Error::ToSqlConversionFailure(Box::new(source)));
 
-    if let Err(error) = fs::remove_file(&partial)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        return Err(io_failed(error));
-    }
+    remove_if_there(&partial).and_then(|()| create_private(&partial)).map_err(io_failed)?;
     let mut target = Connection::open(&partial).map_err(failed)?;
     // All pages in one step: nobody else writes during a start.
     Backup::new(conn, &mut target)
@@ -108,7 +102,7 @@ fn copy_beside(conn: &Connection, path: &Path, schema: i64) -> Result<(), OpenEr
     target.close().map_err(|(_, error)| failed(error))?;
     File::open(&partial).and_then(|file| file.sync_all()).map_err(io_failed)?;
     fs::rename(&partial, &copy).map_err(io_failed)?;
-    sync_dir(path.parent().unwrap_or(Path::new("."))).map_err(io_failed)?;
+    sync_dir(path.parent().unwrap_or(Path::new("."))).map_err(|error| io_failed(error.into()))?;
     tracing::info!(copy = %copy.display(), "copied the database before its migration");
     Ok(())
 }
@@ -119,39 +113,10 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The data directory's lock (`DIR/lock`), free again when the process ends in whatever way.
-#[derive(Debug)]
-pub(super) struct DirLock {
-    _file: File,
-}
-
-impl DirLock {
-    pub(super) fn take(dir: &Path) -> Result<Self, OpenError> {
-        let failed = |source| OpenError::Directory { path: dir.to_owned(), source };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(dir.join("lock"))
-            .map_err(failed)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut holder = String::new();
-                // Only for the message: the file may be read while its holder writes it.
-                let _ = (&file).take(32).read_to_string(&mut holder);
-                return Err(OpenError::Locked { path: dir.to_owned(), pid: holder.trim().parse().ok() });
-            }
-            Err(errno) => return Err(failed(errno.into())),
-        }
-        file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
-        Ok(Self { _file: file })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     const FIRST: Migration = Migration { name: "first", sql: "CREATE TABLE a (x INTEGER) STRICT;" };
@@ -189,6 +154,8 @@ mod tests {
         let new = migrate(&path, TWO).expect("the second schema");
         assert_eq!(tables(&new), ["a", "b"]);
         assert_eq!(schema_among(&new, &path, TWO).expect("a schema"), 2);
+        let mode = fs::metadata(dir.path().join("framehook.db.schema-1")).expect("the copy").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "it holds what the database holds");
         let copy = Connection::open(dir.path().join("framehook.db.schema-1")).expect("the copy");
         assert_eq!(tables(&copy), ["a"]);
         let kept: i64 = copy.query_row("SELECT x FROM a", [], |row| row.get(0)).expect("the row");

@@ -3,9 +3,9 @@
 //! The master key comes from `FRAMEHOOK_MASTER_KEY` or lies in `DIR/master.key`, which the first start creates. A copy of
 //! the database alone gives none of the secrets away; a database whose master key is lost has to be told them again.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,11 +14,15 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use crate::durable::sync_dir;
+use super::DirLock;
+use crate::durable::write_new_private;
 use crate::entropy::Entropy;
 
 /// The variable that takes precedence over the file.
 pub const MASTER_KEY_ENV: &str = "FRAMEHOOK_MASTER_KEY";
+
+/// The file inside the data directory.
+const KEY_FILE: &str = "master.key";
 
 const MASTER_KEY_BYTES: usize = 32;
 
@@ -59,11 +63,26 @@ impl Vault {
     ///
     /// # Errors
     /// See [`VaultError`].
-    pub fn open(dir: &Path, variable: Option<&str>, entropy: &Entropy) -> Result<Self, VaultError> {
-        if let Some(text) = variable {
-            return parse_key(text).map(Self::with_key).ok_or(VaultError::BadVariable);
+    pub fn open(lock: &DirLock, variable: Option<&str>, entropy: &Entropy) -> Result<Self, VaultError> {
+        if let Some(known) = Self::open_known(lock.dir(), variable)? {
+            return Ok(known);
         }
-        let path = dir.join("master.key");
+        let path = lock.dir().join(KEY_FILE);
+        let key: [u8; MASTER_KEY_BYTES] = entropy.draw();
+        write_new_private(&path, &format!("{}\n", BASE64_STANDARD.encode(key)))
+            .map_err(|source| VaultError::File { path, source })?;
+        Ok(Self::with_key(key))
+    }
+
+    /// Like [`Vault::open`], but makes no key where there is none.
+    ///
+    /// # Errors
+    /// See [`VaultError`].
+    pub fn open_known(dir: &Path, variable: Option<&str>) -> Result<Option<Self>, VaultError> {
+        if let Some(text) = variable {
+            return parse_key(text).map(|key| Some(Self::with_key(key))).ok_or(VaultError::BadVariable);
+        }
+        let path = dir.join(KEY_FILE);
         let failed = |source| VaultError::File { path: path.clone(), source };
         match fs::read_to_string(&path) {
             Ok(text) => {
@@ -71,13 +90,9 @@ impl Vault {
                 if mode & 0o077 != 0 {
                     tracing::warn!(path = %path.display(), "the master key can be read by others; chmod 600 it");
                 }
-                parse_key(&text).map(Self::with_key).ok_or(VaultError::BadFile { path })
+                parse_key(&text).map(|key| Some(Self::with_key(key))).ok_or(VaultError::BadFile { path })
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let key: [u8; MASTER_KEY_BYTES] = entropy.draw();
-                create_key_file(dir, &path, &key).map_err(failed)?;
-                Ok(Self::with_key(key))
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(error)),
         }
     }
@@ -124,46 +139,32 @@ fn parse_key(text: &str) -> Option<[u8; MASTER_KEY_BYTES]> {
     bytes.try_into().ok()
 }
 
-fn create_key_file(dir: &Path, path: &Path, key: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
-    // Written under another name first: a half-written key after a crash would lock everything sealed later.
-    let partial = dir.join("master.key.partial");
-    if let Err(error) = fs::remove_file(&partial)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(error);
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
-    writeln!(file, "{}", BASE64_STANDARD.encode(key))?;
-    file.sync_all()?;
-    fs::rename(&partial, path)?;
-    sync_dir(dir)
-}
-
 const CHECK_PURPOSE: &str = "meta.key_check";
 const CHECK_TEXT: &str = "framehook";
 
-/// Whether `vault` opens the secrets that are stored; without a vault, whether there are none.
-pub(super) fn opens(conn: &Connection, vault: Option<&Vault>) -> rusqlite::Result<bool> {
-    let stored: Option<Option<Vec<u8>>> =
-        conn.query_row("SELECT key_check FROM meta", [], |row| row.get(0)).optional()?;
-    let opens = |sealed: &Vec<u8>| {
-        vault.is_some_and(|vault| vault.open_sealed(CHECK_PURPOSE, sealed).as_deref() == Ok(CHECK_TEXT))
-    };
-    Ok(stored.flatten().as_ref().is_none_or(opens))
+/// What a database says of the key under which its secrets are sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyCheck {
+    /// It has none yet: it takes any key.
+    Unset,
+    /// It is this vault's.
+    Opens,
+    /// It is another, or there is no vault.
+    Refuses,
 }
 
-/// Whether `vault` holds the key under which this database's secrets are sealed. A new database takes any key.
-pub(super) fn check(conn: &Connection, vault: &Vault) -> rusqlite::Result<bool> {
+/// Compares `vault`'s key with the one under which this database's secrets are sealed.
+pub(super) fn check(conn: &Connection, vault: Option<&Vault>) -> rusqlite::Result<KeyCheck> {
     let stored: Option<Option<Vec<u8>>> =
         conn.query_row("SELECT key_check FROM meta", [], |row| row.get(0)).optional()?;
-    match stored.flatten() {
-        Some(sealed) => Ok(vault.open_sealed(CHECK_PURPOSE, &sealed).as_deref() == Ok(CHECK_TEXT)),
-        None => {
-            conn.execute("UPDATE meta SET key_check = ?1", [vault.seal(CHECK_PURPOSE, CHECK_TEXT)])?;
-            Ok(true)
-        }
-    }
+    let Some(sealed) = stored.flatten() else { return Ok(KeyCheck::Unset) };
+    let opened = vault.map(|vault| vault.open_sealed(CHECK_PURPOSE, &sealed));
+    Ok(if opened == Some(Ok(CHECK_TEXT.to_owned())) { KeyCheck::Opens } else { KeyCheck::Refuses })
+}
+
+/// Binds a new database to `vault`'s key.
+pub(super) fn bind(conn: &Connection, vault: &Vault) -> rusqlite::Result<()> {
+    conn.execute("UPDATE meta SET key_check = ?1", [vault.seal(CHECK_PURPOSE, CHECK_TEXT)]).map(drop)
 }
 
 #[cfg(test)]
@@ -171,7 +172,8 @@ mod tests {
     use super::*;
 
     fn vault(dir: &Path) -> Vault {
-        Vault::open(dir, None, &Entropy::system()).expect("a vault")
+        let lock = DirLock::take(dir).expect("a lock");
+        Vault::open(&lock, None, &Entropy::system()).expect("a vault")
     }
 
     #[test]
@@ -212,7 +214,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let hex = "07".repeat(32);
         let base64 = BASE64_STANDARD.encode([7; 32]);
-        let open = |text: &str| Vault::open(dir.path(), Some(text), &Entropy::system());
+        let lock = DirLock::take(dir.path()).expect("a lock");
+        let open = |text: &str| Vault::open(&lock, Some(text), &Entropy::system());
         let sealed = open(&hex).expect("hexadecimal").seal("a", "secret");
         assert_eq!(open(&base64).expect("base64").open_sealed("a", &sealed).as_deref(), Ok("secret"));
         for bad in ["", "abc", &"07".repeat(31), &BASE64_STANDARD.encode([7; 31])] {

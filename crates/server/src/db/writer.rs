@@ -11,8 +11,8 @@ use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, MAIN_DB};
 use tokio::sync::{mpsc, oneshot};
 
+use super::dir_lock::DirLock;
 use super::error::{is_busy, is_fatal, is_full};
-use super::migrate::DirLock;
 use super::stats::Stats;
 use super::{DbError, Tx};
 use crate::clock::Clock;

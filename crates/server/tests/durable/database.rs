@@ -5,8 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use framehook_server::clock::Clock;
+use framehook_server::db::prune::vacuum_some;
 use framehook_server::db::secret::Vault;
-use framehook_server::db::{Db, DbError, OpenError};
+use framehook_server::db::{Db, DbError, DirLock, OpenError};
 use framehook_server::entropy::Entropy;
 use framehook_server::fatal::Fatal;
 use tokio::task::JoinSet;
@@ -17,9 +18,10 @@ struct Opened {
 }
 
 fn try_open(dir: &Path) -> Result<Opened, OpenError> {
-    let vault = Vault::open(dir, None, &Entropy::system()).expect("a vault");
+    let lock = DirLock::take(dir)?;
+    let vault = Vault::open(&lock, None, &Entropy::system()).expect("a vault");
     let fatal = Fatal::new();
-    Db::open(dir, &vault, Clock::start(), fatal.clone()).map(|db| Opened { db, fatal })
+    Db::open(lock, &vault, Clock::start(), fatal.clone()).map(|db| Opened { db, fatal })
 }
 
 fn open(dir: &Path) -> Opened {
@@ -317,4 +319,21 @@ fn only_its_owner_can_read_the_database() {
         let mode = fs::metadata(dir.path().join(name)).expect(name).permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
+}
+
+#[tokio::test]
+async fn free_pages_go_back_by_the_megabyte() {
+    let dir = dir();
+    let Opened { db, .. } = open(dir.path());
+    for number in 0..8 {
+        db.write(note(format!("{number}{}", "x".repeat(1 << 20)))).await.expect("written");
+    }
+    db.write(|tx| Ok(tx.execute("DELETE FROM key_suffix", [])?)).await.expect("removed");
+    let free = || db.read(|conn| Ok(conn.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0))?));
+    let before = free().await.expect("read");
+    assert!(before > 1000, "{before} free pages");
+    assert!(db.write(vacuum_some).await.expect("given back"), "there is more");
+    assert_eq!(free().await.expect("read"), before - 256, "1 MiB in one transaction");
+    while db.write(vacuum_some).await.expect("given back") {}
+    assert!(free().await.expect("read") < 256);
 }

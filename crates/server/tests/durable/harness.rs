@@ -21,7 +21,7 @@ use framehook_server::commit::{CommitParts, Committer, Rendered, RenderedRenditi
 use framehook_server::db::outbox::{self, DeliveryDetail, DeliveryRow, Filter, State};
 use framehook_server::db::secret::Vault;
 use framehook_server::db::snapshot::owed_files;
-use framehook_server::db::{Db, OpenError};
+use framehook_server::db::{Db, DirLock, OpenError};
 use framehook_server::entropy::Entropy;
 use framehook_server::fatal::Fatal;
 use framehook_server::notify::address::AddressPolicy;
@@ -122,13 +122,14 @@ impl Place {
 
     async fn build(&self, settings: Settings) -> Process {
         let (clock, entropy, fatal) = (Clock::start(), Entropy::system(), Fatal::new());
-        let vault = Vault::open(&self.dir, None, &entropy).expect("a vault");
         // A process that was killed in a test lets go of its lock when its last thread ends.
-        let open = || match Db::open(&self.dir, &vault, clock, fatal.clone()) {
+        let take = || match DirLock::take(&self.dir) {
             Err(OpenError::Locked { .. }) => None,
-            opened => Some(opened.expect("a database")),
+            taken => Some(taken.expect("a lock")),
         };
-        let db = wait::until("the data directory to be free", PATIENCE, open).expect("free");
+        let lock = wait::until("the data directory to be free", PATIENCE, take).expect("free");
+        let vault = Vault::open(&lock, None, &entropy).expect("a vault");
+        let db = Db::open(lock, &vault, clock, fatal.clone()).expect("a database");
         let owed = db.read(owed_files).await.expect("owed files");
         let spool = Spool::open(&self.dir.join("spool"), settings.spool, &owed, fatal.clone()).expect("a spool");
         let spool = Arc::new(spool);
@@ -209,8 +210,8 @@ impl Place {
             db,
             spool,
             committer,
-            log,
             storer,
+            log,
             replayer,
             notifier,
         }
@@ -227,8 +228,8 @@ pub(crate) struct Process {
     pub(crate) db: Db,
     pub(crate) spool: Arc<Spool>,
     pub(crate) committer: Committer,
-    pub(crate) log: PushLog,
     pub(crate) storer: Arc<Storer>,
+    pub(crate) log: PushLog,
     pub(crate) replayer: Replayer,
     pub(crate) notifier: Arc<Notifier>,
 }
