@@ -9,6 +9,7 @@
 //! full disk is not: the operation fails with [`DbError::Full`] and whoever owes it tries again later.
 
 pub mod catalog;
+mod dir_lock;
 pub mod dues;
 mod error;
 pub mod inspect;
@@ -36,12 +37,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::fatal::Fatal;
-use migrate::DirLock;
 use reader::Readers;
-use secret::Vault;
+use secret::{KeyCheck, Vault};
 use stats::Stats;
 use writer::{Message, Writer};
 
+pub use dir_lock::DirLock;
 pub use error::{DbError, OpenError};
 pub use stats::DbStats;
 
@@ -125,29 +126,30 @@ pub struct Db {
 }
 
 impl Db {
-    /// Opens `DIR/framehook.db`, creating or migrating it, and takes the directory's lock for as long as the database is
-    /// open. Blocks: call it at the start only.
+    /// Opens `framehook.db` in the directory of `lock`, creating or migrating it, and keeps the lock for as long as the
+    /// database is open. Blocks: call it at the start only.
     ///
     /// # Errors
-    /// See [`OpenError`]. Nothing was changed then, but for migrations that had already committed.
-    pub fn open(dir: &Path, vault: &Vault, clock: Clock, fatal: Fatal) -> Result<Self, OpenError> {
+    /// See [`OpenError`]. A database of another program or of a newer schema is left as it was; of ours an error may leave a
+    /// new file behind, migrations that had committed, and a start that was counted.
+    pub fn open(lock: DirLock, vault: &Vault, clock: Clock, fatal: Fatal) -> Result<Self, OpenError> {
         if rusqlite::version_number() < SQLITE_VERSION_MIN {
             return Err(OpenError::OldSqlite { found: rusqlite::version().to_owned() });
         }
-        fs::create_dir_all(dir).map_err(|source| OpenError::Directory { path: dir.to_owned(), source })?;
-        let lock = DirLock::take(dir)?;
-        let path = dir.join(FILE_NAME);
+        let path = lock.dir().join(FILE_NAME);
         let failed = |source| OpenError::Sqlite { path: path.clone(), source };
 
-        create_private(&path).map_err(|source| OpenError::Directory { path: dir.to_owned(), source })?;
+        create_private(&path).map_err(|source| OpenError::Directory { path: lock.dir().to_owned(), source })?;
         let mut conn = Connection::open(&path).map_err(failed)?;
         conn.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         let schema = migrate::schema_of(&conn, &path)?;
         configure_writer(&conn).map_err(failed)?;
         migrate::run(&mut conn, &path, schema)?;
         let epoch = next_epoch(&mut conn).map_err(failed)?;
-        if !secret::check(&conn, vault).map_err(failed)? {
-            return Err(OpenError::WrongMasterKey { path });
+        match secret::check(&conn, Some(vault)).map_err(failed)? {
+            KeyCheck::Opens => {}
+            KeyCheck::Unset => secret::bind(&conn, vault).map_err(failed)?,
+            KeyCheck::Refuses => return Err(OpenError::WrongMasterKey { path }),
         }
 
         let readers = Readers::open(&path).map_err(failed)?;

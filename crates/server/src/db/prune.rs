@@ -86,7 +86,10 @@ pub fn vacuum_some(tx: &Tx<'_>) -> Result<bool, DbError> {
     if free < all / 4 {
         return Ok(false);
     }
-    tx.execute_batch(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+    // It frees one page for each row that it gives, so all of them are asked for.
+    let mut vacuum = tx.prepare_cached(&format!("PRAGMA incremental_vacuum({VACUUM_PAGES})"))?;
+    let mut freed = vacuum.query([])?;
+    while freed.next()?.is_some() {}
     Ok(true)
 }
 
