@@ -12,9 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use framehook_domain::catalog::AdmitPolicy;
-use framehook_domain::field::FieldError;
 use framehook_domain::retry::Schedule;
-use framehook_domain::stream::DomainName;
 use framehook_rtmp::Limits;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -89,8 +87,6 @@ pub enum ServeError {
     Render(#[from] StartError),
     #[error("TLS for callbacks cannot be set up")]
     Tls(#[from] TlsError),
-    #[error("ingest.default_domain cannot be used")]
-    DefaultDomain(#[source] FieldError),
     #[error("signals cannot be waited for")]
     Signals(#[source] io::Error),
     #[error(transparent)]
@@ -301,7 +297,6 @@ impl Server {
             render_deadline: config.render.deadline,
             commit_stage: stages.commits.clone(),
         });
-        let default_domain = config.ingest.default_domain.as_deref().map(DomainName::parse).transpose();
         let log = PushLog {
             db: db.clone(),
             catalog: catalog.watch(),
@@ -320,7 +315,7 @@ impl Server {
             log,
             entropy: entropy.clone(),
             keyframes: Arc::clone(&keyframes),
-            policy: AdmitPolicy { default_domain: default_domain.map_err(ServeError::DefaultDomain)? },
+            policy: AdmitPolicy { default_domain: config.ingest.default_domain.clone() },
             grace: config.ingest.reconnect_grace,
             closings: stages.rest.clone(),
         });

@@ -7,6 +7,7 @@ mod declare;
 mod receiver;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use framehook_domain::catalog::{Catalog, CatalogError as UnfitParts};
 use framehook_domain::template::StoreTarget;
@@ -16,11 +17,14 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Sources};
 use crate::db::secret::Vault;
 use crate::db::{Db, DbError, catalog as tables};
+use crate::notify::address::AddressPolicy;
+use crate::notify::resolve::Resolver;
 use crate::telemetry::Metrics;
 use crate::telemetry::event::Reloaded;
 
 pub(crate) use receiver::check_receiver;
 pub use receiver::check_receivers;
+use receiver::{RELOAD_PATIENCE, RESOLVE_PATIENCE, check_declared};
 
 /// Domains, templates and rules, stored and published.
 #[derive(Debug)]
@@ -29,6 +33,10 @@ pub struct CatalogStore {
     vault: Vault,
     clock: Clock,
     built_in_store: StoreTarget,
+    /// What this process was started with. Only domains, templates and rules change while it runs.
+    running: Config,
+    /// Judges receivers as the sender does: by what this process was started with.
+    resolver: Arc<Resolver>,
     published: watch::Sender<Arc<Catalog>>,
 }
 
@@ -55,8 +63,9 @@ impl CatalogStore {
         let (key, built_in_store) = (vault.clone(), config.built_in_store());
         let stored = db.read(move |conn| tables::load(conn, &key)).await?;
         let published = watch::Sender::new(Arc::new(stored.into_catalog(built_in_store.clone())?));
-        let store = Self { db, vault, clock, built_in_store, published };
-        store.apply(config).await?;
+        let resolver = Arc::new(Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone())));
+        let store = Self { db, vault, clock, built_in_store, running: config.clone(), resolver, published };
+        store.apply(config, RESOLVE_PATIENCE).await?;
         Ok(store)
     }
 
@@ -74,11 +83,14 @@ impl CatalogStore {
     /// any problem everything stays as it was, and every problem is logged.
     pub async fn reload(&self, sources: &Sources, metrics: &Metrics) {
         let applied = match Config::load(sources) {
-            Ok(config) => self.apply(&config).await,
+            Ok(config) => self.apply(&config, RELOAD_PATIENCE).await.map(|catalog| (catalog, config)),
             Err(error) => Err(error.into()),
         };
         match &applied {
-            Ok(catalog) => Reloaded::Applied { version: catalog.version() }.emit(metrics),
+            Ok((catalog, config)) => {
+                let waiting = config.differing_settings(&self.running);
+                Reloaded::Applied { version: catalog.version(), waiting: &waiting }.emit(metrics);
+            }
             Err(CatalogError::Config(error)) => Reloaded::Refused(error).emit(metrics),
             Err(error) => Reloaded::Failed(error).emit(metrics),
         }
@@ -87,8 +99,8 @@ impl CatalogStore {
     /// Makes the file's part of the tables what `config` declares: adds, changes and removes, and leaves what the API manages
     /// alone. A template keeps its id as long as its name stays, a rule as long as its scope does. If nothing differs,
     /// nothing is written and the version stays.
-    async fn apply(&self, config: &Config) -> Result<Arc<Catalog>, CatalogError> {
-        check_receivers(config).await?;
+    async fn apply(&self, config: &Config, patience: Duration) -> Result<Arc<Catalog>, CatalogError> {
+        check_declared(&self.resolver, &config.declared, patience).await?;
         let (vault, declared, now) = (self.vault.clone(), config.declared.clone(), self.clock.wall());
         let changed = self.db.write_checked(move |tx| declare::apply(tx, &vault, &declared, now)).await??;
         if let Some(stored) = changed {
@@ -135,6 +147,8 @@ mod tests {
         let db = Db::open(lock, &vault, clock, Fatal::new()).unwrap();
         CatalogStore::open(db, vault, clock, &config(text)).await.unwrap()
     }
+
+    const ALLOWED: &str = "[deliver]\nallow_receiver = [\"192.0.2.0/24\"]";
 
     const WHOLE: &str = r#"
         [[domain]]
@@ -210,13 +224,13 @@ mod tests {
         let text = WHOLE
             .replace("[[snapshot_template]]\n        name = \"covers\"", "")
             .replace("template = \"covers\"", "template = \"wall\"");
-        let after = store.apply(&config(&text)).await.unwrap();
+        let after = store.apply(&config(&text), RELOAD_PATIENCE).await.unwrap();
         assert!(after.version() > before.version());
         assert_eq!(ids(&after), [ids(&before)[1].clone()]);
         let rebound = after.snapshot_rules().next().unwrap();
         assert_eq!((rebound.id, rebound.template), (rule.id, ids(&before)[1].1));
         // A name that comes back is a new template: deliveries and pictures of the old one are not its.
-        let again = store.apply(&config(WHOLE)).await.unwrap();
+        let again = store.apply(&config(WHOLE), RELOAD_PATIENCE).await.unwrap();
         assert!(ids(&again).iter().all(|(name, id)| name != "covers" || *id > ids(&before)[1].1), "{again:?}");
     }
 
@@ -224,17 +238,17 @@ mod tests {
     async fn an_empty_file_removes_everything_it_had_declared() {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path(), WHOLE).await;
-        let catalog = store.apply(&config("")).await.unwrap();
+        let catalog = store.apply(&config(""), RELOAD_PATIENCE).await.unwrap();
         assert!(catalog.is_empty());
     }
 
     #[tokio::test]
     async fn every_watcher_sees_a_change() {
         let dir = tempfile::tempdir().unwrap();
-        let store = open(dir.path(), "").await;
+        let store = open(dir.path(), ALLOWED).await;
         let mut watching = store.watch();
         assert!(watching.borrow_and_update().is_empty());
-        store.apply(&config(WHOLE)).await.unwrap();
+        store.apply(&config(WHOLE), RELOAD_PATIENCE).await.unwrap();
         assert!(watching.has_changed().unwrap() && !watching.borrow().is_empty());
     }
 
@@ -256,9 +270,9 @@ mod tests {
     #[tokio::test]
     async fn the_file_leaves_alone_what_the_api_manages_and_cannot_take_it_over() {
         let dir = tempfile::tempdir().unwrap();
-        let store = open(dir.path(), "").await;
+        let store = open(dir.path(), ALLOWED).await;
         manage_by_api(&store).await;
-        let error = store.apply(&config(WHOLE)).await.unwrap_err().to_string();
+        let error = store.apply(&config(WHOLE), RELOAD_PATIENCE).await.unwrap_err().to_string();
         assert!(error.contains("domain[1].name = \"push.example.com\": is managed by the API"), "{error}");
         assert!(
             error.contains("snapshot_rule[1].domain = \"push.example.com/live/*\": is managed by the API"),
@@ -266,8 +280,8 @@ mod tests {
         );
         // What does not collide is taken, and what the API has stays when the file goes.
         let other = "[[domain]]\nname = \"other.example.com\"\nauth = \"off\"";
-        assert_eq!(store.apply(&config(other)).await.unwrap().domains().count(), 2);
-        let left = store.apply(&config("")).await.unwrap();
+        assert_eq!(store.apply(&config(other), RELOAD_PATIENCE).await.unwrap().domains().count(), 2);
+        let left = store.apply(&config(""), RELOAD_PATIENCE).await.unwrap();
         assert_eq!((left.domains().count(), left.snapshot_rules().count()), (1, 1));
     }
 
@@ -282,7 +296,7 @@ mod tests {
             tables::next_version(tx)
         });
         added.await.unwrap();
-        let error = store.apply(&config("")).await.unwrap_err().to_string();
+        let error = store.apply(&config(""), RELOAD_PATIENCE).await.unwrap_err().to_string();
         assert!(error.contains("template \"covers\" is still used by the rule for push.example.com/vod/*"), "{error}");
         assert!(
             error.contains("domain \"push.example.com\" is still used by the rule for push.example.com/vod/*"),
@@ -304,6 +318,18 @@ mod tests {
         let resolving = text.replace("user:password-of-the-test@192.0.2.1", "localhost");
         assert!(check_receivers(&config(&resolving)).await.unwrap_err().to_string().contains("loopback"));
         assert!(check_receivers(&config(WHOLE)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_reload_judges_receivers_as_the_sender_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), "").await;
+        // The file allows its receiver; the sender, which was started without, would refuse every attempt.
+        let refused = store.apply(&config(WHOLE), RELOAD_PATIENCE).await.unwrap_err();
+        assert!(refused.to_string().contains("snapshot_notify_url"), "{refused}");
+        let changed = config("app_id = 7\n[deliver]\nallow_receiver = [\"192.0.2.0/24\"]");
+        assert_eq!(changed.differing_settings(&store.running), ["app_id", "deliver.allow_receiver"]);
+        assert!(config(WHOLE).differing_settings(&config(WHOLE)).is_empty());
     }
 
     #[tokio::test]

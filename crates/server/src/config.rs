@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use framehook_domain::stream::DomainName;
 use framehook_domain::template::StoreTarget;
 use framehook_domain::time::NameZone;
 
@@ -68,7 +69,7 @@ section! {
     pub struct Ingest at "ingest" {
         /// The push domain of publishers that connect by a bare address or by `localhost`. Without it they are refused
         /// once a domain is configured, unless the address itself is one.
-        default_domain: Option<String> = "",
+        default_domain: Option<DomainName> = "",
         /// Connections at a time, publishing or not.
         connections_max: u32 = "4096" in "1"..="100000",
         /// Connections at a time from one address.
@@ -132,7 +133,8 @@ section! {
         /// Networks with private addresses that callbacks may go to. All other private, loopback and link-local addresses
         /// are refused. The flag `--allow-receiver` may be repeated.
         allow_receiver: Vec<Cidr> = "",
-        /// Time for one attempt: name resolution, connection, TLS, request and the whole answer. CSS gives 20 s.
+        /// Time for one attempt: name resolution, connection, TLS, request and the head of the answer, whose status decides.
+        /// CSS gives 20 s.
         timeout: Duration = "20s" in "100ms"..="5m",
         /// Further attempts for event 200 after the first.
         snapshot_retries: u32 = "5" in "0"..="100",
@@ -142,9 +144,10 @@ section! {
         push_retries: u32 = "12" in "0"..="100",
         /// Wait before each of them, from the end of the attempt before.
         push_retry_interval: Duration = "1m" in "10ms"..="1d",
-        /// Attempts at a time.
+        /// Attempts at a time, beside one that every receiver (host and port) has for itself: with a hundred receivers
+        /// there may be a hundred more.
         concurrency: u32 = "256" in "1"..="4096",
-        /// Attempts at a time to one host, so that a slow receiver delays nobody else's callbacks.
+        /// Attempts at a time to one host and port, so that a slow receiver delays nobody else's callbacks.
         per_endpoint: u32 = "8" in "1"..="256",
         /// How long settled deliveries and their attempts are kept.
         log_retention: Duration = "14d" in "1h"..="365d",
@@ -331,8 +334,10 @@ impl Config {
     /// Every problem of the text, the environment and the flags together.
     pub fn parse(text: &str, sources: &Sources) -> Result<Self, ConfigError> {
         let root: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-            let what = format!("is not TOML: {}", error.to_string().trim_end().replace('\n', "\n  "));
-            Problem::in_file("", None, what)
+            // Not the error's own text: it repeats the line, which may hold a key.
+            let place = error.span().and_then(|span| line_and_column(text, span.start));
+            let place = place.map(|(line, column)| format!(" at line {line}, column {column}")).unwrap_or_default();
+            Problem::in_file("", None, format!("is not TOML{place}: {}", error.message()))
         })?;
         let mut problems = Vec::new();
         section::refuse_unknown(&root, "", TABLES, &mut problems);
@@ -386,6 +391,27 @@ impl Config {
         Some(config)
     }
 
+    /// The keys, beside domains, templates and rules, that differ from those of a `running` server: they apply when it is
+    /// started again.
+    pub fn differing_settings(&self, running: &Self) -> Vec<String> {
+        let process = |config: &Self| Process { data_dir: config.data_dir.clone(), app_id: config.app_id };
+        [
+            process(self).differing(&process(running)),
+            self.http.differing(&running.http),
+            self.rtmp.differing(&running.rtmp),
+            self.ingest.differing(&running.ingest),
+            self.render.differing(&running.render),
+            self.spool.differing(&running.spool),
+            self.store.differing(&running.store),
+            self.store_local.differing(&running.store_local),
+            self.deliver.differing(&running.deliver),
+            self.names.differing(&running.names),
+            self.log.differing(&running.log),
+            self.shutdown.differing(&running.shutdown),
+        ]
+        .concat()
+    }
+
     /// Where the built-in rule's pictures go.
     pub fn built_in_store(&self) -> StoreTarget {
         let default = StoreTarget::default();
@@ -417,6 +443,13 @@ impl Default for Config {
     fn default() -> Self {
         Self::parse("", &Sources::default()).expect("an empty configuration is valid, which a test shows")
     }
+}
+
+/// Both from 1, the column in characters.
+fn line_and_column(text: &str, at: usize) -> Option<(usize, usize)> {
+    let before = text.get(..at)?;
+    let line = before.rsplit('\n').next().unwrap_or(before);
+    Some((before.matches('\n').count() + 1, line.chars().count() + 1))
 }
 
 fn read_file(path: &Path) -> Result<String, Problem> {

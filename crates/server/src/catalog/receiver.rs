@@ -13,9 +13,12 @@ use crate::notify::attempt_error::AttemptError;
 use crate::notify::endpoint::Endpoint;
 use crate::notify::resolve::Resolver;
 
-/// Time for resolving one name. One that does not resolve by then is let through: a server that starts while its resolver
-/// is away must start, and the sender judges every address anyway.
-const RESOLVE_PATIENCE: Duration = Duration::from_secs(5);
+/// Time for resolving names at a start and when a person asks. One that does not resolve by then is let through: a server
+/// that starts while its resolver is away must start, and the sender judges every address anyway.
+pub(super) const RESOLVE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same at a reload: a rule must apply within a second, whatever DNS does.
+pub(super) const RELOAD_PATIENCE: Duration = Duration::from_millis(500);
 
 /// A URL that callbacks may not go to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,25 +33,42 @@ pub(crate) struct ForbiddenReceiver {
 /// # Errors
 /// Why, for a person.
 pub(crate) async fn check_receiver(resolver: &Resolver, url: &CallbackUrl) -> Result<(), ForbiddenReceiver> {
+    check_within(resolver, url, RESOLVE_PATIENCE).await
+}
+
+async fn check_within(resolver: &Resolver, url: &CallbackUrl, patience: Duration) -> Result<(), ForbiddenReceiver> {
     let endpoint = Endpoint::parse(url.expose().as_str())
         .map_err(|error| ForbiddenReceiver { url: None, what: error.to_string() })?;
-    let resolved = tokio::time::timeout(RESOLVE_PATIENCE, resolver.addresses(&endpoint)).await;
+    let resolved = tokio::time::timeout(patience, resolver.addresses(&endpoint)).await;
     let Ok(Err(AttemptError::AddressForbidden { host, address, class })) = resolved else { return Ok(()) };
     let place = if host == address.to_string() { host } else { format!("{host} is at {address}, which") };
     let what = format!("{place} is {class}; if that is right, allow it with --allow-receiver {address}");
     Err(ForbiddenReceiver { url: Some(endpoint.to_string()), what })
 }
 
-/// Refuses every callback URL of the file that [`check_receiver`] refuses.
+/// Refuses every callback URL of the file that leads to an address that the file does not allow.
 ///
 /// # Errors
 /// A problem for each.
 pub async fn check_receivers(config: &Config) -> Result<(), ConfigError> {
-    let resolver = Arc::new(Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone())));
+    let resolver = Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone()));
+    check_declared(&Arc::new(resolver), &config.declared, RESOLVE_PATIENCE).await
+}
+
+/// Refuses every declared callback URL whose host is, or resolves within `patience` to, an address that callbacks may not
+/// go to by the resolver's policy. All are looked up at the same time.
+///
+/// # Errors
+/// A problem for each.
+pub(super) async fn check_declared(
+    resolver: &Arc<Resolver>,
+    declared: &Declared,
+    patience: Duration,
+) -> Result<(), ConfigError> {
     let mut lookups = JoinSet::new();
-    for (key, url) in urls(&config.declared) {
-        let (resolver, url) = (Arc::clone(&resolver), url.clone());
-        lookups.spawn(async move { (key, check_receiver(&resolver, &url).await) });
+    for (key, url) in urls(declared) {
+        let (resolver, url) = (Arc::clone(resolver), url.clone());
+        lookups.spawn(async move { (key, check_within(&resolver, &url, patience).await) });
     }
     let mut problems: Vec<Problem> = lookups
         .join_all()

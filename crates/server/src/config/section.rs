@@ -63,6 +63,9 @@ pub(super) trait Section: Sized {
 
     /// Reads every field. `None` if one could not be read; the reader then holds a [`Problem`] for each.
     fn read(reader: &mut Reader<'_>) -> Option<Self>;
+
+    /// The full keys of the fields that are not the same in `other`.
+    fn differing(&self, other: &Self) -> Vec<String>;
 }
 
 /// Declares one table. Each key is `name: Type = "default" in "least"..="most"`; without a default it is required.
@@ -105,6 +108,14 @@ macro_rules! section {
                 $(let $field = reader.field::<$type>(&Self::TABLE, stringify!($field));)*
                 Some(Self { $($field: $field?,)* })
             }
+
+            fn differing(&self, other: &Self) -> Vec<String> {
+                let mut keys = Vec::new();
+                $(if self.$field != other.$field {
+                    keys.push($crate::config::section::join($path, stringify!($field)));
+                })*
+                keys
+            }
         }
     };
     (@repeated) => { false };
@@ -143,12 +154,16 @@ impl Reader<'_> {
             self.problems.push(Problem::in_file(key, None, format!("is required: expected {}", field.expected)));
             return None;
         };
+        let mut repeated = !T::HIDDEN;
         let what = match parsed {
             Ok(value) => match outside(&value, field) {
                 None => return Some(value),
                 Some(what) => what,
             },
-            Err(Mismatch { why: Some(why) }) => why,
+            Err(Mismatch { why: Some(why), is_secret }) => {
+                repeated &= !is_secret;
+                why
+            }
             Err(_) if field.list => format!("expected a list, each {}", field.expected),
             Err(_) => format!("expected {}", field.expected),
         };
@@ -156,7 +171,7 @@ impl Reader<'_> {
             Some((least, most)) if !what.starts_with("must be") => format!(" from {least} to {most}"),
             _ => String::new(),
         };
-        self.problems.push(Problem { key, value: (!T::HIDDEN).then_some(shown), origin, what: what + &range });
+        self.problems.push(Problem { key, value: repeated.then_some(shown), origin, what: what + &range });
         None
     }
 }

@@ -109,6 +109,38 @@ fn shows_where_a_file_is_not_toml() {
 }
 
 #[test]
+fn a_line_that_is_not_toml_is_not_repeated() {
+    let complaints = complaints("app_id = 1\n[[domain]]\nmain_key = \"hunter2\n").join("\n");
+    assert!(complaints.contains("line 3, column"), "{complaints}");
+    assert!(!complaints.contains("hunter2"), "{complaints}");
+}
+
+#[test]
+fn names_and_urls_are_judged_before_any_port_opens() {
+    let public = |url: &str| complaints(&format!("[store.local]\npublic_url = {url:?}")).join("\n");
+    assert_eq!(
+        complaints("[ingest]\ndefault_domain = \"a b\""),
+        [
+            "ingest.default_domain = \"a b\": expected a host name of at most 45 letters, digits, - . _, or an IP address"
+        ]
+    );
+    for (url, part) in [
+        ("http://pics.example.com/objects?a=b", "a query"),
+        ("http://pics.example.com/objects#top", "a fragment"),
+        ("http://user:hunter2@pics.example.com/objects", "a user or password"),
+    ] {
+        let complaint = public(url);
+        assert!(complaint.starts_with("store.local.public_url"), "{complaint}");
+        assert!(
+            complaint.ends_with(&format!("must not have {part}: an object's name is appended to it")),
+            "{complaint}"
+        );
+        assert!(!complaint.contains("hunter2"), "{complaint}");
+    }
+    assert!(parse("[store.local]\npublic_url = \"https://pics.example.com/objects/\"").is_ok());
+}
+
+#[test]
 fn a_flag_wins_over_the_environment_and_that_over_the_file() {
     let mut sources = Sources {
         environment: vec![

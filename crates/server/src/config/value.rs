@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use framehook_domain::secret::Secret;
+use framehook_domain::stream::DomainName;
 use framehook_domain::time::NameZone;
 
 use crate::notify::address::{Cidr, CidrError};
@@ -50,9 +51,17 @@ pub(super) trait Value: Sized {
 pub(super) struct Mismatch {
     /// What exactly is wrong, where that is not plain from [`Value::EXPECTED`].
     pub(super) why: Option<String>,
+    /// Whether this value must not be repeated although its kind may be.
+    pub(super) is_secret: bool,
 }
 
-const MISMATCH: Mismatch = Mismatch { why: None };
+const MISMATCH: Mismatch = Mismatch { why: None, is_secret: false };
+
+impl Mismatch {
+    fn because(why: impl Into<String>) -> Self {
+        Self { why: Some(why.into()), is_secret: false }
+    }
+}
 
 macro_rules! from_str_value {
     ($($type:ty: $expected:literal, quoted $quoted:literal;)*) => {$(
@@ -105,7 +114,7 @@ impl Value for Cidr {
     const EXPECTED: &'static str = "an address or a block such as \"10.1.0.0/16\"";
     const QUOTED: bool = true;
     fn parse(text: &str) -> Result<Self, Mismatch> {
-        text.parse().map_err(|error: CidrError| Mismatch { why: Some(format!("{text} is {error}")) })
+        text.parse().map_err(|error: CidrError| Mismatch::because(format!("{text} is {error}")))
     }
 }
 
@@ -122,7 +131,27 @@ impl Value for url::Url {
     const QUOTED: bool = true;
     fn parse(text: &str) -> Result<Self, Mismatch> {
         let url = url::Url::parse(text).map_err(|_| MISMATCH)?;
-        if matches!(url.scheme(), "http" | "https") && url.has_host() { Ok(url) } else { Err(MISMATCH) }
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            return Err(MISMATCH);
+        }
+        let without = |part| Mismatch::because(format!("must not have {part}: an object's name is appended to it"));
+        if !url.username().is_empty() || url.password().is_some() {
+            Err(Mismatch { is_secret: true, ..without("a user or password") })
+        } else if url.query().is_some() {
+            Err(without("a query"))
+        } else if url.fragment().is_some() {
+            Err(without("a fragment"))
+        } else {
+            Ok(url)
+        }
+    }
+}
+
+impl Value for DomainName {
+    const EXPECTED: &'static str = "a host name of at most 45 letters, digits, - . _, or an IP address";
+    const QUOTED: bool = true;
+    fn parse(text: &str) -> Result<Self, Mismatch> {
+        Self::parse(text).map_err(|_| MISMATCH)
     }
 }
 

@@ -264,6 +264,8 @@ pub enum Reloaded<'a> {
     Applied {
         /// The catalog's new version.
         version: u64,
+        /// Keys of other settings that differ from those the process runs with.
+        waiting: &'a [String],
     },
     /// It has problems, so everything stays as it was.
     Refused(&'a ConfigError),
@@ -275,9 +277,13 @@ impl Reloaded<'_> {
     /// Logs and counts it; every problem has a line.
     pub fn emit(&self, metrics: &Metrics) {
         match self {
-            Self::Applied { version } => {
+            Self::Applied { version, waiting } => {
                 metrics.reloaded("applied");
                 tracing::info!(version, "configuration reloaded");
+                if !waiting.is_empty() {
+                    let keys = waiting.join(", ");
+                    tracing::warn!(keys, "these settings have changed and apply at the next start");
+                }
             }
             Self::Refused(ConfigError { problems }) => {
                 metrics.reloaded("refused");
