@@ -15,6 +15,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use common::{CALLBACK_KEY, FRAMEHOOK, PATIENCE, config, push_url, serve, wait_for_snapshots};
 use framehook_testkit::clip::ClipSpec;
 use framehook_testkit::encoder::{self, Program, Source};
+use framehook_testkit::failing_sync::FailingSync;
 use framehook_testkit::http::{self, Response};
 use framehook_testkit::process::Process;
 use framehook_testkit::publisher::PublisherSpec;
@@ -377,6 +378,29 @@ fn running_out_of_descriptors_stops_neither_the_server_nor_those_who_are_in() {
     })
     .unwrap();
     assert!(server.terminate().unwrap().success());
+}
+
+#[test]
+fn a_failed_sync_ends_the_server_and_the_next_start_goes_on() {
+    let failing = FailingSync::build().unwrap();
+    let receiver = Receiver::start().unwrap();
+    let spec = ServerSpec::new(FRAMEHOOK).config(config(&receiver, 2, ""));
+    let shaky = failing.environment().into_iter().fold(spec.clone(), |spec, (name, value)| spec.env(name, value));
+    let mut server = shaky.start().unwrap();
+    let _encoder = push(&server, "room");
+    wait_for_snapshots(&receiver, 1).unwrap();
+    failing.plan().fail("framehook.db-wal");
+    let status = server.wait_for_end(PATIENCE).unwrap();
+    assert_eq!(status.code(), Some(1), "{}", server.log());
+    assert!(server.log().contains("database cannot go on"), "{}", server.log());
+    assert_eq!(failing.plan().failures(), 1, "a failed sync is not tried again");
+
+    let before = receiver.requests().len();
+    server.restart_as(spec).unwrap();
+    let _encoder = push(&server, "room");
+    receiver
+        .wait_until("callbacks of the next start", PATIENCE, |requests| (requests.len() > before + 1).then_some(()))
+        .unwrap();
 }
 
 #[test]

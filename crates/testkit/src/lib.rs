@@ -13,6 +13,7 @@
 //! | [`receiver`] | an HTTP receiver of callbacks that records everything and misbehaves on demand |
 //! | [`proxy`] | a TCP line that can stall, slow down and break |
 //! | [`jpeg`], [`picture`] | stored pictures, decoded and compared |
+//! | [`failing_sync`] | a disk whose syncs fail when told |
 //! | [`flv`], [`http`], [`metrics`] | the formats between them, as much as tests need |
 //! | [`dice`] | random numbers that a printed seed repeats |
 //! | [`process`], [`wait`] | child processes that never outlive a test; waiting without sleeping |
@@ -22,6 +23,7 @@
 pub mod clip;
 pub mod dice;
 pub mod encoder;
+pub mod failing_sync;
 pub mod flv;
 pub mod http;
 pub mod jpeg;
