@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 /// Watches live streams, takes a picture of each at a fixed interval, stores it, and tells your server with a signed
 /// callback that does not get lost.
 #[derive(Parser)]
-#[command(name = "framehook", version, about, propagate_version = true)]
+#[command(name = "framehook", version, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -366,6 +366,7 @@ fn wrong_use_is_exit_code_2_and_help_is_enough() {
         let help = run(&[command, "--help"]);
         assert!(help.status.success() && stdout(&help).contains("Usage: framehook"), "{command}");
     }
+    assert!(stdout(&run(&["--help"])).starts_with("Watches live streams"), "{}", stdout(&run(&["--help"])));
     let unreachable = run(&["deliveries", "list", "--data-dir", "/nowhere"]);
     assert_eq!(unreachable.status.code(), Some(1));
     assert!(stderr(&unreachable).contains("/nowhere/control.sock"), "{}", stderr(&unreachable));
