@@ -16,7 +16,7 @@ use framehook_domain::retry::Schedule;
 use framehook_rtmp::Limits;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use crate::catalog::{CatalogError, CatalogStore};
 use crate::clock::Clock;
@@ -354,7 +354,6 @@ impl Server {
             replayer: Replayer { db: db.clone(), vault, store, timeline: timeline.clone(), notifier_wake },
             credentials,
             repeats,
-            object_reads: Semaphore::new(http::OBJECT_READS_MAX),
         });
 
         // Everything is there: let it run, from right to left, so that nothing is handed to a part that does not.

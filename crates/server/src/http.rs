@@ -37,6 +37,7 @@ use crate::clock::Clock;
 use crate::config::ByteSize;
 use crate::credentials::Credentials;
 use crate::db::Db;
+use crate::durable::remove_if_there;
 use crate::entropy::Entropy;
 use crate::ingest::rtmp::RtmpIngest;
 use crate::keyframes::Keyframes;
@@ -50,11 +51,10 @@ use crate::store::spool::Spool;
 use crate::store::{LocalStore, Storer};
 use crate::telemetry::Metrics;
 use crate::telemetry::log::Repeats;
-pub(crate) use objects::READS_MAX as OBJECT_READS_MAX;
 use patience::Patient;
 use problem::Problem;
 
-/// The header that names a request in our log and in a user's report.
+/// The header that names a request in a user's report, and in our log where it was not granted (level `debug`).
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Time for a request's head to arrive; bodies have the whole request's.
@@ -62,6 +62,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time in which a peer must take at least some of an answer.
 const READ_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Wait after a connection that could not be accepted: most often for want of descriptors, which come back one by one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the pages look at. Nothing in here is made for them.
 pub(crate) struct Shared {
@@ -87,8 +90,6 @@ pub(crate) struct Shared {
     pub(crate) credentials: Credentials,
     /// Collapses log lines that say the same again and again.
     pub(crate) repeats: Arc<Repeats>,
-    /// Objects that are read into memory at a time.
-    pub(crate) object_reads: Semaphore,
 }
 
 /// What a request may cost.
@@ -148,12 +149,14 @@ impl Listener {
     /// Binds the control socket, readable and writable by its owner only.
     pub(crate) fn control(path: &Path) -> io::Result<Self> {
         // Left behind by a process that was killed; the lock on the data directory says that none runs now.
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        remove_if_there(path)?;
+        // Bound under another name and shown under its own when only its owner can open it: in a data directory that a
+        // person made, others may look at what is in it.
+        let unfinished = path.with_extension("sock.partial");
+        remove_if_there(&unfinished)?;
+        let listener = UnixListener::bind(&unfinished)?;
+        std::fs::set_permissions(&unfinished, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        std::fs::rename(&unfinished, path)?;
         Ok(Self::Unix(listener))
     }
 
@@ -187,16 +190,21 @@ pub(crate) async fn serve(
     );
     let places = Arc::new(Semaphore::new(limits.connections_max));
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
-        let accepted = tokio::select! {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
             () = token.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            next = next => next,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "an HTTP connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                if let Some(left_out) = shared.repeats.admit("http", "accept", shared.clock.mono()) {
+                    tracing::warn!(%error, left_out, "an HTTP connection could not be accepted");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
@@ -252,6 +260,7 @@ async fn answer(
     timeout: Duration,
 ) -> Response {
     let id = uuid_v7(shared.clock.wall(), shared.entropy.id_bytes());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     request.extensions_mut().insert(Peer(peer));
     let answered = tokio::time::timeout(timeout, tower::ServiceExt::oneshot(pages, request)).await;
     let mut response = match answered {
@@ -259,6 +268,10 @@ async fn answer(
         Ok(Err(never)) => match never {},
         Err(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the request took too long").into_response(),
     };
+    let status = response.status();
+    if status.is_client_error() || status.is_server_error() {
+        tracing::debug!(request = %id, %peer, %method, ?path, status = status.as_u16(), "a request was not granted");
+    }
     let id = HeaderValue::try_from(id.to_string()).expect("a UUID is a header value");
     response.headers_mut().insert(REQUEST_ID, id);
     response

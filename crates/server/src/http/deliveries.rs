@@ -242,5 +242,5 @@ fn parse_id(text: &str) -> Result<DeliveryId, Problem> {
 }
 
 fn unknown() -> Problem {
-    Problem::not_found("there is no such delivery; settled ones are kept for two weeks")
+    Problem::not_found("there is no such delivery; delivered and cancelled ones are kept for deliver.log_retention")
 }

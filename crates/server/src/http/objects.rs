@@ -1,30 +1,32 @@
-//! The objects of the local store, as a static file server would give them.
-//!
-//! Objects are pictures of some hundred kilobytes, so each is read whole; how many are read at a time is bounded.
+//! The objects of the local store, as a static file server would give them: in pieces, as fast as the peer takes them.
 
 use std::fs::File;
-use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path as FilePath;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+use tokio::task::JoinHandle;
 
 use super::Shared;
 use super::problem::Problem;
 
-/// Larger files are none of ours: no picture passes a worker's limit of 64 MiB.
-const OBJECT_BYTES_MAX: u64 = 64 << 20;
+/// What is read at a time: all of an object that is in memory beside hyper's own buffer, whatever its size. Most pictures
+/// take a few of them.
+const PIECE_BYTES: usize = 64 << 10;
 
-/// Objects that are read into memory at a time.
-pub(crate) const READS_MAX: usize = 16;
-
+/// An object that is open. What is written under its name from now on is another file.
 struct Object {
-    bytes: Bytes,
+    file: Arc<File>,
+    len: u64,
     etag: String,
 }
 
@@ -37,13 +39,13 @@ pub(super) async fn get(
     let missing = || Problem::not_found("there is no such object");
     // A name that could lead out of the store is answered like one that is not there.
     let path = shared.store.path(&bucket, &key).map_err(|_| missing())?;
-    let _turn = shared.object_reads.acquire().await.expect("the semaphore is never closed");
-    let read = tokio::task::spawn_blocking(move || read(&path)).await;
-    let object = match read {
+    let object = match tokio::task::spawn_blocking(move || open(&path)).await {
         Ok(Ok(object)) => object,
         Ok(Err(error)) if is_missing(&error) => return Err(missing()),
         Ok(Err(error)) => {
-            tracing::warn!(%error, "a stored object cannot be read");
+            if let Some(left_out) = shared.repeats.admit("objects", "read", shared.clock.mono()) {
+                tracing::warn!(%error, left_out, "a stored object cannot be read");
+            }
             return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the object cannot be read"));
         }
         Err(_) => return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server stops")),
@@ -55,20 +57,72 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename)
 }
 
-fn read(path: &FilePath) -> io::Result<Object> {
-    let mut file = File::open(path)?;
-    let found = file.metadata()?;
-    if !found.is_file() {
+fn open(path: &FilePath) -> io::Result<Object> {
+    // A pipe that somebody put there would let the opening wait for ever.
+    if !std::fs::metadata(path)?.is_file() {
         return Err(io::ErrorKind::NotFound.into());
     }
-    if found.len() > OBJECT_BYTES_MAX {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    let mut bytes = Vec::with_capacity(found.len() as usize);
-    file.by_ref().take(OBJECT_BYTES_MAX).read_to_end(&mut bytes)?;
+    let file = File::open(path)?;
+    let found = file.metadata()?;
     // An object is replaced by renaming another file over it, which changes its inode even within one tick of the clock.
     let etag = format!("\"{:x}-{:x}-{:x}\"", found.ino(), found.mtime_nsec() ^ found.mtime(), found.len());
-    Ok(Object { bytes: bytes.into(), etag })
+    Ok(Object { file: Arc::new(file), len: found.len(), etag })
+}
+
+/// A part of a file as a body. Each piece is read when the one before it was taken.
+struct Pieces {
+    file: Arc<File>,
+    at: u64,
+    end: u64,
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
+}
+
+impl Pieces {
+    fn of(file: &Arc<File>, from: u64, end: u64) -> Body {
+        Body::new(Self { file: Arc::clone(file), at: from, end, reading: None })
+    }
+
+    fn read_next(&self) -> JoinHandle<io::Result<Bytes>> {
+        let (file, at) = (Arc::clone(&self.file), self.at);
+        let wanted = usize::try_from(self.end - at).unwrap_or(usize::MAX).min(PIECE_BYTES);
+        tokio::task::spawn_blocking(move || {
+            let mut piece = vec![0; wanted];
+            file.read_exact_at(&mut piece, at)?;
+            Ok(piece.into())
+        })
+    }
+}
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if self.is_end_stream() {
+            return Poll::Ready(None);
+        }
+        let mut reading = self.reading.take().unwrap_or_else(|| self.read_next());
+        let Poll::Ready(read) = Pin::new(&mut reading).poll(context) else {
+            self.reading = Some(reading);
+            return Poll::Pending;
+        };
+        let piece = read.map_err(io::Error::other).flatten();
+        if let Ok(piece) = &piece {
+            self.at += piece.len() as u64;
+        }
+        Poll::Ready(Some(piece.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.at >= self.end
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.end - self.at)
+    }
 }
 
 fn content_type(key: &str) -> &'static str {
@@ -86,18 +140,18 @@ fn content_type(key: &str) -> &'static str {
 enum Part {
     Whole,
     /// From, and to (not included).
-    Bytes(usize, usize),
+    Bytes(u64, u64),
     Unsatisfiable,
 }
 
 /// Reads one range of bytes (RFC 9110, 14.1.2). Several ranges, other units and nonsense are ignored, as the RFC allows.
-fn part(range: Option<&str>, len: usize) -> Part {
+fn part(range: Option<&str>, len: u64) -> Part {
     let Some((first, last)) =
         range.and_then(|range| range.strip_prefix("bytes=")).and_then(|range| range.trim().split_once('-'))
     else {
         return Part::Whole;
     };
-    let (first, last): (Option<usize>, Option<usize>) = match (first.is_empty(), last.is_empty()) {
+    let (first, last): (Option<u64>, Option<u64>) = match (first.is_empty(), last.is_empty()) {
         (true, true) => return Part::Whole,
         (true, false) => (None, last.parse().ok()),
         (false, true) => (first.parse().ok(), None),
@@ -122,18 +176,17 @@ fn answer(object: &Object, content_type: &'static str, head_only: bool, asked: &
     });
     // A range of what was there before is no use: If-Range then asks for the whole.
     let same = header(header::IF_RANGE).is_none_or(|tag| tag == object.etag);
-    let len = object.bytes.len();
-    let (status, body, range) = match part(header(header::RANGE).filter(|_| same), len) {
-        _ if known => (StatusCode::NOT_MODIFIED, Bytes::new(), None),
-        Part::Whole => (StatusCode::OK, object.bytes.clone(), None),
+    let len = object.len;
+    let (status, from, to, range) = match part(header(header::RANGE).filter(|_| same), len) {
+        _ if known => (StatusCode::NOT_MODIFIED, 0, 0, None),
+        Part::Whole => (StatusCode::OK, 0, len, None),
         Part::Bytes(from, to) => {
-            let range = format!("bytes {from}-{}/{len}", to.saturating_sub(1));
-            (StatusCode::PARTIAL_CONTENT, object.bytes.slice(from..to), Some(range))
+            (StatusCode::PARTIAL_CONTENT, from, to, Some(format!("bytes {from}-{}/{len}", to.saturating_sub(1))))
         }
-        Part::Unsatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, Bytes::new(), Some(format!("bytes */{len}"))),
+        Part::Unsatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, 0, 0, Some(format!("bytes */{len}"))),
     };
-    let length = HeaderValue::from(body.len());
-    let body = if head_only { Body::empty() } else { Body::from(body) };
+    let length = HeaderValue::from(to - from);
+    let body = if head_only { Body::empty() } else { Pieces::of(&object.file, from, to) };
     let mut response = (status, body).into_response();
     let headers = response.headers_mut();
     if status != StatusCode::NOT_MODIFIED {
@@ -153,6 +206,8 @@ fn answer(object: &Object, content_type: &'static str, head_only: bool, asked: &
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt as _;
+
     use super::*;
 
     #[test]
@@ -178,13 +233,15 @@ mod tests {
         }
     }
 
-    fn object() -> Object {
-        Object { bytes: Bytes::from_static(b"0123456789"), etag: "\"tag\"".to_owned() }
+    fn object(bytes: &[u8]) -> Object {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        Object { file: Arc::new(file), len: bytes.len() as u64, etag: "\"tag\"".to_owned() }
     }
 
     fn asked(headers: &[(header::HeaderName, &'static str)]) -> Response {
         let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();
-        answer(&object(), "image/jpeg", false, &headers)
+        answer(&object(b"0123456789"), "image/jpeg", false, &headers)
     }
 
     #[test]
@@ -197,5 +254,33 @@ mod tests {
         assert_eq!(status(&[(header::RANGE, "bytes=0-1"), (header::IF_RANGE, "\"tag\"")]), 206);
         assert_eq!(status(&[(header::RANGE, "bytes=0-1"), (header::IF_RANGE, "\"other\"")]), 200);
         assert_eq!(status(&[(header::RANGE, "bytes=10-")]), 416);
+    }
+
+    #[tokio::test]
+    async fn an_object_comes_whole_and_in_pieces_of_a_bounded_size() {
+        let bytes: Vec<u8> = (0..3 * PIECE_BYTES + 5).map(|at| (at % 251) as u8).collect();
+        let object = object(&bytes);
+        let asked = |range: &'static str| HeaderMap::from_iter([(header::RANGE, HeaderValue::from_static(range))]);
+        for (range, part) in [
+            ("bytes=0-", &bytes[..]),
+            ("bytes=100-70000", &bytes[100..=70_000]),
+            ("bytes=-5", &bytes[3 * PIECE_BYTES..]),
+        ] {
+            let mut body = answer(&object, "image/jpeg", false, &asked(range)).into_body();
+            let mut got = Vec::new();
+            while let Some(frame) = body.frame().await {
+                let piece = frame.unwrap().into_data().unwrap();
+                assert!(piece.len() <= PIECE_BYTES);
+                got.extend_from_slice(&piece);
+            }
+            assert!(got == part, "{range}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_object_that_was_cut_short_breaks_the_answer_off() {
+        let object = object(b"0123456789");
+        object.file.set_len(4).unwrap();
+        assert!(answer(&object, "image/jpeg", false, &HeaderMap::new()).into_body().collect().await.is_err());
     }
 }
