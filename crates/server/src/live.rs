@@ -31,6 +31,7 @@ use crate::pipeline::Pipeline;
 use crate::push_log::PushLog;
 use crate::shutdown::Stage;
 use crate::telemetry::Metrics;
+use crate::telemetry::event::Chain;
 
 use push::Grace;
 pub(crate) use push::{Push, PushSnapshot};
@@ -113,16 +114,19 @@ impl Lives {
         })
     }
 
-    /// Takes up the pushes that were open when the process last ended: each may come back within the grace.
-    pub(crate) fn restore(&self, open: Vec<OpenPush>) {
+    /// Takes up the pushes that were open when the process last ended, in the order they were opened: each may come back
+    /// within the grace. Of several of one stream only the newest can; the others end now.
+    pub(crate) fn restore(self: &Arc<Self>, open: Vec<OpenPush>) {
         let until = self.clock.mono().plus(self.grace);
-        let mut table = self.lock();
         for row in open {
             let push = Push::new(row.stream.clone(), row.sequence, row.param, row.user_ip, row.opened_at)
                 .restored(row.last_media, Grace { until, end: PushEnd::ServerStopped });
-            table.by_stream.insert(row.stream, Arc::new(push));
+            let older = self.lock().by_stream.get(&row.stream).cloned();
+            if let Some(older) = older {
+                self.close(&older, PushEnd::ServerStopped);
+            }
+            self.lock().by_stream.insert(row.stream, Arc::new(push));
         }
-        drop(table);
         self.grace_changed.notify_one();
     }
 
@@ -145,7 +149,7 @@ impl Lives {
         };
         let opened = push.opened.get_or_try_init(|| self.log.open_push(opening)).await;
         if let Err(error) = opened {
-            tracing::error!(%error, %stream, "a push could not be recorded");
+            tracing::error!(error = %Chain(&error), %stream, "a push could not be recorded");
             push.release(session);
             self.drop_unopened(&push);
             return Err(Refusal::Internal);
@@ -228,7 +232,7 @@ impl Lives {
         let lives = Arc::clone(self);
         self.closings.spawn(async move {
             if let Err(error) = lives.log.close_push(closing).await {
-                tracing::error!(%error, "a push could not be closed; the next start closes it");
+                tracing::error!(error = %Chain(&error), "a push could not be closed; the next start closes it");
             }
         });
     }
@@ -296,7 +300,7 @@ impl Lives {
             if !moved.is_empty()
                 && let Err(error) = self.log.save_last_media(moved).await
             {
-                tracing::warn!(%error, "the times of last media could not be written down");
+                tracing::warn!(error = %Chain(&error), "the times of last media could not be written down");
             }
             if stop {
                 return;

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::db::prune::{BATCH_ROWS, LogSize, log_size, prune_before, prune_oldest, vacuum_some};
 use crate::db::{Db, DbError};
+use crate::telemetry::event::Chain;
 
 /// How often the log is looked at. It grows by about a gigabyte a day at most where it matters.
 const EVERY: Duration = Duration::from_secs(600);
@@ -26,7 +27,7 @@ pub async fn run(db: Db, clock: Clock, limits: LogLimits, token: CancellationTok
             Ok(0) => {}
             Ok(rows) => tracing::info!(rows, "removed settled deliveries and what belongs to them from the log"),
             Err(DbError::Stopped) => return,
-            Err(error) => tracing::warn!(%error, "the log could not be pruned"),
+            Err(error) => tracing::warn!(error = %Chain(&error), "the log could not be pruned"),
         }
         tokio::select! {
             () = token.cancelled() => return,

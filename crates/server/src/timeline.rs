@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::db::{Db, DbError, dues};
+use crate::telemetry::event::Chain;
 
 /// How often the two clocks are compared. Nothing depends on it while the process lives, only the due times that a next
 /// start would find.
@@ -63,7 +64,10 @@ impl Timeline {
                 Ok(None) => {}
                 Ok(Some(by_ms)) => tracing::warn!(by_ms, "the wall clock was set; due times were shifted along"),
                 Err(DbError::Stopped) => return,
-                Err(error) => tracing::warn!(%error, "the wall clock was set; due times could not be shifted yet"),
+                Err(error) => {
+                    let error = Chain(&error);
+                    tracing::warn!(%error, "the wall clock was set; due times could not be shifted yet");
+                }
             }
         }
     }

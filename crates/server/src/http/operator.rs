@@ -12,8 +12,9 @@ use serde_json::json;
 use super::Shared;
 use crate::config::ByteSize;
 use crate::db::{self, outbox};
+use crate::telemetry::event::Chain;
 use crate::telemetry::health::{self, Check};
-use crate::telemetry::metric::Sample;
+use crate::telemetry::metric::{Owed, Sample};
 
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let sample = shared.sample().await;
@@ -39,7 +40,19 @@ pub(super) async fn readyz(State(shared): State<Arc<Shared>>) -> impl IntoRespon
 impl Shared {
     /// What the server is now.
     async fn sample(&self) -> Sample {
-        let owed = self.db.read(outbox::owed_counts).await.unwrap_or_default();
+        let owed = match self.db.read(outbox::owed_counts).await {
+            Ok(counts) => Some(Owed {
+                puts: counts.puts_owed,
+                puts_held: counts.puts_held,
+                deliveries: counts.deliveries_owed,
+                deliveries_dead: counts.deliveries_dead,
+                delivery_oldest_age: counts.oldest_owed.map(|made| self.clock.wall().since(made)).unwrap_or_default(),
+            }),
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "what is owed could not be counted");
+                None
+            }
+        };
         let counts = self.lives.totals();
         let (live, in_grace) = self.lives.population();
         let workers = self.workers.workers();
@@ -55,11 +68,7 @@ impl Shared {
             picks_queued: self.pipeline.queued() as u64,
             spool_bytes: self.spool.bytes(),
             disk_free_bytes: self.spool.disk_free_bytes(),
-            puts_owed: owed.puts_owed,
-            puts_held: owed.puts_held,
-            deliveries_owed: owed.deliveries_owed,
-            deliveries_dead: owed.deliveries_dead,
-            delivery_oldest_age: owed.oldest_owed.map(|made| self.clock.wall().since(made)),
+            owed,
             workers_ready: workers.iter().filter(|worker| worker.ready).count() as u64,
             worker_restarts: workers.iter().map(|worker| worker.restarts).sum(),
             db: self.db.stats(),

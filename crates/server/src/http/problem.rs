@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::db::DbError;
+use crate::telemetry::event::Chain;
 
 /// What went wrong with a request, for people and programs.
 #[derive(Clone, Debug, Serialize)]
@@ -44,7 +45,7 @@ impl Problem {
 
 impl From<DbError> for Problem {
     fn from(error: DbError) -> Self {
-        tracing::error!(%error, "a request failed in the database");
+        tracing::error!(error = %Chain(&error), "a request failed in the database");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
     }
 }

@@ -20,7 +20,7 @@ use super::tls::Certificates;
 use crate::db::outbox::{Attempted, Claim, EndpointRow, Verdict, settle};
 use crate::db::secret::Vault;
 use crate::fail_point;
-use crate::telemetry::event::{self, AttemptEnded};
+use crate::telemetry::event::{self, AttemptEnded, Chain};
 
 /// What is kept of an answer's body: enough for an error message of a framework.
 const RESPONSE_KEPT_BYTES: usize = 1024;
@@ -192,7 +192,9 @@ async fn settle_attempt(parts: &NotifierParts, claim: &Claim, attempted: Attempt
     match parts.db.write_until_done(make).await {
         Ok(_) => fail_point::pass("attempt_settled"),
         // The next start sends it again, with the same id.
-        Err(error) => tracing::warn!(delivery = %delivery, %error, "an attempt's outcome could not be written down"),
+        Err(error) => {
+            tracing::warn!(%delivery, error = %Chain(&error), "an attempt's outcome could not be written down")
+        }
     }
 }
 
@@ -202,6 +204,6 @@ async fn bury(parts: &NotifierParts, claim: &Claim) {
     let verdict = Verdict::Dead(DeadReason::TemplateDeleted);
     let make = || move |tx: &crate::db::Tx<'_>| settle(tx, delivery, epoch, None, verdict, wall);
     if let Err(error) = parts.db.write_until_done(make).await {
-        tracing::warn!(delivery = %delivery, %error, "a delivery without a template could not be settled");
+        tracing::warn!(%delivery, error = %Chain(&error), "a delivery without a template could not be settled");
     }
 }

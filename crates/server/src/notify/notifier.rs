@@ -16,6 +16,7 @@ use crate::db::secret::Vault;
 use crate::db::{Db, DbError, dues};
 use crate::shutdown::Stage;
 use crate::telemetry::Metrics;
+use crate::telemetry::event::Chain;
 use crate::telemetry::log::Repeats;
 use crate::timeline::Timeline;
 
@@ -87,7 +88,7 @@ impl Notifier {
                 Ok(next_due) => self.wait_until(next_due),
                 Err(DbError::Stopped) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "owed callbacks could not be taken up");
+                    tracing::warn!(error = %Chain(&error), "owed callbacks could not be taken up");
                     DB_WAIT
                 }
             };

@@ -7,12 +7,13 @@
 use std::fmt::{Debug, Write as _};
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use framehook_domain::refusal::{Code, Refusal};
 use framehook_domain::time::UnixMs;
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text;
+use prometheus_client::encoding::{EncodeGaugeValue, EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -110,7 +111,7 @@ pub struct Metrics {
 }
 
 /// Where a [`Sample`] is put before a page is written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sampled {
     due: Counter,
     taken: Counter,
@@ -123,11 +124,11 @@ struct Sampled {
     picks_queued: Gauge<u64, AtomicU64>,
     spool_bytes: Gauge<u64, AtomicU64>,
     disk_free_bytes: Gauge<u64, AtomicU64>,
-    puts_owed: Gauge<u64, AtomicU64>,
-    puts_held: Gauge<u64, AtomicU64>,
-    deliveries_owed: Gauge<u64, AtomicU64>,
-    deliveries_dead: Gauge<u64, AtomicU64>,
-    delivery_oldest_age: Gauge<f64, AtomicU64>,
+    puts_owed: MaybeGauge<u64>,
+    puts_held: MaybeGauge<u64>,
+    deliveries_owed: MaybeGauge<u64>,
+    deliveries_dead: MaybeGauge<u64>,
+    delivery_oldest_age: MaybeGauge<f64>,
     workers_ready: Gauge<u64, AtomicU64>,
     worker_restarts: Counter,
     db_queued: Gauge<u64, AtomicU64>,
@@ -166,16 +167,8 @@ pub struct Sample {
     pub spool_bytes: u64,
     /// What the file system of the data directory has left for us.
     pub disk_free_bytes: u64,
-    /// Snapshots that are committed and not stored.
-    pub puts_owed: u64,
-    /// Those of them that a store refused and a person should look at.
-    pub puts_held: u64,
-    /// Deliveries that are neither delivered nor dead.
-    pub deliveries_owed: u64,
-    /// Dead letters that are kept.
-    pub deliveries_dead: u64,
-    /// Age of the oldest delivery that is owed.
-    pub delivery_oldest_age: Option<Duration>,
+    /// What the database says is owed; `None` when it does not answer.
+    pub owed: Option<Owed>,
     /// Worker processes that are up.
     pub workers_ready: u64,
     /// Worker processes that were replaced because they crashed, hung or broke the rules.
@@ -184,6 +177,21 @@ pub struct Sample {
     pub db: DbStats,
     /// The configuration's version: one more at each change.
     pub catalog_version: u64,
+}
+
+/// What is owed, as far as the page tells.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Owed {
+    /// Snapshots that are committed and not stored.
+    pub puts: u64,
+    /// Those of them that a store refused and a person should look at.
+    pub puts_held: u64,
+    /// Deliveries that are neither delivered nor dead.
+    pub deliveries: u64,
+    /// Dead letters that are kept.
+    pub deliveries_dead: u64,
+    /// Age of the oldest delivery that is owed.
+    pub delivery_oldest_age: Duration,
 }
 
 impl Metrics {
@@ -341,11 +349,23 @@ impl Sampled {
             picks_queued: page.gauge("picks_queued", "Picks that wait for a worker"),
             spool_bytes: page.gauge_bytes("spool", "Pictures on the disk that are not stored yet"),
             disk_free_bytes: page.gauge_bytes("disk_free", "Room left on the file system of the data directory"),
-            puts_owed: page.gauge("puts_owed", "Snapshots that are committed and not stored"),
-            puts_held: page.gauge("puts_held", "Snapshots that a store refused and a person should look at"),
-            deliveries_owed: page.gauge("deliveries_owed", "Deliveries that are neither delivered nor dead"),
-            deliveries_dead: page.gauge("deliveries_dead", "Dead letters that are kept"),
-            delivery_oldest_age: page.gauge_seconds("delivery_oldest_age", "Age of the oldest delivery that is owed"),
+            puts_owed: page.maybe_gauge("puts_owed", None, "Snapshots that are committed and not stored"),
+            puts_held: page.maybe_gauge(
+                "puts_held",
+                None,
+                "Snapshots that a store refused and a person should look at",
+            ),
+            deliveries_owed: page.maybe_gauge(
+                "deliveries_owed",
+                None,
+                "Deliveries that are neither delivered nor dead",
+            ),
+            deliveries_dead: page.maybe_gauge("deliveries_dead", None, "Dead letters that are kept"),
+            delivery_oldest_age: page.maybe_gauge(
+                "delivery_oldest_age",
+                Some(Unit::Seconds),
+                "Age of the oldest delivery that is owed",
+            ),
             workers_ready: page.gauge("workers_ready", "Render workers that are up"),
             worker_restarts: page.counter("worker_restarts", "Render workers that crashed, hung or broke the rules"),
             db_queued: page.gauge("db_queued", "Operations that wait for the database's writer"),
@@ -378,11 +398,11 @@ impl Sampled {
         self.picks_queued.set(sample.picks_queued);
         self.spool_bytes.set(sample.spool_bytes);
         self.disk_free_bytes.set(sample.disk_free_bytes);
-        self.puts_owed.set(sample.puts_owed);
-        self.puts_held.set(sample.puts_held);
-        self.deliveries_owed.set(sample.deliveries_owed);
-        self.deliveries_dead.set(sample.deliveries_dead);
-        self.delivery_oldest_age.set(sample.delivery_oldest_age.unwrap_or_default().as_secs_f64());
+        self.puts_owed.set(sample.owed.map(|owed| owed.puts));
+        self.puts_held.set(sample.owed.map(|owed| owed.puts_held));
+        self.deliveries_owed.set(sample.owed.map(|owed| owed.deliveries));
+        self.deliveries_dead.set(sample.owed.map(|owed| owed.deliveries_dead));
+        self.delivery_oldest_age.set(sample.owed.map(|owed| owed.delivery_oldest_age.as_secs_f64()));
         self.workers_ready.set(sample.workers_ready);
         copy(&self.worker_restarts, sample.worker_restarts);
         self.db_queued.set(sample.db.queued);
@@ -394,6 +414,33 @@ impl Sampled {
         copy(&self.db_forgotten, sample.db.forgotten);
         self.db_wal_pages.set(sample.db.wal_pages);
         self.catalog_version.set(sample.catalog_version);
+    }
+}
+
+/// A gauge that is left out of the page while its value is not known: a zero would say that all is well.
+#[derive(Clone, Debug)]
+struct MaybeGauge<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> MaybeGauge<T> {
+    fn set(&self, value: Option<T>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+}
+
+impl<T> TypedMetric for MaybeGauge<T> {
+    const TYPE: MetricType = MetricType::Gauge;
+}
+
+impl<T: EncodeGaugeValue> EncodeMetric for MaybeGauge<T> {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> std::fmt::Result {
+        match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(value) => encoder.encode_gauge(value),
+            None => Ok(()),
+        }
+    }
+
+    fn metric_type(&self) -> MetricType {
+        Self::TYPE
     }
 }
 
@@ -457,6 +504,14 @@ impl Page {
         self.add(name, help, Some(Unit::Seconds), Gauge::default())
     }
 
+    fn maybe_gauge<T>(&mut self, name: &str, unit: Option<Unit>, help: &str) -> MaybeGauge<T>
+    where
+        T: EncodeGaugeValue + Clone + Debug + Send + 'static,
+    {
+        let help = format!("{help}; left out while the database does not answer");
+        self.add(name, &help, unit, MaybeGauge(Arc::default()))
+    }
+
     fn family<L>(&mut self, name: &str, help: &str) -> Family<L, Counter>
     where
         L: EncodeLabelSet + Clone + Hash + Eq + Debug + Send + Sync + 'static,
@@ -503,7 +558,7 @@ mod tests {
             taken: 7,
             skipped: vec![("renderer_busy", 2), ("corrupt", 0)],
             open: 1,
-            delivery_oldest_age: Some(Duration::from_millis(1500)),
+            owed: Some(Owed { puts: 3, delivery_oldest_age: Duration::from_millis(1500), ..Owed::default() }),
             db: DbStats { commit_time: Duration::from_millis(250), ..DbStats::default() },
             ..Sample::default()
         };
@@ -514,10 +569,15 @@ mod tests {
         assert_eq!(value(&page, "framehook_skipped_total{reason=\"corrupt\"}"), "0");
         assert_eq!(value(&page, "framehook_open_dues"), "1");
         assert_eq!(value(&page, "framehook_delivery_oldest_age_seconds"), "1.5");
+        assert_eq!(value(&page, "framehook_puts_owed"), "3");
         assert_eq!(value(&page, "framehook_db_commit_seconds_total"), "0.25");
         assert_eq!(value(&page, "framehook_process_start_time_seconds"), "1735689600.5");
-        sample.due = 11;
-        assert_eq!(value(&metrics.page(&sample), "framehook_due_total"), "11");
+        (sample.due, sample.owed) = (11, None);
+        let page = metrics.page(&sample);
+        assert_eq!(value(&page, "framehook_due_total"), "11");
+        for name in ["puts_owed", "puts_held", "deliveries_owed", "deliveries_dead", "delivery_oldest_age_seconds"] {
+            assert!(!page.lines().any(|line| line.starts_with(&format!("framehook_{name} "))), "{name} in:\n{page}");
+        }
     }
 
     #[test]
