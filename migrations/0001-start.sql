@@ -38,7 +38,8 @@ CREATE INDEX push_open ON push (sequence) WHERE ended_ms IS NULL;
 CREATE INDEX push_by_stream ON push (domain, app, stream, opened_ms);
 CREATE INDEX push_ended ON push (ended_ms) WHERE ended_ms IS NOT NULL;
 
--- One stored picture. The row lives as long as its object, since it keeps the object's key from being taken again.
+-- One stored picture. The row lives until its put and its event are settled and forgotten; meanwhile it keeps the
+-- object's key from being taken again.
 CREATE TABLE snapshot (
     id              BLOB PRIMARY KEY NOT NULL,
     -- The id that follows a picture through every log line, from pick to callback.
@@ -81,16 +82,21 @@ CREATE INDEX snapshot_by_stream ON snapshot (domain, app, stream, create_time_ms
 CREATE INDEX snapshot_fresh ON snapshot (recorded_ms) WHERE put_state = 'owed' AND put_attempts = 0;
 CREATE INDEX snapshot_backlog ON snapshot (put_due_ms) WHERE put_state = 'owed';
 CREATE INDEX snapshot_alarm ON snapshot (id) WHERE put_alarm = 1;
+CREATE INDEX snapshot_settled ON snapshot (settled_ms) WHERE settled_ms IS NOT NULL;
 
 -- Keys wanted more than once, and the last suffix given out: a pattern without a clock in it would otherwise search
--- through all its older pictures for a free name.
+-- through all its older pictures for a free name. While a key is here it counts as taken, also when the rows of its
+-- pictures are forgotten.
 CREATE TABLE key_suffix (
     store      TEXT NOT NULL,
     bucket     TEXT NOT NULL,
     object_key TEXT NOT NULL,
     last       INTEGER NOT NULL,
+    -- When it was last wanted.
+    used_ms    INTEGER NOT NULL,
     PRIMARY KEY (store, bucket, object_key)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX key_suffix_used ON key_suffix (used_ms);
 
 -- A fact that receivers may want to know. `body` is the callback without `t` and `sign`, which each attempt makes anew.
 CREATE TABLE event (
@@ -121,9 +127,12 @@ CREATE TABLE endpoint (
     -- The event_type whose URL it is.
     kind                 INTEGER NOT NULL,
     -- Sealed, since a URL may hold a password. NULL: the template's own URL.
-    url_override         BLOB
+    url_override         BLOB,
+    -- Tells equal URLs, whose sealed forms differ: a keyed digest, so that nobody can try out guesses on it.
+    url_digest           BLOB
 ) STRICT;
 CREATE UNIQUE INDEX endpoint_of_template ON endpoint (callback_template_id, kind) WHERE url_override IS NULL;
+CREATE UNIQUE INDEX endpoint_of_url ON endpoint (callback_template_id, kind, url_digest) WHERE url_override IS NOT NULL;
 
 CREATE TABLE delivery (
     -- The webhook-id of every attempt, over retries, restarts and replays.
@@ -140,6 +149,8 @@ CREATE TABLE delivery (
     -- The delay that led to due_ms. No clock change can make the delivery wait longer than it once more.
     step_ms       INTEGER NOT NULL DEFAULT 0,
     claim_epoch   INTEGER,
+    -- How often it was claimed. An outcome names the claim that it belongs to and settles no other.
+    claims        INTEGER NOT NULL DEFAULT 0,
     created_ms    INTEGER NOT NULL,
     -- NULL while it is waiting, due or claimed.
     settled_ms    INTEGER,
@@ -151,7 +162,9 @@ CREATE INDEX delivery_waiting ON delivery (endpoint_id) WHERE state = 'waiting';
 CREATE INDEX delivery_claimed ON delivery (claim_epoch) WHERE state = 'claimed';
 CREATE INDEX delivery_open ON delivery (id) WHERE settled_ms IS NULL;
 CREATE INDEX delivery_dead ON delivery (id) WHERE state = 'dead';
+CREATE INDEX delivery_cancelled ON delivery (id) WHERE state = 'cancelled';
 CREATE INDEX delivery_by_event ON delivery (event_id);
+CREATE INDEX delivery_by_endpoint ON delivery (endpoint_id, id);
 CREATE INDEX delivery_prunable ON delivery (settled_ms) WHERE state IN ('delivered', 'cancelled');
 
 CREATE TABLE attempt (

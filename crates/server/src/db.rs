@@ -215,18 +215,6 @@ impl Db {
         }
     }
 
-    /// Queues `work` behind all writes queued before it and does not wait, neither for room nor for the result. For facts
-    /// that a later write repeats: with the queue full or the disk full the work is dropped and counted.
-    pub fn write_forget<F>(&self, work: F)
-    where
-        F: FnOnce(&Tx<'_>) -> Result<(), DbError> + Send + 'static,
-    {
-        let (answer, _) = oneshot::channel();
-        if self.operations.try_send(Message::operation(work, answer)).is_err() {
-            self.stats.count_forgotten();
-        }
-    }
-
     /// Runs `work` on a connection that cannot write. It sees what was durable when it began and nothing later.
     ///
     /// # Errors

@@ -66,7 +66,7 @@ impl CommitParts {
             width: rendition.width,
             height: rendition.height,
         });
-        let key = snapshot::free_key(tx, LocalStore::NAME, &bucket, wanted)?;
+        let key = snapshot::free_key(tx, LocalStore::NAME, &bucket, wanted, announcing.wall)?;
         let pic_full_url = self.urls.pic_full_url(target, &key);
         let file_size_bytes = rendition.bytes.len() as u64;
         let task_id = match rendition.subscriber {

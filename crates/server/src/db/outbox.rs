@@ -16,11 +16,13 @@ use framehook_domain::stream::StreamId;
 use framehook_domain::time::UnixMs;
 use rusqlite::{OptionalExtension as _, params};
 
-pub use claim::{Claim, ClaimRound, EndpointRow, Lane, Slots, claim_due, void_old_claims};
+pub use claim::{
+    Claim, ClaimId, ClaimRound, EndpointRow, Lane, Slots, claim_due, take_back_lost_claims, void_old_claims,
+};
 pub use ledger::{
     AttemptRow, DeliveryDetail, DeliveryRow, Filter, OwedCounts, PAGE_ROWS_MAX, State, list, owed_counts, show,
 };
-pub use replay::{ObjectRef, ReplayRefused, cancel, object_of, replay};
+pub use replay::{ObjectRef, OwnUrl, ReplayRefused, cancel, object_of, replay};
 pub use settle::{Attempted, Verdict, bury_without_template, settle};
 
 use super::row::blob;
@@ -132,10 +134,17 @@ fn new_endpoint(
     tx: &Tx<'_>,
     template: TemplateId,
     kind: EventKind,
-    sealed_url: Option<&[u8]>,
+    own_url: Option<&OwnUrl>,
 ) -> Result<EndpointId, DbError> {
-    tx.prepare_cached("INSERT INTO endpoint (callback_template_id, kind, url_override) VALUES (?1, ?2, ?3)")?
-        .execute(params![template.0, kind.event_type(), sealed_url])?;
+    tx.prepare_cached(
+        "INSERT INTO endpoint (callback_template_id, kind, url_override, url_digest) VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![
+        template.0,
+        kind.event_type(),
+        own_url.map(|url| &url.sealed),
+        own_url.map(|url| &url.digest[..]),
+    ])?;
     Ok(EndpointId(tx.last_insert_rowid()))
 }
 

@@ -1,5 +1,6 @@
 //! Forgetting what is settled: deliveries that were delivered or cancelled, their attempts, and events nobody owes any
-//! more. Dead deliveries stay until a person replays or cancels them.
+//! more; then the rows of the events' pictures, whose objects stay where they are. Dead deliveries stay until a person
+//! replays or cancels them, and with them all that belongs to them.
 
 use framehook_domain::time::UnixMs;
 use rusqlite::{Connection, params};
@@ -20,17 +21,20 @@ pub struct Pruned {
     pub attempts: usize,
     pub events: usize,
     pub pushes: usize,
+    pub snapshots: usize,
+    /// Names that were wanted more than once, and URLs that were given for a replay.
+    pub leftovers: usize,
 }
 
 impl Pruned {
     pub fn rows(&self) -> usize {
-        self.deliveries + self.attempts + self.events + self.pushes
+        self.deliveries + self.attempts + self.events + self.pushes + self.snapshots + self.leftovers
     }
 }
 
 /// Removes deliveries that were settled before `before`, the longest settled first, with their attempts and with events
-/// that nobody owes any more; then pushes that ended before and events without deliveries. At most [`BATCH_ROWS`]
-/// deliveries and as many events: call again while it removes anything.
+/// that nobody owes any more; then everything else that is over since before and that nothing refers to. At most
+/// [`BATCH_ROWS`] of each kind: call again while it removes anything.
 ///
 /// # Errors
 /// Those of the database.
@@ -46,6 +50,26 @@ pub fn prune_before(tx: &Tx<'_>, before: UnixMs) -> Result<Pruned, DbError> {
     pruned.pushes += tx
         .prepare_cached("DELETE FROM push WHERE sequence IN (SELECT sequence FROM push WHERE ended_ms < ?1 LIMIT ?2)")?
         .execute(params![before.0, stored(BATCH_ROWS)])?;
+    pruned.snapshots += tx
+        .prepare_cached(
+            "DELETE FROM snapshot WHERE rowid IN
+                 (SELECT rowid FROM snapshot WHERE settled_ms < ?1
+                  AND NOT EXISTS (SELECT 1 FROM event WHERE event.id = snapshot.event_id) LIMIT ?2)",
+        )?
+        .execute(params![before.0, stored(BATCH_ROWS)])?;
+    pruned.leftovers += tx
+        .prepare_cached(
+            "DELETE FROM key_suffix WHERE (store, bucket, object_key) IN
+                 (SELECT store, bucket, object_key FROM key_suffix WHERE used_ms < ?1 LIMIT ?2)",
+        )?
+        .execute(params![before.0, stored(BATCH_ROWS)])?;
+    pruned.leftovers += tx
+        .prepare_cached(
+            "DELETE FROM endpoint WHERE id IN
+                 (SELECT id FROM endpoint WHERE url_override IS NOT NULL
+                  AND NOT EXISTS (SELECT 1 FROM delivery WHERE endpoint_id = endpoint.id) LIMIT ?1)",
+        )?
+        .execute([stored(BATCH_ROWS)])?;
     Ok(pruned)
 }
 
@@ -93,13 +117,22 @@ pub fn vacuum_some(tx: &Tx<'_>) -> Result<bool, DbError> {
     Ok(true)
 }
 
-/// How large the log is.
+/// How large the log is, as far as it can be pruned: what is owed or dead stays, so it does not count.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LogSize {
-    /// What events, deliveries and attempts take, owed and dead ones included.
+    /// What settled deliveries take, with their events and attempts, and events that nobody was told of.
     pub bytes: u64,
+    /// Settled deliveries.
     pub deliveries: u64,
 }
+
+// Bytes of a row beside its texts: the fixed columns and its entries in the indexes.
+const EVENT_BYTES: f64 = 140.0;
+const DELIVERY_BYTES: f64 = 240.0;
+const ATTEMPT_BYTES: f64 = 90.0;
+
+/// Enough for a mean within a few per cent: bodies of one installation are alike.
+const SAMPLED_ROWS: usize = 200;
 
 /// The size of the log, as row counts times the mean size of recent rows: within a third of the truth, and a hundred times
 /// cheaper than asking each page.
@@ -107,26 +140,25 @@ pub struct LogSize {
 /// # Errors
 /// Those of the database.
 pub fn log_size(conn: &Connection) -> Result<LogSize, DbError> {
-    // Bytes of a row beside its texts: the fixed columns and its entries in the indexes.
-    let (events, event_bytes) =
-        rows_and_bytes(conn, "event", "length(body) + length(domain) + length(app) + 2 * length(stream)", 140.0)?;
-    let (deliveries, delivery_bytes) = rows_and_bytes(conn, "delivery", "length(coalesce(outcome, ''))", 210.0)?;
-    let (attempts, attempt_bytes) = rows_and_bytes(
-        conn,
-        "attempt",
-        "length(coalesce(error, '')) + length(coalesce(response, '')) + length(url)",
-        90.0,
-    )?;
-    let bytes = events * event_bytes + deliveries * delivery_bytes + attempts * attempt_bytes;
-    Ok(LogSize { bytes: bytes as u64, deliveries: deliveries as u64 })
-}
-
-/// Enough for a mean within a few per cent: bodies of one installation are alike.
-const SAMPLED_ROWS: usize = 200;
-
-fn rows_and_bytes(conn: &Connection, table: &str, texts: &str, fixed_bytes: f64) -> Result<(f64, f64), DbError> {
-    let rows: i64 = conn.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
-    let sample = format!("SELECT avg({texts}) FROM (SELECT * FROM {table} ORDER BY rowid DESC LIMIT {SAMPLED_ROWS})");
-    let mean: Option<f64> = conn.query_row(&sample, [], |row| row.get(0))?;
-    Ok((rows as f64, mean.unwrap_or(0.0) + fixed_bytes))
+    let count = |sql: &str| conn.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0));
+    let settled = count("SELECT count(*) FROM delivery WHERE state IN ('delivered', 'cancelled')")?;
+    let untold = count("SELECT count(*) FROM event WHERE is_told = 0")?;
+    const EVENT_TEXTS: &str = "length(body) + length(domain) + length(app) + 2 * length(stream)";
+    let of_delivery = format!(
+        "SELECT avg(coalesce(length(outcome), 0)
+                    + (SELECT {EVENT_TEXTS} FROM event WHERE event.id = event_id)
+                    + (SELECT total({ATTEMPT_BYTES} + coalesce(length(error), 0) + coalesce(length(response), 0)
+                              + length(url)) FROM attempt WHERE delivery_id = recent.id))
+         FROM (SELECT id, event_id, outcome FROM delivery WHERE state IN ('delivered', 'cancelled')
+               ORDER BY settled_ms DESC LIMIT {SAMPLED_ROWS}) AS recent"
+    );
+    let of_untold = format!(
+        "SELECT avg({EVENT_TEXTS}) FROM
+             (SELECT * FROM event WHERE is_told = 0 ORDER BY created_ms DESC LIMIT {SAMPLED_ROWS})"
+    );
+    let mean = |sql: &str| conn.prepare_cached(sql)?.query_row([], |row| row.get::<_, Option<f64>>(0));
+    let delivery_bytes = DELIVERY_BYTES + EVENT_BYTES + mean(&of_delivery)?.unwrap_or(0.0);
+    let untold_bytes = EVENT_BYTES + mean(&of_untold)?.unwrap_or(0.0);
+    let bytes = settled as f64 * delivery_bytes + untold as f64 * untold_bytes;
+    Ok(LogSize { bytes: bytes as u64, deliveries: settled.unsigned_abs() })
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use rusqlite::{Connection, OptionalExtension as _};
@@ -49,6 +50,7 @@ pub struct Unopened;
 #[derive(Clone)]
 pub struct Vault {
     key: Arc<RandomizedNonceKey>,
+    digest_key: hmac::Key,
 }
 
 impl std::fmt::Debug for Vault {
@@ -98,8 +100,20 @@ impl Vault {
     }
 
     fn with_key(key: [u8; MASTER_KEY_BYTES]) -> Self {
+        // A key of its own for digests, so that no key serves two algorithms.
+        let digest_key = hmac::sign(&hmac::Key::new(HMAC_SHA256, &key), b"framehook digest");
         let key = RandomizedNonceKey::new(&AES_256_GCM, &key).expect("AES-256 takes 32 bytes");
-        Self { key: Arc::new(key) }
+        Self { key: Arc::new(key), digest_key: hmac::Key::new(HMAC_SHA256, digest_key.as_ref()) }
+    }
+
+    /// A digest of `secret` that only this key's holder can make: tells equal secrets and gives nothing to guess at.
+    pub fn digest(&self, purpose: &str, secret: &str) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.digest_key);
+        // No purpose holds a NUL, so that no two pairs are the same text.
+        for part in [purpose.as_bytes(), b"\0", secret.as_bytes()] {
+            context.update(part);
+        }
+        context.sign().as_ref().try_into().expect("HMAC-SHA256 has 32 bytes")
     }
 
     /// Seals `secret`. `purpose` (for instance the column's name) is bound to it: a sealed value copied to another column

@@ -37,23 +37,32 @@ pub struct NewSnapshot<'a> {
     pub put_due: UnixMs,
 }
 
-/// `wanted`, or if it is taken the first of `-2`, `-3` … that is free.
+/// `wanted`, or if it is or was taken the first of `-2`, `-3` … that is free.
 ///
 /// # Errors
 /// Those of the database.
-pub fn free_key(tx: &Tx<'_>, store: &str, bucket: &str, wanted: ObjectKey) -> Result<ObjectKey, DbError> {
+pub fn free_key(tx: &Tx<'_>, store: &str, bucket: &str, wanted: ObjectKey, wall: UnixMs) -> Result<ObjectKey, DbError> {
     let mut is_taken =
         tx.prepare_cached("SELECT 1 FROM snapshot WHERE store = ?1 AND bucket = ?2 AND object_key = ?3")?;
+    let mut was_taken =
+        tx.prepare_cached("SELECT 1 FROM key_suffix WHERE store = ?1 AND bucket = ?2 AND object_key = ?3")?;
     let mut next_suffix = tx.prepare_cached(
-        "INSERT INTO key_suffix (store, bucket, object_key, last) VALUES (?1, ?2, ?3, 2)
-         ON CONFLICT DO UPDATE SET last = last + 1 RETURNING last",
+        "INSERT INTO key_suffix (store, bucket, object_key, last, used_ms) VALUES (?1, ?2, ?3, 2, ?4)
+         ON CONFLICT DO UPDATE SET last = last + 1, used_ms = excluded.used_ms RETURNING last",
     )?;
-    let mut key = wanted.clone();
-    while is_taken.exists(params![store, bucket, key.as_str()])? {
-        let suffix = next_suffix.query_row(params![store, bucket, wanted.as_str()], |row| row.get::<_, u32>(0))?;
-        key = wanted.with_suffix(suffix);
+    let is_free = |key: &ObjectKey, taken: &mut rusqlite::CachedStatement<'_>| {
+        taken.exists(params![store, bucket, key.as_str()]).map(|taken| !taken)
+    };
+    if is_free(&wanted, &mut is_taken)? && is_free(&wanted, &mut was_taken)? {
+        return Ok(wanted);
     }
-    Ok(key)
+    loop {
+        let of_wanted = params![store, bucket, wanted.as_str(), wall.0];
+        let key = wanted.with_suffix(next_suffix.query_row(of_wanted, |row| row.get(0))?);
+        if is_free(&key, &mut is_taken)? {
+            return Ok(key);
+        }
+    }
 }
 
 /// Writes a picture's row, owed to its store.

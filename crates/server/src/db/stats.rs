@@ -20,8 +20,6 @@ pub struct DbStats {
     pub commit_time: Duration,
     /// Operations or commits that failed because the disk or the database was full.
     pub full: u64,
-    /// Unawaited writes that were dropped because the queue was full.
-    pub forgotten: u64,
     /// Pages in the WAL after the last commit.
     pub wal_pages: u64,
     /// Times the WAL was moved into the database file.
@@ -36,7 +34,6 @@ pub(super) struct Stats {
     batch_max: AtomicU64,
     commit_nanos: AtomicU64,
     pub(super) full: AtomicU64,
-    forgotten: AtomicU64,
     pub(super) wal_pages: AtomicU64,
     pub(super) checkpoints: AtomicU64,
 }
@@ -52,14 +49,9 @@ impl Stats {
             batch_max: read(&self.batch_max),
             commit_time: Duration::from_nanos(read(&self.commit_nanos)),
             full: read(&self.full),
-            forgotten: read(&self.forgotten),
             wal_pages: read(&self.wal_pages),
             checkpoints: read(&self.checkpoints),
         }
-    }
-
-    pub(super) fn count_forgotten(&self) {
-        self.forgotten.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn count_commit(&self, operations: usize, took: Duration) {

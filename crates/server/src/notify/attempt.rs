@@ -99,7 +99,7 @@ async fn send(parts: &NotifierParts, claim: &Claim, target: &Target, sent: UnixM
     let body = EventBody::from_json(&claim.body).map_err(|error| error.to_string())?;
     let body = render(&body, target.key.as_ref(), sent);
     let mut headers = HeaderMap::new();
-    for (name, value) in webhook::headers(target.key.as_ref(), claim.delivery, sent, &body) {
+    for (name, value) in webhook::headers(target.key.as_ref(), claim.id.delivery, sent, &body) {
         let value = HeaderValue::try_from(value).map_err(|error| error.to_string())?;
         headers.insert(HeaderName::from_static(name), value);
     }
@@ -157,7 +157,7 @@ fn report(parts: &NotifierParts, claim: &Claim, attempted: &Attempted, next: Opt
     }
     AttemptEnded {
         trace: claim.picture.map(|(trace, _)| trace),
-        delivery: claim.delivery,
+        delivery: claim.id.delivery,
         event_type: claim.endpoint.kind.event_type(),
         endpoint: &attempted.url,
         attempt: claim.attempt,
@@ -176,7 +176,7 @@ fn report(parts: &NotifierParts, claim: &Claim, attempted: &Attempted, next: Opt
 
 async fn settle_attempt(parts: &NotifierParts, claim: &Claim, attempted: Attempted, next: Option<Next>, ended: Mono) {
     let attempted = Arc::new(attempted);
-    let (delivery, epoch, wall) = (claim.delivery, parts.db.epoch(), parts.clock.wall());
+    let (id, epoch, wall) = (claim.id, parts.db.epoch(), parts.clock.wall());
     let make = || {
         let (attempted, timeline) = (Arc::clone(&attempted), parts.timeline.clone());
         move |tx: &crate::db::Tx<'_>| {
@@ -186,24 +186,26 @@ async fn settle_attempt(parts: &NotifierParts, claim: &Claim, attempted: Attempt
                 Some(Next::After(step)) => Verdict::Retry { due: timeline.at(ended).plus(step), step },
                 Some(Next::Dead) => Verdict::Dead(DeadReason::Exhausted),
             };
-            settle(tx, delivery, epoch, Some(&attempted), verdict, wall)
+            settle(tx, id, epoch, Some(&attempted), verdict, wall)
         }
     };
     match parts.db.write_until_done(make).await {
         Ok(_) => fail_point::pass("attempt_settled"),
-        // The next start sends it again, with the same id.
+        // The notifier finds the claim that nobody holds any more, or the next start does; it is sent again with the same
+        // id.
         Err(error) => {
-            tracing::warn!(%delivery, error = %Chain(&error), "an attempt's outcome could not be written down")
+            let error = Chain(&error);
+            tracing::warn!(delivery = %id.delivery, %error, "an attempt's outcome could not be written down");
         }
     }
 }
 
 /// The template is gone: no request is made and nothing is recorded as an attempt.
 async fn bury(parts: &NotifierParts, claim: &Claim) {
-    let (delivery, epoch, wall) = (claim.delivery, parts.db.epoch(), parts.clock.wall());
+    let (id, epoch, wall) = (claim.id, parts.db.epoch(), parts.clock.wall());
     let verdict = Verdict::Dead(DeadReason::TemplateDeleted);
-    let make = || move |tx: &crate::db::Tx<'_>| settle(tx, delivery, epoch, None, verdict, wall);
+    let make = || move |tx: &crate::db::Tx<'_>| settle(tx, id, epoch, None, verdict, wall);
     if let Err(error) = parts.db.write_until_done(make).await {
-        tracing::warn!(%delivery, error = %Chain(&error), "a delivery without a template could not be settled");
+        tracing::warn!(delivery = %id.delivery, error = %Chain(&error), "a delivery without a template could not be settled");
     }
 }

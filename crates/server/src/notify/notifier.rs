@@ -1,5 +1,6 @@
 //! The driver: claims deliveries that are due, as many as there are slots, and starts an attempt of each.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::Schedules;
 use super::attempt::{Target, run_attempt};
 use super::client::Client;
 use crate::clock::Clock;
-use crate::db::outbox::{self, EndpointRow, Lane, Slots};
+use crate::db::outbox::{self, ClaimId, EndpointId, EndpointRow, Lane, Slots};
 use crate::db::secret::Vault;
 use crate::db::{Db, DbError, dues};
 use crate::shutdown::Stage;
@@ -25,6 +26,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Wait before claiming again when the database failed: without it no outcome could be written down either.
 const DB_WAIT: Duration = Duration::from_secs(1);
+
+/// Wait before an attempt is made again whose outcome was lost. Whatever is wrong with us, a receiver must not be asked in a
+/// tight loop.
+const LOST_CLAIM_WAIT: Duration = Duration::from_secs(5);
 
 /// Deliveries of a deleted template that become dead in one transaction.
 const BURIED_AT_ONCE: usize = 1000;
@@ -55,13 +60,21 @@ pub struct NotifierParts {
 /// Sends what is owed.
 pub struct Notifier {
     pub(super) parts: NotifierParts,
-    slots: Mutex<Slots>,
+    running: Mutex<Running>,
+    lanes: Arc<Mutex<Lanes>>,
+}
+
+/// The attempts under way.
+struct Running {
+    slots: Slots,
+    claims: HashSet<ClaimId>,
 }
 
 impl Notifier {
     pub fn new(parts: NotifierParts) -> Arc<Self> {
         let slots = Slots::new(parts.slots, parts.slots_per_receiver);
-        Arc::new(Self { parts, slots: Mutex::new(slots) })
+        let running = Mutex::new(Running { slots, claims: HashSet::new() });
+        Arc::new(Self { parts, running, lanes: Arc::default() })
     }
 
     /// Runs until `stage` is told to end; attempts under way then are tasks of the stage and finish.
@@ -71,6 +84,7 @@ impl Notifier {
         // The configuration may have changed while no process ran.
         catalog.mark_changed();
         let mut recovered = false;
+        let mut looked_for_lost = self.parts.clock.mono();
         loop {
             let woken = self.parts.wake.notified();
             let round = async {
@@ -81,6 +95,11 @@ impl Notifier {
                 if catalog.has_changed().unwrap_or(false) {
                     catalog.mark_unchanged();
                     self.bury_without_template().await?;
+                }
+                let now = self.parts.clock.mono();
+                if now.since(looked_for_lost) >= LOOK_EVERY {
+                    looked_for_lost = now;
+                    self.take_back_lost_claims().await?;
                 }
                 self.claim(&stage).await
             };
@@ -103,7 +122,7 @@ impl Notifier {
 
     /// Attempts under way.
     pub fn running(&self) -> usize {
-        self.slots().running()
+        self.running_now().slots.running()
     }
 
     /// Takes back what older processes claimed, to be sent at once as the same attempt, and lets no delivery wait longer
@@ -117,6 +136,22 @@ impl Notifier {
         let (voided, clamped) = self.parts.db.write(recover).await?;
         if voided + clamped > 0 {
             tracing::info!(voided, clamped, "took up the callbacks that the last process left");
+        }
+        Ok(())
+    }
+
+    /// Takes back claims whose attempt ended without a trace: it panicked, or its outcome was refused by the database.
+    async fn take_back_lost_claims(&self) -> Result<(), DbError> {
+        let (epoch, timeline) = (self.parts.db.epoch(), self.parts.timeline.clone());
+        // Claims are made by this task alone, so none can come between this look and the next.
+        let held = self.running_now().claims.clone();
+        let take_back = move |tx: &crate::db::Tx<'_>| {
+            let due = timeline.now().plus(LOST_CLAIM_WAIT);
+            outbox::take_back_lost_claims(tx, epoch, &held, due, LOST_CLAIM_WAIT)
+        };
+        let lost = self.parts.db.write(take_back).await?;
+        if lost > 0 {
+            tracing::error!(lost, "attempts ended without an outcome; they are made again");
         }
         Ok(())
     }
@@ -142,19 +177,26 @@ impl Notifier {
 
     /// Claims what is due and starts its attempts. Tells when the next delivery falls due.
     async fn claim(self: &Arc<Self>, stage: &Stage) -> Result<Option<UnixMs>, DbError> {
-        let slots = self.slots().clone();
+        let slots = self.running_now().slots.clone();
         let (epoch, timeline) = (self.parts.db.epoch(), self.parts.timeline.clone());
         let (catalog, vault) = (Arc::clone(&self.parts.catalog.borrow()), self.parts.vault.clone());
+        let lanes = Arc::clone(&self.lanes);
         let claim = move |tx: &crate::db::Tx<'_>| {
-            let lane_of = |endpoint: &EndpointRow| lane_of(&catalog, &vault, endpoint);
-            outbox::claim_due(tx, epoch, timeline.now(), slots, lane_of)
+            let mut lanes = lanes.lock().unwrap_or_else(PoisonError::into_inner);
+            lanes.follow(&catalog);
+            outbox::claim_due(tx, epoch, timeline.now(), slots, |endpoint| lanes.of(&catalog, &vault, endpoint))
         };
         let round = self.parts.db.write(claim).await?;
-        self.slots().take_for(&round);
+        {
+            let mut running = self.running_now();
+            running.slots.take_for(&round);
+            running.claims.extend(round.claims.iter().map(|claim| claim.id));
+        }
         for claim in round.claims {
             let notifier = Arc::clone(self);
+            let slot = Slot { notifier: Arc::clone(self), lane: claim.lane.clone(), claim: claim.id };
             stage.spawn(async move {
-                let _slot = Slot { notifier: &notifier, lane: claim.lane.clone() };
+                let _slot = slot;
                 run_attempt(&notifier.parts, &claim).await;
             });
         }
@@ -166,28 +208,54 @@ impl Notifier {
         until_due.map_or(LOOK_EVERY, |wait| wait.min(LOOK_EVERY))
     }
 
-    fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn running_now(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A claim's slot, given back however its attempt ends.
-struct Slot<'a> {
-    notifier: &'a Notifier,
+struct Slot {
+    notifier: Arc<Notifier>,
     lane: Lane,
+    claim: ClaimId,
 }
 
-impl Drop for Slot<'_> {
+impl Drop for Slot {
     fn drop(&mut self) {
-        self.notifier.slots().give_back(&self.lane);
+        let mut running = self.notifier.running_now();
+        running.slots.give_back(&self.lane);
+        running.claims.remove(&self.claim);
+        drop(running);
         self.notifier.parts.wake.notify_one();
     }
 }
 
-/// By host and port. Endpoints that lead nowhere share a lane: their deliveries are settled without a request.
-fn lane_of(catalog: &Catalog, vault: &Vault, endpoint: &EndpointRow) -> Lane {
-    match Target::of(catalog, vault, endpoint) {
-        Ok(target) => Lane(target.endpoint.origin().to_string()),
-        Err(_) => Lane(String::new()),
+/// Where each endpoint leads, remembered for as long as the configuration stays: finding out takes opening and parsing a
+/// URL, and every endpoint with something due is asked for in every round.
+#[derive(Default)]
+struct Lanes {
+    /// The configuration that they are true of.
+    version: u64,
+    known: HashMap<EndpointId, Lane>,
+}
+
+/// Lanes that are remembered, some 100 bytes each. There are three endpoints for each of fifty templates, and one for each
+/// URL that replays are sent to.
+const LANES_MAX: usize = 10_000;
+
+impl Lanes {
+    fn follow(&mut self, catalog: &Catalog) {
+        if self.version != catalog.version() || self.known.len() >= LANES_MAX {
+            *self = Self { version: catalog.version(), known: HashMap::new() };
+        }
+    }
+
+    /// By host and port. Endpoints that lead nowhere share a lane: their deliveries are settled without a request.
+    fn of(&mut self, catalog: &Catalog, vault: &Vault, endpoint: &EndpointRow) -> Lane {
+        let find = || match Target::of(catalog, vault, endpoint) {
+            Ok(target) => Lane(target.endpoint.origin().to_string()),
+            Err(_) => Lane(String::new()),
+        };
+        self.known.entry(endpoint.id).or_insert_with(find).clone()
     }
 }

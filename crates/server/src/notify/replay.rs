@@ -8,7 +8,7 @@ use framehook_domain::template::CallbackUrl;
 use tokio::sync::Notify;
 
 use super::attempt::URL_PURPOSE;
-use crate::db::outbox::{self, ReplayRefused};
+use crate::db::outbox::{self, OwnUrl, ReplayRefused};
 use crate::db::secret::Vault;
 use crate::db::{Db, DbError};
 use crate::store::{LocalStore, StoreError};
@@ -45,7 +45,10 @@ impl Replayer {
     /// See [`ReplayError`].
     pub async fn replay(&self, id: DeliveryId, url: Option<&str>) -> Result<(), ReplayError> {
         let url = url.map(|url| CallbackUrl::parse("url", url)).transpose().map_err(ReplayError::Url)?;
-        let sealed_url = url.map(|url| self.vault.seal(URL_PURPOSE, url.expose().as_str()));
+        let own_url = url.map(|url| {
+            let url = url.expose().as_str();
+            OwnUrl { sealed: self.vault.seal(URL_PURPOSE, url), digest: self.vault.digest(URL_PURPOSE, url) }
+        });
         let object_is_there = match self.db.read(move |conn| outbox::object_of(conn, id)).await? {
             Some(object) if object.is_stored => {
                 let store = Arc::clone(&self.store);
@@ -56,9 +59,8 @@ impl Replayer {
             _ => true,
         };
         let timeline = self.timeline.clone();
-        let replay = move |tx: &crate::db::Tx<'_>| {
-            outbox::replay(tx, id, sealed_url.as_deref(), object_is_there, timeline.now())
-        };
+        let replay =
+            move |tx: &crate::db::Tx<'_>| outbox::replay(tx, id, own_url.as_ref(), object_is_there, timeline.now());
         // Not `write_checked`: a refusal for a picture that is gone is noted with the delivery, and stays.
         self.db.write(replay).await??;
         self.notifier_wake.notify_one();

@@ -137,7 +137,6 @@ struct Sampled {
     db_commit_seconds: Counter<f64, AtomicU64>,
     db_batch_max: Gauge<u64, AtomicU64>,
     db_full: Counter,
-    db_forgotten: Counter,
     db_wal_pages: Gauge<u64, AtomicU64>,
     catalog_version: Gauge<u64, AtomicU64>,
 }
@@ -374,8 +373,6 @@ impl Sampled {
             db_commit_seconds: page.counter_seconds("db_commit", "Time spent in commits"),
             db_batch_max: page.gauge("db_batch_max", "Operations in the largest commit"),
             db_full: page.counter("db_full", "Operations that failed because the disk was full"),
-            db_forgotten: page
-                .counter("db_forgotten", "Repeatable writes that were dropped because the queue was full"),
             db_wal_pages: page.gauge("db_wal_pages", "Pages in the write-ahead log after the last commit"),
             catalog_version: page
                 .gauge("catalog_version", "Version of the configuration of domains, templates and rules"),
@@ -411,7 +408,6 @@ impl Sampled {
         self.db_commit_seconds.inner().store(sample.db.commit_time.as_secs_f64().to_bits(), Ordering::Relaxed);
         self.db_batch_max.set(sample.db.batch_max);
         copy(&self.db_full, sample.db.full);
-        copy(&self.db_forgotten, sample.db.forgotten);
         self.db_wal_pages.set(sample.db.wal_pages);
         self.catalog_version.set(sample.catalog_version);
     }

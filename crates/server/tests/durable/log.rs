@@ -97,15 +97,71 @@ fn what_is_owed_or_dead_is_never_pruned() {
     let keep_nothing = LogLimits { age_max: Duration::ZERO, bytes_max: 0 };
     let later = process.clock.wall().plus(Duration::from_secs(60));
     let rows = process.block_on(prune(&process.db, later, keep_nothing)).expect("pruned");
-    assert_eq!(rows, 15, "five deliveries, five attempts, five events");
+    assert_eq!(rows, 22, "five deliveries, attempts, events and pictures, and two names that were wanted again");
     let left: Vec<_> = process.list(Filter::default()).into_iter().map(|row| row.state).collect();
     assert_eq!(left, [State::Claimed, State::Dead]);
     assert_eq!(
         process.show(process.list(Filter { states: vec![State::Dead], ..Filter::default() })[0].id).attempts.len(),
         1
     );
-    // A name stays taken although its event is forgotten: the object still lies under it.
-    assert!(process.commit(&room()).key.as_str().ends_with("1280x720-6.jpg"));
+}
+
+#[test]
+fn dead_letters_do_not_push_the_delivered_history_out() {
+    let place = Place::new(telling(&[("push.example.com", "http://127.0.0.1:1/")]));
+    let process = place.start_with(Settings { stores: false, notifies: false, ..Settings::default() });
+    for _ in 0..60 {
+        process.commit(&room());
+    }
+    process.stop();
+    place.tamper(
+        "UPDATE delivery SET state = 'dead', outcome = 'status', settled_ms = created_ms WHERE rowid > 10;
+         UPDATE delivery SET state = 'delivered', outcome = 'delivered', settled_ms = created_ms WHERE rowid <= 10;",
+    );
+    let process = place.start_with(Settings { stores: false, notifies: false, ..Settings::default() });
+    // Ten rows' worth fit; all sixty do not.
+    let ten_rows = process.block_on(process.db.read(log_size)).expect("a size").bytes;
+    let limits = LogLimits { age_max: Duration::from_secs(1 << 20), bytes_max: 30_000 };
+    process.block_on(prune(&process.db, process.clock.wall(), limits)).expect("pruned");
+    assert_eq!((process.count(State::Delivered), process.count(State::Dead)), (10, 50));
+    assert!(ten_rows < 30_000, "what is dead is not counted: {ten_rows}");
+}
+
+/// Rows of the pictures, and of the names that were wanted more than once.
+fn names(process: &crate::harness::Process) -> (i64, i64) {
+    let count = "SELECT (SELECT count(*) FROM snapshot), (SELECT count(*) FROM key_suffix)";
+    let read = process.db.read(move |conn| Ok(conn.query_row(count, [], |row| Ok((row.get(0)?, row.get(1)?)))?));
+    process.block_on(read).expect("read")
+}
+
+#[test]
+fn old_pictures_are_forgotten_and_names_in_use_are_not_given_out_again() {
+    let receiver = Receiver::start().expect("a receiver");
+    let place = Place::new(telling(&[("push.example.com", &receiver.url("/"))]));
+    let process = place.start();
+    for _ in 0..5 {
+        process.commit(&room());
+    }
+    wait::until("all delivered", PATIENCE, || (process.count(State::Delivered) == 5).then_some(())).expect("delivered");
+    process.stop();
+    let age = |seconds: i64| {
+        format!(
+            "UPDATE snapshot SET recorded_ms = recorded_ms - {seconds} * 1000, settled_ms = settled_ms - {seconds} * 1000"
+        )
+    };
+    place.tamper(&format!("{}; UPDATE delivery SET settled_ms = settled_ms - 7200 * 1000", age(7200)));
+
+    let process = place.start_with(Settings { stores: false, ..Settings::default() });
+    let limits = LogLimits { age_max: Duration::from_secs(3600), bytes_max: u64::MAX };
+    let rows = process.block_on(prune(&process.db, process.clock.wall(), limits)).expect("pruned");
+    assert_eq!(rows, 20, "five deliveries, attempts, events and pictures");
+    assert_eq!(names(&process), (0, 1), "the name was wanted within the hour");
+    let again = process.commit(&room());
+    assert!(again.key.as_str().ends_with("1280x720-6.jpg"), "an object may still lie under it: {}", again.key.as_str());
+    // What is owed to its store stays, however old; a name that nobody wants any more goes.
+    let later = process.clock.wall().plus(Duration::from_secs(7200));
+    process.block_on(prune(&process.db, later, limits)).expect("pruned");
+    assert_eq!(names(&process), (1, 0));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use framehook_domain::id::TemplateId;
 use framehook_domain::retry::Schedule;
 use framehook_server::db::outbox::{ReplayRefused, State};
 use framehook_server::notify::ReplayError;
+use framehook_server::prune::{LogLimits, prune};
 use framehook_testkit::receiver::{Receiver, Reply, Request};
 use framehook_testkit::wait;
 
@@ -368,4 +369,73 @@ fn a_signal_that_gets_lost_costs_seconds_and_no_delivery() {
         .expect("written");
     receiver.wait_for(1, PATIENCE).expect("found in the database");
     process.wait_for_state(State::Delivered);
+}
+
+#[test]
+fn an_outcome_settles_only_the_claim_that_it_belongs_to() {
+    let receiver = receiver();
+    receiver.on_request(|request| match request.index {
+        0 => Reply::After(Duration::from_millis(500), 500),
+        _ => Reply::Hang,
+    });
+    let place = Place::new(telling_room(&receiver.url("/")));
+    let schedule = Schedule { step: Duration::from_secs(3600), retries: 3 };
+    let process = place.start_with(Settings { schedule, ..Settings::default() });
+    process.commit(&room());
+    receiver.wait_for(1, PATIENCE).expect("the first attempt");
+    // A person cancels and sends again while the first attempt is still under way.
+    let (id, wall) = (process.wait_for_state(State::Claimed).row.id, process.clock.wall());
+    let cancel = process.db.write(move |tx| framehook_server::db::outbox::cancel(tx, id, "anna", wall));
+    assert!(process.block_on(cancel).expect("written"));
+    process.block_on(process.replayer.replay(id, None)).expect("replayed");
+    receiver.wait_for(2, PATIENCE).expect("the second attempt");
+    wait::until("the first outcome", PATIENCE, || (process.show(id).attempts.len() == 1).then_some(()))
+        .expect("recorded");
+    assert_eq!(process.show(id).row.state, State::Claimed, "the second is still under way");
+}
+
+#[test]
+fn a_claim_whose_outcome_could_not_be_written_is_taken_up_again() {
+    let receiver = receiver();
+    let place = Place::new(telling_room(&receiver.url("/")));
+    place.start_with(Settings { notifies: false, ..Settings::default() }).stop();
+    // A defect, as it would show: the outcome is refused for good.
+    place.tamper("CREATE TRIGGER defect BEFORE INSERT ON attempt BEGIN SELECT RAISE(ABORT, 'defect'); END");
+    let process = place.start();
+    process.commit(&room());
+    receiver.wait_for(1, PATIENCE).expect("the first attempt");
+    wait::until("its end", PATIENCE, || (process.notifier.running() == 0).then_some(())).expect("ended");
+    assert_eq!(process.count(State::Delivered), 0);
+    process.block_on(process.db.write(|tx| Ok(tx.execute_batch("DROP TRIGGER defect")?))).expect("mended");
+    process.wait_for_state(State::Delivered);
+    assert_eq!(ids(&receiver.requests()).len(), 1);
+}
+
+#[test]
+fn replays_to_one_url_share_an_endpoint_that_goes_with_its_last_delivery() {
+    let (old, new) = (receiver(), receiver());
+    let place = Place::new(telling_room(&old.url("/")));
+    let process = place.start();
+    for _ in 0..3 {
+        process.commit(&room());
+    }
+    wait::until("all delivered", PATIENCE, || (process.count(State::Delivered) == 3).then_some(())).expect("delivered");
+    for row in process.list(Default::default()) {
+        for path in ["/a", "/b", "/a"] {
+            process.block_on(process.replayer.replay(row.id, Some(&new.url(path)))).expect("replayed");
+            wait::until("it", PATIENCE, || (process.show(row.id).row.state == State::Delivered).then_some(()))
+                .expect("sent");
+        }
+    }
+    let endpoints = || {
+        let count = "SELECT count(*) FROM endpoint WHERE url_override IS NOT NULL";
+        process
+            .block_on(process.db.read(|conn| Ok(conn.query_row(count, [], |row| row.get::<_, i64>(0))?)))
+            .expect("read")
+    };
+    assert_eq!(endpoints(), 2, "one for each URL");
+    let everything = LogLimits { age_max: Duration::ZERO, bytes_max: u64::MAX };
+    let later = process.clock.wall().plus(Duration::from_secs(60));
+    process.block_on(prune(&process.db, later, everything)).expect("pruned");
+    assert_eq!(endpoints(), 0, "nothing goes there any more");
 }

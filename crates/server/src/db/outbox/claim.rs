@@ -1,6 +1,7 @@
 //! Taking up deliveries that are due, fairly between receivers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use framehook_domain::callback::EventKind;
 use framehook_domain::id::{DeliveryId, SnapshotId, TemplateId};
@@ -8,13 +9,21 @@ use framehook_domain::time::UnixMs;
 use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::EndpointId;
-use crate::db::row::{number, stored, uuid, uuid_opt};
+use crate::db::row::{blob, number, stored, uuid, uuid_opt};
 use crate::db::{DbError, Epoch, Tx};
+
+/// One claim of a delivery among all that were ever made of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClaimId {
+    pub delivery: DeliveryId,
+    /// From 1.
+    pub number: u64,
+}
 
 /// A delivery that this process has taken up.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    pub delivery: DeliveryId,
+    pub id: ClaimId,
     pub endpoint: EndpointRow,
     pub lane: Lane,
     /// Which attempt this is, from 1, all rounds together.
@@ -52,6 +61,8 @@ pub struct Slots {
     shared: usize,
     per_lane: usize,
     running: HashMap<Lane, usize>,
+    /// How many of `shared` are taken.
+    shared_taken: usize,
     /// Counts the rounds, so that each begins with another endpoint.
     round: usize,
 }
@@ -59,24 +70,27 @@ pub struct Slots {
 impl Slots {
     /// `shared` attempts at a time beside the one that each lane has for itself, `per_lane` (at least 1) in a lane.
     pub fn new(shared: usize, per_lane: usize) -> Self {
-        Self { shared, per_lane: per_lane.max(1), running: HashMap::new(), round: 0 }
+        Self { shared, per_lane: per_lane.max(1), running: HashMap::new(), shared_taken: 0, round: 0 }
     }
 
     /// Attempts under way.
     pub fn running(&self) -> usize {
-        self.running.values().sum()
+        self.running.len() + self.shared_taken
     }
 
     /// Whether a lane may start one more.
     fn is_free(&self, lane: &Lane) -> bool {
         let running = self.running.get(lane).copied().unwrap_or(0);
-        let shared: usize = self.running.values().map(|running| running.saturating_sub(1)).sum();
-        running == 0 || (running < self.per_lane && shared < self.shared)
+        running == 0 || (running < self.per_lane && self.shared_taken < self.shared)
     }
 
     /// Takes a slot of a lane; `Slots::is_free` said that there is one.
     fn take(&mut self, lane: &Lane) {
-        *self.running.entry(lane.clone()).or_default() += 1;
+        let running = self.running.entry(lane.clone()).or_default();
+        *running += 1;
+        if *running > 1 {
+            self.shared_taken += 1;
+        }
     }
 
     /// Takes the slots of a round's claims.
@@ -91,8 +105,9 @@ impl Slots {
     pub fn give_back(&mut self, lane: &Lane) {
         if let Some(running) = self.running.get_mut(lane) {
             *running -= 1;
-            if *running == 0 {
-                self.running.remove(lane);
+            match *running {
+                0 => drop(self.running.remove(lane)),
+                _ => self.shared_taken -= 1,
             }
         }
     }
@@ -117,10 +132,15 @@ pub fn claim_due(
     epoch: Epoch,
     now: UnixMs,
     mut slots: Slots,
-    lane_of: impl Fn(&EndpointRow) -> Lane,
+    mut lane_of: impl FnMut(&EndpointRow) -> Lane,
 ) -> Result<ClaimRound, DbError> {
     let mut waiting = Vec::new();
-    for endpoint in endpoints_with_due(tx)? {
+    let mut ahead: Option<UnixMs> = None;
+    for (endpoint, first_due_at) in endpoints_with_due(tx)? {
+        if first_due_at > now {
+            ahead = Some(ahead.map_or(first_due_at, |soonest| soonest.min(first_due_at)));
+            continue;
+        }
         let lane = lane_of(&endpoint);
         // At most as many as its lane could ever start now: no more rows are read than slots exist.
         let due = if slots.is_free(&lane) { first_due(tx, endpoint.id, slots.per_lane + 1)? } else { Vec::new() };
@@ -149,22 +169,26 @@ pub fn claim_due(
         .iter_mut()
         .filter(|(_, lane, _)| slots.is_free(lane))
         .filter_map(|(_, _, due)| due.peek().map(|(_, due_at)| *due_at))
+        .chain(ahead)
         .min();
     Ok(ClaimRound { claims, next_due })
 }
 
-/// Every endpoint that has a delivery in state `due`, by skipping from one to the next in the index: as many steps as
-/// endpoints, however many deliveries there are.
-fn endpoints_with_due(tx: &Tx<'_>) -> Result<Vec<EndpointRow>, DbError> {
+/// Every endpoint that has a delivery in state `due`, with the first of its due times, by skipping from one to the next in
+/// the index: as many steps as endpoints, however many deliveries there are.
+fn endpoints_with_due(tx: &Tx<'_>) -> Result<Vec<(EndpointRow, UnixMs)>, DbError> {
     let mut next = tx.prepare_cached(
-        "SELECT id, callback_template_id, kind, url_override FROM endpoint WHERE id =
-             (SELECT min(endpoint_id) FROM delivery WHERE state = 'due' AND endpoint_id > ?1)",
+        "SELECT id, callback_template_id, kind, url_override,
+                (SELECT min(due_ms) FROM delivery WHERE state = 'due' AND endpoint_id = endpoint.id) AS first_due_ms
+         FROM endpoint WHERE id = (SELECT min(endpoint_id) FROM delivery WHERE state = 'due' AND endpoint_id > ?1)",
     )?;
     let mut found = Vec::new();
     let mut after = i64::MIN;
-    while let Some(endpoint) = next.query_row([after], |row| Ok(endpoint_row(row))).optional()? {
+    let read =
+        |row: &Row<'_>| Ok(endpoint_row(row).and_then(|endpoint| Ok((endpoint, UnixMs(row.get("first_due_ms")?)))));
+    while let Some(endpoint) = next.query_row([after], read).optional()? {
         let endpoint = endpoint?;
-        after = endpoint.id.0;
+        after = endpoint.0.id.0;
         found.push(endpoint);
     }
     Ok(found)
@@ -188,10 +212,10 @@ fn first_due(tx: &Tx<'_>, endpoint: EndpointId, limit: usize) -> Result<Vec<(i64
 }
 
 fn claim(tx: &Tx<'_>, epoch: Epoch, rowid: i64, endpoint: &EndpointRow, lane: &Lane) -> Result<Claim, DbError> {
-    tx.prepare_cached("UPDATE delivery SET state = 'claimed', claim_epoch = ?2 WHERE rowid = ?1")?
+    tx.prepare_cached("UPDATE delivery SET state = 'claimed', claim_epoch = ?2, claims = claims + 1 WHERE rowid = ?1")?
         .execute(params![rowid, epoch.0])?;
     tx.prepare_cached(
-        "SELECT delivery.id AS id, attempts, attempts - round_start AS tried, event.body AS body, snapshot.trace AS trace,
+        "SELECT delivery.id AS id, claims, attempts, attempts - round_start AS tried, event.body AS body, snapshot.trace AS trace,
                 snapshot.create_time_ms AS create_time_ms
          FROM delivery JOIN event ON event.id = delivery.event_id LEFT JOIN snapshot ON snapshot.id = event.snapshot_id
          WHERE delivery.rowid = ?1",
@@ -201,7 +225,7 @@ fn claim(tx: &Tx<'_>, epoch: Epoch, rowid: i64, endpoint: &EndpointRow, lane: &L
             let trace = uuid_opt(row, "trace")?.map(SnapshotId);
             let create_time = row.get::<_, Option<i64>>("create_time_ms")?.map(UnixMs);
             Ok(Claim {
-                delivery: DeliveryId(uuid(row, "id")?),
+                id: ClaimId { delivery: DeliveryId(uuid(row, "id")?), number: number(row, "claims")? },
                 endpoint: endpoint.clone(),
                 lane: lane.clone(),
                 attempt: number::<u32>(row, "attempts")?.saturating_add(1),
@@ -222,6 +246,37 @@ pub fn void_old_claims(tx: &Tx<'_>, epoch: Epoch, now: UnixMs) -> Result<usize, 
     let void = "UPDATE delivery SET state = 'due', due_ms = ?2, claim_epoch = NULL
                 WHERE state = 'claimed' AND claim_epoch < ?1";
     Ok(tx.execute(void, params![epoch.0, now.0])?)
+}
+
+/// Takes back claims of this process that are not among those it still holds: their attempt ended without an outcome that
+/// could be written down. They fall due at `due`, which is `step` from now.
+///
+/// # Errors
+/// Those of the database.
+pub fn take_back_lost_claims(
+    tx: &Tx<'_>,
+    epoch: Epoch,
+    held: &HashSet<ClaimId>,
+    due: UnixMs,
+    step: Duration,
+) -> Result<usize, DbError> {
+    let mut claimed =
+        tx.prepare_cached("SELECT id, claims FROM delivery WHERE state = 'claimed' AND claim_epoch = ?1")?;
+    let mut rows = claimed.query([epoch.0])?;
+    let mut lost = Vec::new();
+    while let Some(row) = rows.next()? {
+        let claim = ClaimId { delivery: DeliveryId(uuid(row, "id")?), number: number(row, "claims")? };
+        if !held.contains(&claim) {
+            lost.push(claim.delivery);
+        }
+    }
+    let mut take_back = tx.prepare_cached(
+        "UPDATE delivery SET state = 'due', due_ms = ?2, step_ms = ?3, claim_epoch = NULL WHERE id = ?1",
+    )?;
+    for delivery in &lost {
+        take_back.execute(params![blob(delivery.0), due.0, stored(step.as_millis())])?;
+    }
+    Ok(lost.len())
 }
 
 #[cfg(test)]

@@ -58,7 +58,15 @@ pub enum ReplayRefused {
     ObjectExpired,
 }
 
-/// Starts a new round of attempts for a settled delivery, with the same `webhook-id`; to `sealed_url` if one is given, else
+/// A URL that a person gave for a replay.
+#[derive(Clone, Debug)]
+pub struct OwnUrl {
+    pub sealed: Vec<u8>,
+    /// The same for the same URL, which its sealed form is not.
+    pub digest: [u8; 32],
+}
+
+/// Starts a new round of attempts for a settled delivery, with the same `webhook-id`; to `own_url` if one is given, else
 /// where it went last. `object_is_there` is what the store said about its picture.
 ///
 /// # Errors
@@ -66,7 +74,7 @@ pub enum ReplayRefused {
 pub fn replay(
     tx: &Tx<'_>,
     id: DeliveryId,
-    sealed_url: Option<&[u8]>,
+    own_url: Option<&OwnUrl>,
     object_is_there: bool,
     now: UnixMs,
 ) -> Result<Result<(), ReplayRefused>, DbError> {
@@ -90,10 +98,7 @@ pub fn replay(
             .execute(params![blob(id.0), DeadReason::ObjectExpired.name()])?;
         return Ok(Err(ReplayRefused::ObjectExpired));
     }
-    let own_endpoint: Option<EndpointId> = match sealed_url {
-        Some(url) => Some(new_endpoint(tx, TemplateId(template), kind, Some(url))?),
-        None => None,
-    };
+    let own_endpoint = own_url.map(|url| endpoint_of_url(tx, TemplateId(template), kind, url)).transpose()?;
     tx.prepare_cached(
         "UPDATE delivery SET state = ?2, due_ms = ?3, step_ms = 0, round_start = attempts, settled_ms = NULL,
                 claim_epoch = NULL, endpoint_id = coalesce(?4, endpoint_id)
@@ -106,6 +111,21 @@ pub fn replay(
         own_endpoint.map(|endpoint| endpoint.0),
     ])?;
     Ok(Ok(()))
+}
+
+/// The endpoint of a URL that was given for a replay, made when it is first needed.
+fn endpoint_of_url(tx: &Tx<'_>, template: TemplateId, kind: EventKind, url: &OwnUrl) -> Result<EndpointId, DbError> {
+    let known = tx
+        .prepare_cached(
+            "SELECT id FROM endpoint
+             WHERE callback_template_id = ?1 AND kind = ?2 AND url_digest = ?3 AND url_override IS NOT NULL",
+        )?
+        .query_row(params![template.0, kind.event_type(), &url.digest[..]], |row| row.get(0))
+        .optional()?;
+    match known {
+        Some(id) => Ok(EndpointId(id)),
+        None => new_endpoint(tx, template, kind, Some(url)),
+    }
 }
 
 /// Ends a delivery for good, by name of the person who asked for it. `false`: it was delivered or is not known.

@@ -8,7 +8,7 @@ use framehook_domain::retry::{DeadReason, Outcome};
 use framehook_domain::time::UnixMs;
 use rusqlite::{OptionalExtension as _, params};
 
-use super::claim::endpoint_row;
+use super::claim::{ClaimId, endpoint_row};
 use crate::db::row::{blob, stored};
 use crate::db::{DbError, Epoch, Tx};
 
@@ -39,21 +39,21 @@ pub enum Verdict {
     Dead(DeadReason),
 }
 
-/// Records an attempt, if one was made, and ends its claim. `false`: the claim was not this process's any more (a person
-/// cancelled the delivery meanwhile); the attempt is recorded all the same.
+/// Records an attempt, if one was made, and ends its claim. `false`: the claim was over already (a person cancelled the
+/// delivery meanwhile, and perhaps sent it again); the attempt is recorded all the same.
 ///
 /// # Errors
 /// Those of the database.
 pub fn settle(
     tx: &Tx<'_>,
-    delivery: DeliveryId,
+    claim: ClaimId,
     epoch: Epoch,
     attempted: Option<&Attempted>,
     verdict: Verdict,
     wall: UnixMs,
 ) -> Result<bool, DbError> {
     if let Some(attempted) = attempted {
-        record(tx, delivery, epoch, attempted)?;
+        record(tx, claim.delivery, epoch, attempted)?;
     }
     let (state, due, step, settled) = match verdict {
         Verdict::Delivered => ("delivered", None, Duration::ZERO, Some(wall.0)),
@@ -71,9 +71,9 @@ pub fn settle(
         .prepare_cached(
             "UPDATE delivery SET state = ?3, due_ms = coalesce(?4, due_ms), step_ms = ?5, settled_ms = ?6, outcome = ?7,
                     claim_epoch = NULL
-             WHERE id = ?1 AND state = 'claimed' AND claim_epoch = ?2",
+             WHERE id = ?1 AND state = 'claimed' AND claims = ?2",
         )?
-        .execute(params![blob(delivery.0), epoch.0, state, due, stored(step.as_millis()), settled, outcome])?;
+        .execute(params![blob(claim.delivery.0), stored(claim.number), state, due, stored(step.as_millis()), settled, outcome])?;
     Ok(changed > 0)
 }
 
