@@ -60,6 +60,10 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// connections never block each other: there is one writer, and in WAL mode readers do not wait for it.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Reads of pages at the same time. They are short, and more of them than cores would only share those; callers beyond it
+/// wait.
+const PAGE_READERS: u32 = 4;
+
 /// Wait before writing again what failed for a reason that passes.
 const PASSING_WAIT: Duration = Duration::from_secs(1);
 
@@ -121,6 +125,8 @@ impl fmt::Debug for Tx<'_> {
 pub struct Db {
     operations: mpsc::Sender<Message>,
     readers: Arc<Readers>,
+    /// Apart from the readers of pages.
+    put_reader: Arc<Readers>,
     stats: Arc<Stats>,
     epoch: Epoch,
 }
@@ -152,12 +158,13 @@ impl Db {
             KeyCheck::Refuses => return Err(OpenError::WrongMasterKey { path }),
         }
 
-        let readers = Readers::open(&path).map_err(failed)?;
+        let readers = Arc::new(Readers::open(&path, PAGE_READERS).map_err(failed)?);
+        let put_reader = Arc::new(Readers::open(&path, 1).map_err(failed)?);
         let (operations, waiting) = mpsc::channel(QUEUE_OPERATIONS_MAX);
         let stats = Arc::new(Stats::default());
         let writer = Writer::new(conn, lock, clock, fatal, Arc::clone(&stats)).map_err(failed)?;
         writer.start(waiting).map_err(OpenError::Thread)?;
-        Ok(Self { operations, readers: Arc::new(readers), stats, epoch })
+        Ok(Self { operations, readers, put_reader, stats, epoch })
     }
 
     /// This process's turn at the database.
@@ -227,10 +234,24 @@ impl Db {
         self.readers.run(work).await
     }
 
+    /// Like [`Db::read`], on a connection that is kept for finding owed puts: however many pages are asked for, none of them
+    /// keeps a picture from its store.
+    ///
+    /// # Errors
+    /// As [`Db::read`].
+    pub async fn read_puts<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, DbError> + Send + 'static,
+    {
+        self.put_reader.run(work).await
+    }
+
     /// Finishes what was queued, refuses what comes later, moves the WAL into the file and closes it. The directory's
     /// lock is free when this returns.
     pub async fn close(&self) {
         self.readers.close().await;
+        self.put_reader.close().await;
         let (answer, answered) = oneshot::channel();
         if self.operations.send(Message::Close(answer)).await.is_ok() {
             // An error means that the writer had ended already.

@@ -8,19 +8,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{DbError, open_reader};
 
-/// Reads at the same time. They are short, and more of them than cores would only share those; callers beyond it wait.
-const READERS: u32 = 4;
-
 #[derive(Debug)]
 pub(super) struct Readers {
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
+    count: u32,
 }
 
 impl Readers {
-    pub(super) fn open(path: &Path) -> rusqlite::Result<Self> {
-        let idle = (0..READERS).map(|_| open_reader(path)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { idle: Mutex::new(idle), permits: Arc::new(Semaphore::new(READERS as usize)) })
+    /// `count` connections; callers beyond it wait.
+    pub(super) fn open(path: &Path, count: u32) -> rusqlite::Result<Self> {
+        let idle = (0..count).map(|_| open_reader(path)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { idle: Mutex::new(idle), permits: Arc::new(Semaphore::new(count as usize)), count })
     }
 
     pub(super) async fn run<T, F>(self: &Arc<Self>, work: F) -> Result<T, DbError>
@@ -42,7 +41,7 @@ impl Readers {
 
     /// Waits for running reads, closes every connection and refuses further reads.
     pub(super) async fn close(&self) {
-        if let Ok(all) = self.permits.acquire_many(READERS).await {
+        if let Ok(all) = self.permits.acquire_many(self.count).await {
             self.permits.close();
             self.lock().clear();
             drop(all);

@@ -131,7 +131,7 @@ impl Storer {
                 snapshot::next_put_due(conn, now)?,
             ))
         };
-        let (fresh, backlog, next_due) = self.parts.db.read(look).await?;
+        let (fresh, backlog, next_due) = self.parts.db.read_puts(look).await?;
         for put in fresh {
             let mut running = self.running();
             if running.len() < self.parts.slots && !running.holds(&put.id) {

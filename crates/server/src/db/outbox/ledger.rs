@@ -1,5 +1,6 @@
 //! Looking deliveries up.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use framehook_domain::callback::EventKind;
@@ -151,6 +152,50 @@ fn delivery_row(row: &Row<'_>) -> Result<DeliveryRow, DbError> {
 /// # Errors
 /// Those of the database.
 pub fn list(conn: &Connection, filter: &Filter, limit: usize) -> Result<Vec<DeliveryRow>, DbError> {
+    let limit = limit.min(PAGE_ROWS_MAX);
+    let mut found = Vec::new();
+    for (sql, values) in searches(filter, limit) {
+        let mut statement = conn.prepare(&sql)?;
+        let mut rows = statement.query(params_from_iter(values))?;
+        while let Some(row) = rows.next()? {
+            found.push(delivery_row(row)?);
+        }
+    }
+    // Each search found its newest; the newest of all are among them.
+    found.sort_unstable_by_key(|row| Reverse(row.id));
+    found.truncate(limit);
+    Ok(found)
+}
+
+/// The log holds millions of rows, and a page is a few of them. So there is one search for each group of states that has an
+/// index in the order of the page, and each stops at its `limit`.
+fn searches(filter: &Filter, limit: usize) -> Vec<(String, Vec<Value>)> {
+    let (conditions, values) = conditions(filter);
+    let search = |state: &str| {
+        let sql = format!("SELECT {COLUMNS} WHERE {conditions}{state} ORDER BY delivery.id DESC LIMIT {limit}");
+        (sql, values.clone())
+    };
+    if filter.states.is_empty() {
+        return vec![search("")];
+    }
+    let states = |is_wanted: fn(State) -> bool| -> Vec<State> {
+        State::ALL.into_iter().filter(|state| is_wanted(*state) && filter.states.contains(state)).collect()
+    };
+    // Names of ours, in the text: an index over a part of the rows is used only where the text says that part.
+    let mut searches = Vec::new();
+    let open = states(State::is_open);
+    if !open.is_empty() {
+        let names: Vec<String> = open.iter().map(|state| format!("'{}'", state.name())).collect();
+        searches.push(search(&format!(" AND settled_ms IS NULL AND state IN ({})", names.join(", "))));
+    }
+    for settled in states(|state| !state.is_open()) {
+        searches.push(search(&format!(" AND state = '{}'", settled.name())));
+    }
+    searches
+}
+
+/// Everything but the states, with the values of its parameters.
+fn conditions(filter: &Filter) -> (String, Vec<Value>) {
     let mut conditions = vec!["1"];
     let mut values: Vec<Value> = Vec::new();
     let mut add = |condition, value: Value| {
@@ -168,28 +213,24 @@ pub fn list(conn: &Connection, filter: &Filter, limit: usize) -> Result<Vec<Deli
     if let Some(kind) = filter.kind {
         add("event.kind = ?", i64::from(kind.event_type()).into());
     }
+    // An id begins with the time it was made at, so a time is a place in the order of the page.
     if let Some(since) = filter.since {
-        add("delivery.created_ms >= ?", since.0.into());
+        add("delivery.id >= ?", first_id_of(since).to_vec().into());
     }
     if let Some(until) = filter.until {
-        add("delivery.created_ms < ?", until.0.into());
+        add("delivery.id < ?", first_id_of(until).to_vec().into());
     }
     if let Some(before) = filter.before {
         add("delivery.id < ?", blob(before.0).to_vec().into());
     }
-    // Names of ours, in the text so that the partial index of a single state can be used.
-    let states: Vec<String> = filter.states.iter().map(|state| format!("state = '{}'", state.name())).collect();
-    let states = if states.is_empty() { "1".to_owned() } else { states.join(" OR ") };
-    let limit = limit.min(PAGE_ROWS_MAX);
-    let conditions = conditions.join(" AND ");
-    let sql = format!("SELECT {COLUMNS} WHERE {conditions} AND ({states}) ORDER BY delivery.id DESC LIMIT {limit}");
-    let mut statement = conn.prepare(&sql)?;
-    let mut rows = statement.query(params_from_iter(values))?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(delivery_row(row)?);
-    }
-    Ok(found)
+    (conditions.join(" AND "), values)
+}
+
+/// What no UUIDv7 of that millisecond is below (RFC 9562, 5.7: 48 bits of milliseconds come first).
+fn first_id_of(time: UnixMs) -> [u8; 16] {
+    const MS_MAX: i64 = (1 << 48) - 1;
+    let ms = u128::from(time.0.clamp(0, MS_MAX).unsigned_abs());
+    (ms << 80).to_be_bytes()
 }
 
 /// One delivery with its event's body and its attempts.
@@ -251,4 +292,68 @@ pub fn owed_counts(conn: &Connection) -> Result<OwedCounts, DbError> {
         puts_owed: count("SELECT count(*) FROM snapshot WHERE put_state = 'owed'")?,
         puts_held: count("SELECT count(*) FROM snapshot WHERE put_alarm = 1")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use framehook_domain::stream::{AppName, DomainName, StreamName};
+
+    use super::*;
+
+    /// How SQLite goes about a search, one step per line.
+    fn plan(conn: &Connection, sql: &str, values: Vec<Value>) -> String {
+        let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let steps = explain.query_map(params_from_iter(values), |row| row.get::<_, String>("detail")).unwrap();
+        steps.collect::<Result<Vec<_>, _>>().unwrap().join("\n")
+    }
+
+    #[test]
+    fn no_search_that_names_a_state_a_stream_or_a_time_reads_the_whole_log() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(include_str!("../../../../../migrations/0001-start.sql")).unwrap();
+        let states = |states: &[State]| Filter { states: states.to_vec(), ..Filter::default() };
+        let stream = StreamId {
+            domain: DomainName::parse("push.example.com").unwrap(),
+            app: AppName::parse("live").unwrap(),
+            name: StreamName::parse("room").unwrap(),
+        };
+        let rows = [
+            ("due", states(&[State::Due]), 1),
+            ("waiting", states(&[State::Waiting]), 1),
+            ("claimed", states(&[State::Claimed]), 1),
+            ("dead", states(&[State::Dead]), 1),
+            ("cancelled", states(&[State::Cancelled]), 1),
+            ("every open one", states(&[State::Waiting, State::Due, State::Claimed]), 1),
+            ("what needs a person", states(&[State::Due, State::Dead, State::Cancelled]), 3),
+            ("dead ones of a template", Filter { template: Some(TemplateId(1)), ..states(&[State::Dead]) }, 1),
+            ("a stream", Filter { stream: Some(stream), ..Filter::default() }, 1),
+            ("since", Filter { since: Some(UnixMs(1)), ..Filter::default() }, 1),
+            ("until", Filter { until: Some(UnixMs(1)), ..Filter::default() }, 1),
+        ];
+        for (name, filter, expected) in rows {
+            let searches = searches(&filter, 100);
+            assert_eq!(searches.len(), expected, "{name}");
+            for (sql, values) in searches {
+                let plan = plan(&conn, &sql, values);
+                // Walking an index over a part of the rows, in the page's order, is what is wanted.
+                let walks_all = plan.lines().any(|step| {
+                    step.starts_with("SCAN delivery")
+                        && !["delivery_open", "delivery_dead", "delivery_cancelled"]
+                            .iter()
+                            .any(|part| step.ends_with(part))
+                });
+                assert!(!walks_all && !plan.contains("SCAN event"), "{name}:\n{plan}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_time_is_a_place_among_the_ids() {
+        let id = |ms, random| blob(framehook_domain::id::uuid_v7(UnixMs(ms), [random; 10]));
+        let first = |ms| first_id_of(UnixMs(ms));
+        for ms in [0, 1, 1_735_689_600_000] {
+            assert!(first(ms) <= id(ms, 0) && first(ms + 1) > id(ms, 0xff));
+        }
+        assert_eq!((first(-1), first(i64::MAX)), (first(0), first((1 << 48) - 1)));
+    }
 }
