@@ -14,21 +14,34 @@ use tempfile::TempDir;
 
 use crate::harness::{PATIENCE, Place, room, telling_room, template};
 
-/// A file system in memory of a few megabytes. Mounting one takes a privilege: without it (outside of the container that
-/// the tests run in) there is no such disk, and the limits that the spool and the database have of their own stand in for
-/// it in `commit` and `database`.
+/// A file system in memory of a few megabytes.
 struct SmallDisk {
     dir: TempDir,
 }
 
+/// Set where a test runs for the second time, with mounts of its own.
+const OWN_MOUNTS: &str = "FULL_DISK_OWN_MOUNTS";
+
 impl SmallDisk {
-    fn mount(megabytes: u32) -> Option<Self> {
+    /// Mounting takes a privilege. Without it the test `name` runs again as the root of a user namespace of its own, fails
+    /// as it does there, and there is nothing left to do here.
+    fn mount(megabytes: u32, name: &str) -> Option<Self> {
         let dir = tempfile::tempdir().expect("a directory");
         let size = format!("size={megabytes}m");
         let mut mount = Command::new("mount");
-        let mounted = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).output();
-        let mounted = mounted.is_ok_and(|output| output.status.success());
-        mounted.then_some(Self { dir })
+        let mounted = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).output().expect("mount");
+        if mounted.status.success() {
+            return Some(Self { dir });
+        }
+        let needed = "this test mounts a small disk: run it as root with CAP_SYS_ADMIN, or allow user namespaces";
+        let refused = String::from_utf8_lossy(&mounted.stderr).into_owned();
+        assert!(std::env::var_os(OWN_MOUNTS).is_none(), "{needed} ({refused})");
+        let mut again = Command::new("unshare");
+        again.args(["--map-root-user", "--mount"]).arg(std::env::current_exe().expect("this program"));
+        let ran = again.args(["--exact", name, "--nocapture"]).env(OWN_MOUNTS, "1").output().expect("unshare");
+        let output = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert!(ran.status.success() && output.contains("1 passed"), "{needed}\n{refused}{output}");
+        None
     }
 
     /// Takes all the room that is left.
@@ -53,7 +66,10 @@ fn spooled(dir: &Path) -> usize {
 
 #[test]
 fn a_full_disk_sheds_new_pictures_keeps_what_is_owed_and_recovers() {
-    let Some(disk) = SmallDisk::mount(16) else { return };
+    let Some(disk) = SmallDisk::mount(16, "full_disk::a_full_disk_sheds_new_pictures_keeps_what_is_owed_and_recovers")
+    else {
+        return;
+    };
     let receiver = Receiver::start().expect("a receiver");
     let data = disk.dir.path().join("data");
     let place = Place::at(&data, telling_room(&receiver.url("/")));
@@ -88,7 +104,10 @@ fn a_full_disk_sheds_new_pictures_keeps_what_is_owed_and_recovers() {
 
 #[test]
 fn outcomes_wait_for_room_and_nothing_is_sent_twice_meanwhile() {
-    let Some(disk) = SmallDisk::mount(16) else { return };
+    let Some(disk) = SmallDisk::mount(16, "full_disk::outcomes_wait_for_room_and_nothing_is_sent_twice_meanwhile")
+    else {
+        return;
+    };
     let receiver = Receiver::start().expect("a receiver");
     let data = disk.dir.path().join("data");
     let place = Place::at(&data, telling_room(&receiver.url("/")));

@@ -55,7 +55,8 @@ fn a_delivery_is_attempted_exactly_as_its_schedule_says() {
     for pair in requests.windows(2) {
         let gap = pair[1].arrived - pair[0].arrived;
         assert!(gap >= step, "sent again after {gap:?}, before its step of {step:?}");
-        assert!(gap < step + Duration::from_secs(2), "sent again only after {gap:?}");
+        // Woken for it: the notifier looks by itself every five seconds, on a busy machine too.
+        assert!(gap < step + Duration::from_secs(4), "sent again only after {gap:?}");
     }
     assert_eq!((dead.row.attempts, dead.row.outcome.as_deref()), (6, Some("status")));
     let attempts: Vec<_> =
