@@ -6,12 +6,7 @@
 
 mod parts;
 
-use alloc::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    vec,
-    vec::Vec,
-};
+use alloc::{collections::BTreeMap, sync::Arc, vec, vec::Vec};
 
 pub use parts::{CatalogError, CatalogParts, Domain, ForbiddenStream, ManagedBy, PushAuth};
 
@@ -22,7 +17,7 @@ use crate::{
     refusal::Refusal,
     rule::{self, CallbackRule, RuleScope, SnapshotRule},
     stream::{DomainName, HostKind, PublishAddress, StreamId},
-    template::{CallbackTemplate, SnapshotTemplate, StoreTarget},
+    template::{CallbackTemplate, SnapshotTemplate},
     time::UnixMs,
 };
 
@@ -178,12 +173,6 @@ impl Catalog {
     /// By scope.
     pub fn callback_rules(&self) -> impl Iterator<Item = &CallbackRule> {
         self.callback_rules.values()
-    }
-
-    /// Every bucket a picture may go to, so that stores can be probed.
-    pub fn store_targets(&self) -> BTreeSet<&StoreTarget> {
-        let built_in = self.is_empty().then_some(&self.built_in);
-        self.snapshot_templates.values().chain(built_in).map(|template| &template.store).collect()
     }
 }
 

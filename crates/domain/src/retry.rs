@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::{callback::EventKind, time::UnixMs};
+use crate::callback::EventKind;
 
 /// What follows a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,21 +30,9 @@ impl Schedule {
         }
     }
 
-    /// The same number of attempts with every step multiplied, so that tests need not wait ten minutes.
-    pub fn scaled(self, factor: f64) -> Self {
-        Self { step: Duration::try_from_secs_f64(self.step.as_secs_f64() * factor).unwrap_or(Duration::ZERO), ..self }
-    }
-
     /// What follows when attempt number `attempt` (the first is 1) has failed.
     pub const fn next(self, attempt: u32) -> Next {
         if attempt > self.retries { Next::Dead } else { Next::After(self.step) }
-    }
-
-    /// A stored due time brought within one step of `now`. Due times are stored on the wall clock; after that was set
-    /// back, the next attempt would wait for hours. One that is past stays past: it is owed at once, and only once,
-    /// because the next one is counted from the end of the attempt.
-    pub fn clamp(self, due: UnixMs, now: UnixMs) -> UnixMs {
-        due.min(now.plus(self.step))
     }
 }
 
@@ -157,8 +145,6 @@ pub enum DeadReason {
 }
 
 impl DeadReason {
-    pub const ALL: [Self; 3] = [Self::Exhausted, Self::TemplateDeleted, Self::ObjectExpired];
-
     /// The name used in metrics, commands and the database; it never changes.
     pub const fn name(self) -> &'static str {
         match self {
@@ -166,10 +152,6 @@ impl DeadReason {
             Self::TemplateDeleted => "template_deleted",
             Self::ObjectExpired => "object_expired",
         }
-    }
-
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.name() == name)
     }
 }
 
@@ -187,27 +169,6 @@ mod tests {
             let (waits, dead) = followed.split_at(retries as usize);
             assert!(waits.iter().all(|next| *next == Next::After(Duration::from_secs(step_secs))), "{kind:?}");
             assert!(dead.iter().all(|next| *next == Next::Dead), "{kind:?}");
-        }
-    }
-
-    #[test]
-    fn scaling_shortens_steps_and_keeps_their_number() {
-        let schedule = Schedule::css(EventKind::Snapshot).scaled(0.001);
-        assert_eq!(schedule, Schedule { step: Duration::from_millis(120), retries: 5 });
-        assert_eq!(schedule.scaled(f64::NAN).step, Duration::ZERO, "a bad factor waits for nothing and does not panic");
-    }
-
-    #[test]
-    fn a_stored_due_never_lies_further_off_than_a_step() {
-        let schedule = Schedule::css(EventKind::Snapshot);
-        let now = UnixMs::from_secs(10_000);
-        let cases = [
-            ("within a step", 10_060, 10_060),
-            ("past", 9_000, 9_000),
-            ("the wall clock was set back an hour", 13_600, 10_120),
-        ];
-        for (name, due_secs, expected_secs) in cases {
-            assert_eq!(schedule.clamp(UnixMs::from_secs(due_secs), now), UnixMs::from_secs(expected_secs), "{name}");
         }
     }
 
@@ -233,6 +194,5 @@ mod tests {
     fn an_unknown_name_is_not_an_outcome() {
         assert_eq!(Outcome::from_name("status", None), None);
         assert_eq!(Outcome::from_name("vanished", None), None);
-        assert_eq!(DeadReason::from_name("exhausted"), Some(DeadReason::Exhausted));
     }
 }

@@ -157,7 +157,7 @@ mod tests {
     async fn owe(db: &Db, id: u8, state: &'static str, due: UnixMs) {
         db.write(move |tx| {
             tx.execute_batch(
-                "INSERT OR IGNORE INTO endpoint VALUES (1, 1, 200, NULL);
+                "INSERT OR IGNORE INTO endpoint (id, callback_template_id, kind) VALUES (1, 1, 200);
                  INSERT OR IGNORE INTO event VALUES (x'00', 200, 1, NULL, 'd', 'a', 's', '{}', 0, 1);",
             )?;
             tx.execute(

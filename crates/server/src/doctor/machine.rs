@@ -1,5 +1,6 @@
 //! The machine: its clock and what it lets one process have.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use framehook_domain::time::UnixMs;
@@ -47,7 +48,7 @@ const DESCRIPTORS_OF_OUR_OWN: u64 = 512;
 pub(super) fn descriptors(limit: Option<u64>, config: &Config) -> Finding {
     const CHECK: &str = "descriptors";
     let connections = [config.ingest.connections_max, config.http.connections_max, config.deliver.concurrency];
-    let wanted = DESCRIPTORS_OF_OUR_OWN + connections.into_iter().map(u64::from).sum::<u64>();
+    let wanted = DESCRIPTORS_OF_OUR_OWN + connections.into_iter().map(u64::from).sum::<u64>() + receivers(config);
     match limit {
         Some(limit) if limit < wanted => Finding::warning(
             CHECK,
@@ -62,9 +63,20 @@ pub(super) fn descriptors(limit: Option<u64>, config: &Config) -> Finding {
     }
 }
 
+/// Receivers of the configuration, by host and port: each may have one attempt more than `deliver.concurrency`.
+fn receivers(config: &Config) -> u64 {
+    let templates = config.declared.callback_templates.iter();
+    let urls = templates.flat_map(|template| {
+        [&template.urls.snapshot_notify, &template.urls.stream_begin_notify, &template.urls.stream_end_notify]
+    });
+    let origins: HashSet<_> = urls.flatten().map(|url| url.expose().origin()).collect();
+    origins.len() as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Sources;
     use crate::doctor::Status;
 
     #[test]
@@ -88,5 +100,13 @@ mod tests {
         assert_eq!(descriptors(Some(1024), &config).status, Status::Warning);
         assert_eq!(descriptors(Some(1 << 20), &config).status, Status::Good);
         assert_eq!(descriptors(None, &config).status, Status::Good);
+
+        let wanted = |text: &str| {
+            let finding = descriptors(Some(0), &Config::parse(text, &Sources::default()).unwrap());
+            finding.found.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+        };
+        let receivers = "[[callback_template]]\nname = \"a\"\nsnapshot_notify_url = \"http://a.example.com/1\"\n\
+            stream_begin_notify_url = \"http://a.example.com/2\"\nstream_end_notify_url = \"http://a.example.com:81/\"";
+        assert_eq!(wanted(receivers), wanted("") + 2, "one more for each host and port");
     }
 }

@@ -12,7 +12,6 @@ use framehook_domain::time::{Mono, UnixMs};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::task::JoinSet;
 
-use super::attempt_error::AttemptError;
 use super::client::{AttemptReport, AttemptRequest};
 use super::endpoint::Endpoint;
 use super::notifier::NotifierParts;
@@ -109,6 +108,10 @@ async fn send(parts: &NotifierParts, claim: &Claim, target: &Target, sent: UnixM
     let mut exchange = JoinSet::new();
     exchange.spawn(async move { client.attempt(&endpoint, &request, deadline).await });
     let ended = exchange.join_next().await.expect("one task was started");
+    if let Ok(AttemptReport { remote, reused, repeated, .. }) = &ended {
+        // Where a receiver says that it saw a request twice, or none: which machine it went to, and whether again.
+        tracing::debug!(delivery = %claim.id.delivery, ?remote, reused, repeated, "a request was sent");
+    }
     ended.map_err(|panic| panic.to_string())
 }
 
@@ -129,22 +132,8 @@ fn attempted(started: UnixMs, endpoint: &Endpoint, report: Result<AttemptReport,
             Attempted { started, duration, outcome: Outcome::from_status(answer.status), error: None, response, url }
         }
         Err(error) => {
-            Attempted { started, duration, outcome: outcome(&error), error: Some(error.chain()), response: None, url }
+            Attempted { started, duration, outcome: error.outcome(), error: Some(error.chain()), response: None, url }
         }
-    }
-}
-
-fn outcome(error: &AttemptError) -> Outcome {
-    match error {
-        AttemptError::TimedOut { .. } => Outcome::Timeout,
-        AttemptError::Resolve { .. } => Outcome::Resolve,
-        AttemptError::AddressForbidden { .. } => Outcome::AddressForbidden,
-        AttemptError::Connect { .. } => Outcome::Connect,
-        AttemptError::Tls { .. } => Outcome::Tls,
-        AttemptError::Reset { .. } => Outcome::Reset,
-        AttemptError::HeadTooLarge { .. } => Outcome::HeadTooLarge,
-        AttemptError::Protocol { .. } => Outcome::Protocol,
-        AttemptError::Local { .. } => Outcome::Local,
     }
 }
 

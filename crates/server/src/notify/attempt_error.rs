@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use framehook_domain::fault::Fault;
+use framehook_domain::retry::Outcome;
 use rustix::io::Errno;
 
 /// Why an attempt got no answer. An answer with an unwelcome status is not an error here: the caller judges it.
@@ -65,33 +65,18 @@ impl fmt::Display for Phase {
 }
 
 impl AttemptError {
-    /// The stable name under which this is stored with the attempt and counted.
-    pub fn name(&self) -> &'static str {
+    /// How the attempt that ended so is recorded and counted.
+    pub fn outcome(&self) -> Outcome {
         match self {
-            Self::TimedOut { .. } => "timeout",
-            Self::Resolve { .. } => "dns",
-            Self::AddressForbidden { .. } => "address_forbidden",
-            Self::Connect { .. } => "connect",
-            Self::Tls { .. } => "tls",
-            Self::Reset { .. } => "reset",
-            Self::HeadTooLarge { .. } => "head_too_large",
-            Self::Protocol { .. } => "protocol",
-            Self::Local { .. } => "local",
-        }
-    }
-
-    /// Who is to blame. A name without an address counts against the resolver: std does not pass on whether getaddrinfo
-    /// met a wrong name or a name server that is down.
-    pub fn fault(&self) -> Fault {
-        match self {
-            Self::Resolve { .. } | Self::Local { .. } => Fault::Dependency,
-            Self::TimedOut { .. }
-            | Self::AddressForbidden { .. }
-            | Self::Connect { .. }
-            | Self::Tls { .. }
-            | Self::Reset { .. }
-            | Self::HeadTooLarge { .. }
-            | Self::Protocol { .. } => Fault::Peer,
+            Self::TimedOut { .. } => Outcome::Timeout,
+            Self::Resolve { .. } => Outcome::Resolve,
+            Self::AddressForbidden { .. } => Outcome::AddressForbidden,
+            Self::Connect { .. } => Outcome::Connect,
+            Self::Tls { .. } => Outcome::Tls,
+            Self::Reset { .. } => Outcome::Reset,
+            Self::HeadTooLarge { .. } => Outcome::HeadTooLarge,
+            Self::Protocol { .. } => Outcome::Protocol,
+            Self::Local { .. } => Outcome::Local,
         }
     }
 
@@ -137,17 +122,16 @@ mod tests {
     fn blames_this_machine_only_for_its_own_shortages() {
         let address = SocketAddr::from(([192, 0, 2, 1], 80));
         let rows = [
-            (Errno::CONNREFUSED, "connect", Fault::Peer),
-            (Errno::HOSTUNREACH, "connect", Fault::Peer),
-            (Errno::NETUNREACH, "connect", Fault::Peer),
-            (Errno::TIMEDOUT, "connect", Fault::Peer),
-            (Errno::MFILE, "local", Fault::Dependency),
-            (Errno::ADDRNOTAVAIL, "local", Fault::Dependency),
-            (Errno::PERM, "local", Fault::Dependency),
+            (Errno::CONNREFUSED, Outcome::Connect),
+            (Errno::HOSTUNREACH, Outcome::Connect),
+            (Errno::NETUNREACH, Outcome::Connect),
+            (Errno::TIMEDOUT, Outcome::Connect),
+            (Errno::MFILE, Outcome::Local),
+            (Errno::ADDRNOTAVAIL, Outcome::Local),
+            (Errno::PERM, Outcome::Local),
         ];
-        for (errno, name, fault) in rows {
-            let error = AttemptError::connect(address, errno.into());
-            assert_eq!((error.name(), error.fault()), (name, fault), "{errno:?}");
+        for (errno, outcome) in rows {
+            assert_eq!(AttemptError::connect(address, errno.into()).outcome(), outcome, "{errno:?}");
         }
     }
 

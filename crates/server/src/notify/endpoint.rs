@@ -6,15 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use framehook_domain::template::URL_BYTES_MAX;
 use hyper::header::HeaderValue;
 use hyper::http::uri::PathAndQuery;
 use percent_encoding::percent_decode_str;
 use rustls::pki_types::ServerName;
 use url::{Host, Url};
-
-/// Longest callback URL. CSS documents no limit; IIS, the strictest of the common receivers, refuses a query over 2,048
-/// bytes unless told otherwise, so a longer URL would be saved without complaint and fail at every send.
-pub const URL_BYTES_MAX: usize = 2_048;
 
 /// Longest name that can be looked up (RFC 1035, 2.3.4: 255 octets on the wire, which leaves 253 characters).
 const HOST_BYTES_MAX: usize = 253;

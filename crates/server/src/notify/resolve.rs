@@ -211,7 +211,7 @@ mod tests {
             let names = ScriptedNames::new(&["mixed.example"], &[&mixed]);
             let resolver = Resolver::scripted(AddressPolicy::default(), names);
             let error = resolver.addresses(&endpoint("http://mixed.example/")).await.expect_err("forbidden");
-            assert_eq!(error.name(), "address_forbidden");
+            assert_eq!(error.outcome().name(), "address_forbidden");
             assert_eq!(
                 error.to_string(),
                 "mixed.example is at 10.0.0.1, which is private; allow its block if the receiver is really there"
@@ -224,7 +224,10 @@ mod tests {
         // RFC 6761: never resolves. The scripted resolver stands in for machines that intercept such names.
         let resolver = Resolver::scripted(AddressPolicy::default(), ScriptedNames::default());
         let error = resolver.addresses(&endpoint("http://nowhere.invalid/")).await.expect_err("no address");
-        assert_eq!((error.name(), error.chain().as_str()), ("dns", "could not resolve nowhere.invalid: no such name"));
+        assert_eq!(
+            (error.outcome().name(), error.chain().as_str()),
+            ("dns", "could not resolve nowhere.invalid: no such name")
+        );
     }
 
     #[tokio::test]

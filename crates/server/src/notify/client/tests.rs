@@ -54,7 +54,7 @@ fn status(report: &AttemptReport) -> u16 {
 fn error_name(report: &AttemptReport) -> &'static str {
     match &report.outcome {
         Ok(answer) => panic!("answered {}", answer.status),
-        Err(error) => error.name(),
+        Err(error) => error.outcome().name(),
     }
 }
 
