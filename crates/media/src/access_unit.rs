@@ -42,6 +42,4 @@ pub struct AccessUnit {
     pub data: Bytes,
     /// Decode time in ms since the publisher's own zero; 32 bits on the wire, wraps after 49.7 days.
     pub dts_ms: u32,
-    /// PTS − DTS in ms (FLV `CompositionTime`, 24 bits signed).
-    pub composition_offset_ms: i32,
 }

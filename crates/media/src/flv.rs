@@ -38,7 +38,7 @@ pub enum VideoPacket {
     /// The decoder config (`SequenceStart`, legacy "AVC sequence header").
     Config,
     /// One coded picture.
-    Picture { composition_offset_ms: i32 },
+    Picture,
     /// The publisher says that this sequence ended.
     End,
     /// HDR metadata, further tracks, commands: nothing a picture is made of.
@@ -65,7 +65,7 @@ impl VideoTag {
             12 => Codec::Hevc,
             13 => Codec::Av1,
             other => {
-                let (codec, packet) = (VideoCodec::Legacy(other), VideoPacket::Picture { composition_offset_ms: 0 });
+                let (codec, packet) = (VideoCodec::Legacy(other), VideoPacket::Picture);
                 return Some(Self { codec, keyframe, packet, header_len: 1 });
             }
         };
@@ -73,10 +73,11 @@ impl VideoTag {
         if frame_type == 5 {
             return Some(Self { codec, keyframe, packet: VideoPacket::Other, header_len: 1 });
         }
-        let [packet_type, c0, c1, c2] = *tag.get(1..)?.first_chunk()?;
+        // Packet type and composition time.
+        let [packet_type, _, _, _] = *tag.get(1..)?.first_chunk()?;
         let packet = match packet_type {
             0 => VideoPacket::Config,
-            1 => VideoPacket::Picture { composition_offset_ms: signed_24([c0, c1, c2]) },
+            1 => VideoPacket::Picture,
             2 => VideoPacket::End,
             _ => VideoPacket::Other,
         };
@@ -102,10 +103,10 @@ impl VideoTag {
         let (packet, header_len) = match packet_type {
             0 => (VideoPacket::Config, 5),
             1 if has_composition_time => {
-                let composition_offset_ms = signed_24(*tag.get(5..)?.first_chunk()?);
-                (VideoPacket::Picture { composition_offset_ms }, 8)
+                tag.get(5..8)?;
+                (VideoPacket::Picture, 8)
             }
-            1 | 3 => (VideoPacket::Picture { composition_offset_ms: 0 }, 5),
+            1 | 3 => (VideoPacket::Picture, 5),
             2 => (VideoPacket::End, 5),
             _ => (VideoPacket::Other, 5),
         };
@@ -173,20 +174,14 @@ impl core::fmt::Display for AudioCodec {
     }
 }
 
-/// FLV's SI24, big-endian.
-fn signed_24([high, mid, low]: [u8; 3]) -> i32 {
-    i32::from_be_bytes([high, mid, low, 0]) >> 8
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn picture(codec: Codec, keyframe: bool, composition_offset_ms: i32, header_len: usize) -> VideoTag {
-        let packet = VideoPacket::Picture { composition_offset_ms };
-        VideoTag { codec: VideoCodec::Known(codec), keyframe, packet, header_len }
+    fn picture(codec: Codec, keyframe: bool, header_len: usize) -> VideoTag {
+        VideoTag { codec: VideoCodec::Known(codec), keyframe, packet: VideoPacket::Picture, header_len }
     }
 
     fn packet(codec: VideoCodec, keyframe: bool, packet: VideoPacket, header_len: usize) -> VideoTag {
@@ -200,26 +195,21 @@ mod tests {
         use VideoPacket::*;
         let cases: &[(&str, &[u8], VideoTag)] = &[
             ("avcC", b"\x17\0\0\0\0\x01\x64", packet(Known(H264), true, Config, 5)),
-            ("IDR", b"\x17\x01\0\0\x50\0\0", picture(H264, true, 80, 5)),
-            ("inter picture", b"\x27\x01\0\0\0", picture(H264, false, 0, 5)),
-            ("negative composition offset", b"\x27\x01\xff\xff\xd8", picture(H264, false, -40, 5)),
+            ("IDR", b"\x17\x01\0\0\x50\0\0", picture(H264, true, 5)),
+            ("inter picture", b"\x27\x01\0\0\0", picture(H264, false, 5)),
             ("end of sequence", b"\x17\x02\0\0\0", packet(Known(H264), true, End, 5)),
             ("unknown AVC packet type", b"\x17\x09\0\0\0", packet(Known(H264), true, Other, 5)),
             ("command frame", b"\x57\x00", packet(Known(H264), false, Other, 1)),
             ("HEVC by codec id 12", b"\x1c\0\0\0\0", packet(Known(Hevc), true, Config, 5)),
-            ("Sorenson H.263", b"\x12", packet(Legacy(2), true, Picture { composition_offset_ms: 0 }, 1)),
+            ("Sorenson H.263", b"\x12", packet(Legacy(2), true, Picture, 1)),
             ("E-RTMP hvcC", b"\x90hvc1\x01", packet(Known(Hevc), true, Config, 5)),
-            ("E-RTMP HEVC keyframe", b"\x91hvc1\0\0\x50", picture(Hevc, true, 80, 8)),
-            ("E-RTMP HEVC without composition time", b"\xa3hvc1\0\0\x50", picture(Hevc, false, 0, 5)),
-            ("E-RTMP AV1 has no composition time", b"\x91av01\x12\0", picture(Av1, true, 0, 5)),
+            ("E-RTMP HEVC keyframe", b"\x91hvc1\0\0\x50", picture(Hevc, true, 8)),
+            ("E-RTMP HEVC without composition time", b"\xa3hvc1\0\0\x50", picture(Hevc, false, 5)),
+            ("E-RTMP AV1 has no composition time", b"\x91av01\x12\0", picture(Av1, true, 5)),
             ("E-RTMP VP9 end", b"\x92vp09", packet(Known(Vp9), true, End, 5)),
-            ("E-RTMP avc1", b"\x91avc1\xff\xff\xff", picture(H264, true, -1, 8)),
+            ("E-RTMP avc1", b"\x91avc1\xff\xff\xff", picture(H264, true, 8)),
             ("E-RTMP HDR metadata", b"\x94hvc1\x02", packet(Known(Hevc), true, Other, 5)),
-            (
-                "E-RTMP unknown FourCC",
-                b"\x91vvc1",
-                packet(FourCc(*b"vvc1"), true, Picture { composition_offset_ms: 0 }, 5),
-            ),
+            ("E-RTMP unknown FourCC", b"\x91vvc1", packet(FourCc(*b"vvc1"), true, Picture, 5)),
             ("E-RTMP multitrack", b"\x96\x10hvc1", packet(Unnamed, true, Other, 1)),
             ("E-RTMP ModEx", b"\x97\x02", packet(Unnamed, true, Other, 1)),
             ("E-RTMP command", b"\xd0\x00", packet(Unnamed, false, Other, 1)),

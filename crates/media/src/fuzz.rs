@@ -65,9 +65,9 @@ pub fn avcc_sps_pps(data: &[u8]) {
             fields.learn(unit);
             fields.structure(unit);
         }
-        h264::entry_point(units);
+        h264::is_entry_point(units);
     }
-    h264::entry_point(annexb::nal_units(data));
+    h264::is_entry_point(annexb::nal_units(data));
 }
 
 fn sps(unit: &[u8]) {

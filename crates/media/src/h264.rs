@@ -45,31 +45,7 @@ impl NalType {
     }
 }
 
-/// Why a decoder may start at an access unit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EntryKind {
-    Idr,
-    /// A recovery point SEI promises a correct picture at once (`recovery_frame_cnt` 0), and all slices are intra: the
-    /// keyframe of an open GOP.
-    RecoveryPoint,
-}
-
-/// What the bitstream, not the container, says about an access unit from which decoding may start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EntryPoint {
-    pub kind: EntryKind,
-    /// The header of the first slice.
-    pub first_slice: SliceHeader,
-}
-
-/// The start of a slice header (7.3.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SliceHeader {
-    /// Address of the slice's first macroblock; 0 unless the picture's beginning is missing.
-    pub first_mb: u32,
-    pub slice_type: SliceType,
-}
-
+/// `slice_type` (table 7-6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SliceType {
     P,
@@ -79,55 +55,50 @@ pub enum SliceType {
     Si,
 }
 
-impl SliceHeader {
-    /// Reads the header of a coded slice. `None` if the unit is no slice, is cut off or names no slice type.
+impl SliceType {
+    /// Reads the start of a slice header (7.3.3). `None` if the unit is no slice, is cut off or names no slice type.
     pub fn parse(unit: &[u8]) -> Option<Self> {
         let (&header, payload) = unit.split_first()?;
         if !matches!(NalType::of(header), NalType::Slice | NalType::IdrSlice) {
             return None;
         }
         let mut bits = BitReader::new(payload);
-        let first_mb = bits.ue().ok()?;
+        bits.ue().ok()?; // first_mb_in_slice
         // Values 5 to 9 mean the same as 0 to 4 and promise that all slices of the picture agree.
-        let slice_type = match bits.ue().ok()? {
-            0 | 5 => SliceType::P,
-            1 | 6 => SliceType::B,
-            2 | 7 => SliceType::I,
-            3 | 8 => SliceType::Sp,
-            4 | 9 => SliceType::Si,
+        Some(match bits.ue().ok()? {
+            0 | 5 => Self::P,
+            1 | 6 => Self::B,
+            2 | 7 => Self::I,
+            3 | 8 => Self::Sp,
+            4 | 9 => Self::Si,
             _ => return None,
-        };
-        Some(Self { first_mb, slice_type })
+        })
     }
 }
 
-/// Whether decoding may start at the access unit with these NAL units, and why.
+/// Whether decoding may start at the access unit with these NAL units: what the bitstream says, not the container.
 ///
 /// An IDR slice is enough. Otherwise there must be a recovery point with `recovery_frame_cnt` 0 and nothing but intra
 /// slices: an intra picture without that promise may be followed by pictures that need older ones, and libavcodec does
 /// not put one out either; a recovery point further ahead (gradual refresh) starts with a damaged picture.
-pub fn entry_point<'a>(units: impl IntoIterator<Item = &'a [u8]>) -> Option<EntryPoint> {
-    let mut recovers_at_once = false;
-    let mut first_slice = None;
+pub fn is_entry_point<'a>(units: impl IntoIterator<Item = &'a [u8]>) -> bool {
+    let (mut recovers_at_once, mut has_slice) = (false, false);
     for unit in units {
         let &[header, ..] = unit else { continue };
         match NalType::of(header) {
             NalType::Sei => recovers_at_once |= recovery_frame_count(unit) == Some(0),
-            NalType::IdrSlice => {
-                return Some(EntryPoint { kind: EntryKind::Idr, first_slice: SliceHeader::parse(unit)? });
-            }
+            NalType::IdrSlice => return SliceType::parse(unit).is_some(),
             NalType::Slice => {
-                let slice = SliceHeader::parse(unit)?;
-                if !recovers_at_once || !matches!(slice.slice_type, SliceType::I | SliceType::Si) {
-                    return None;
+                if !recovers_at_once || !matches!(SliceType::parse(unit), Some(SliceType::I | SliceType::Si)) {
+                    return false;
                 }
-                first_slice.get_or_insert(slice);
+                has_slice = true;
             }
-            NalType::Partition => return None,
+            NalType::Partition => return false,
             _ => {}
         }
     }
-    first_slice.map(|first_slice| EntryPoint { kind: EntryKind::RecoveryPoint, first_slice })
+    has_slice
 }
 
 /// `recovery_frame_cnt` of the first recovery point message in an SEI NAL unit (7.3.2.3, D.1.8).
@@ -179,46 +150,44 @@ mod tests {
 
     #[test]
     fn tells_where_decoding_may_start() {
-        use EntryKind::*;
         let two_messages = &[&TIMECODE[..5], b"\x06\x01\xc4\x80"].concat();
-        type Case<'a> = (&'a str, &'a [&'a [u8]], Option<EntryKind>);
+        type Case<'a> = (&'a str, &'a [&'a [u8]], bool);
         let cases: &[Case<'_>] = &[
-            ("nothing", &[], None),
-            ("parameter sets alone", &[b"\x67\x64", b"\x68\xeb"], None),
-            ("IDR", &[IDR_SLICE], Some(Idr)),
+            ("nothing", &[], false),
+            ("parameter sets alone", &[b"\x67\x64", b"\x68\xeb"], false),
+            ("IDR", &[IDR_SLICE], true),
             (
                 "IDR behind delimiter, parameter sets and SEI",
                 &[b"\x09\xf0", b"\x67", b"\x68", TIMECODE, IDR_SLICE],
-                Some(Idr),
+                true,
             ),
-            ("open GOP", &[RECOVERY, I_SLICE, I_SLICE], Some(RecoveryPoint)),
-            ("recovery point behind another message", &[two_messages, I_SLICE], Some(RecoveryPoint)),
-            ("intra picture without a promise", &[I_SLICE], None),
-            ("gradual refresh", &[LATER_RECOVERY, I_SLICE], None),
-            ("recovery point before a P slice", &[RECOVERY, P_SLICE], None),
-            ("one slice of several is P", &[RECOVERY, I_SLICE, P_SLICE], None),
-            ("recovery point without a picture", &[RECOVERY], None),
-            ("recovery point after the picture", &[I_SLICE, RECOVERY], None),
-            ("inter picture", &[P_SLICE], None),
-            ("data partitions", &[RECOVERY, b"\x42\x88"], None),
-            ("IDR slice without a header", &[b"\x65"], None),
-            ("an empty unit is nothing", &[b"", IDR_SLICE], Some(Idr)),
+            ("open GOP", &[RECOVERY, I_SLICE, I_SLICE], true),
+            ("recovery point behind another message", &[two_messages, I_SLICE], true),
+            ("intra picture without a promise", &[I_SLICE], false),
+            ("gradual refresh", &[LATER_RECOVERY, I_SLICE], false),
+            ("recovery point before a P slice", &[RECOVERY, P_SLICE], false),
+            ("one slice of several is P", &[RECOVERY, I_SLICE, P_SLICE], false),
+            ("recovery point without a picture", &[RECOVERY], false),
+            ("recovery point after the picture", &[I_SLICE, RECOVERY], false),
+            ("inter picture", &[P_SLICE], false),
+            ("data partitions", &[RECOVERY, b"\x42\x88"], false),
+            ("IDR slice without a header", &[b"\x65"], false),
+            ("an empty unit is nothing", &[b"", IDR_SLICE], true),
         ];
         for (name, units, expected) in cases {
-            assert_eq!(entry_point(units.iter().copied()).map(|entry| entry.kind), *expected, "{name}");
+            assert_eq!(is_entry_point(units.iter().copied()), *expected, "{name}");
         }
     }
 
     #[test]
-    fn reads_slice_headers() {
-        let first = SliceHeader { first_mb: 0, slice_type: SliceType::I };
-        assert_eq!(SliceHeader::parse(IDR_SLICE), Some(first));
-        assert_eq!(entry_point([IDR_SLICE]).unwrap().first_slice, first);
+    fn reads_slice_types() {
+        assert_eq!(SliceType::parse(IDR_SLICE), Some(SliceType::I));
+        assert_eq!(SliceType::parse(P_SLICE), Some(SliceType::P));
         // first_mb 3 (`00100`), slice_type 2 (`011`).
-        assert_eq!(SliceHeader::parse(b"\x41\x23"), Some(SliceHeader { first_mb: 3, slice_type: SliceType::I }));
+        assert_eq!(SliceType::parse(b"\x41\x23"), Some(SliceType::I));
         // first_mb 0, slice_type 10 (`0001011`).
-        assert_eq!(SliceHeader::parse(b"\x41\x8b"), None);
-        assert_eq!(SliceHeader::parse(b"\x67\x88\x80"), None, "an SPS is no slice");
+        assert_eq!(SliceType::parse(b"\x41\x8b"), None);
+        assert_eq!(SliceType::parse(b"\x67\x88\x80"), None, "an SPS is no slice");
     }
 
     #[test]

@@ -41,8 +41,6 @@ pub struct PublishRequest {
     pub app: String,
     /// Publish name with its query: a secret if the query is a signature.
     pub stream: String,
-    /// The encoder's own name, `FMLE/3.0 (compatible; …)` for most.
-    pub flash_ver: Option<String>,
 }
 
 /// One media message that was counted and not kept.
@@ -59,8 +57,11 @@ pub struct Media {
 pub enum MediaKind {
     /// `None` for an empty message, which some encoders send to keep audio alive.
     Audio { codec: Option<AudioCodec> },
-    /// `None` for a message too short to name its codec. `keyframe` is the container's claim, kept pictures excepted.
-    Video { codec: Option<VideoCodec>, keyframe: bool },
+    /// A coded picture. `keyframe` is the container's claim.
+    Picture { codec: VideoCodec, keyframe: bool },
+    /// Any other video message: a decoder config that says nothing new or belongs to no codec of ours, the end of a
+    /// sequence, or one too short to name its codec (`None`).
+    Video { codec: Option<VideoCodec> },
     /// Data other than `onMetaData`, or `onMetaData` that cannot be read or says nothing new.
     Data,
 }

@@ -70,7 +70,6 @@ pub struct Session {
 struct Connect {
     tc_url: String,
     app: String,
-    flash_ver: Option<String>,
 }
 
 impl Session {
@@ -103,6 +102,12 @@ impl Session {
         self.received_bytes
     }
 
+    /// Bytes reserved for messages that are being kept and have not come in full, at most
+    /// [`Limits::pinned_bytes_max`].
+    pub fn reserved_bytes(&self) -> usize {
+        self.reader.reserved_bytes()
+    }
+
     /// Whether entry points are gathered (they are, until told otherwise). Without it keyframes are counted like all
     /// other media. Takes effect with the next message; decoder configs are kept in any case.
     pub fn set_keep_entry_points(&mut self, keep: bool) {
@@ -120,10 +125,9 @@ impl Session {
             return Ok(());
         }
         self.received_bytes += input.len() as u64;
-        let result = self.read(&mut input, &mut sink);
-        match &result {
-            Ok(()) => self.acknowledge(),
-            Err(error) => self.end(status::FAILED, &with_cause(error)),
+        let result = self.read(&mut input, &mut sink).and_then(|()| self.acknowledge());
+        if let Err(error) = &result {
+            self.end(status::FAILED, &with_cause(error));
         }
         result
     }
@@ -262,15 +266,17 @@ impl Session {
     }
 
     /// Acknowledges what was received, once a window has gone by (5.4.3).
-    fn acknowledge(&mut self) {
+    fn acknowledge(&mut self) -> Result<(), Error> {
         // The handshake has its own pace, and some clients take an early acknowledgement for nonsense.
         if self.connect.is_none() || self.received_bytes - self.acknowledged_bytes < self.window_bytes.into() {
-            return;
+            return Ok(());
         }
         self.acknowledged_bytes = self.received_bytes;
         // 32 bits on the wire, which wrap.
         let sequence = (self.received_bytes as u32).to_be_bytes();
         self.writer.write_control(&mut self.output, MessageType::Acknowledgement, &sequence);
+        // A peer that names a window of one byte gets one at each push.
+        Bound::OutputBytes.check(self.output.len(), self.limits.output_bytes_max)
     }
 }
 

@@ -8,7 +8,7 @@ use framehook_media::{
     flv::{AudioCodec, VideoCodec},
 };
 use framehook_rtmp::{
-    Client, ClientEvent, Error, Event, Limits, MediaKind, Phase, Session, UnpublishedBy,
+    Bound, Client, ClientEvent, Error, Event, Limits, MediaKind, Phase, Session, UnpublishedBy,
     chunk::{ChunkReader, ChunkWriter, Fate},
     command::{Command, status},
     fuzz::{carry_over, publishing},
@@ -120,14 +120,14 @@ fn words(events: &[Event]) -> Vec<String> {
         Event::Config(config) => format!("config of {}", config.record.len()),
         Event::BadConfig(error) => format!("bad config: {error}"),
         Event::EntryPoint(unit) => {
-            format!("entry point {}+{} of {}", unit.dts_ms, unit.composition_offset_ms, unit.data.len())
+            format!("entry point {} of {}", unit.dts_ms, unit.data.len())
         }
         Event::Media(media) => match media.kind {
             MediaKind::Audio { codec } => format!("audio {}", codec.map_or("none".into(), |codec| codec.to_string())),
-            MediaKind::Video { codec, keyframe } => {
-                let codec = codec.map_or("none".into(), |codec| codec.to_string());
-                format!("{} {codec}", if keyframe { "keyframe" } else { "video" })
+            MediaKind::Picture { codec, keyframe } => {
+                format!("{} {codec}", if keyframe { "keyframe" } else { "picture" })
             }
+            MediaKind::Video { codec } => format!("video {}", codec.map_or("none".into(), |codec| codec.to_string())),
             MediaKind::Data => "data".into(),
         },
         Event::UnsupportedVideo(codec) => format!("unsupported {codec}"),
@@ -174,7 +174,6 @@ fn answers_what_encoders_ask_before_they_publish() {
     let Some(Event::Publish(request)) = peer.events.first() else { panic!("{:?}", peer.events) };
     assert_eq!(request.tc_url, "rtmp://push.example.com/live");
     assert_eq!((request.app.as_str(), request.stream.as_str()), ("live", "name?key=1"));
-    assert_eq!(request.flash_ver.as_deref(), Some("FMLE/3.0"));
 }
 
 #[test]
@@ -311,7 +310,7 @@ fn before_the_decision_only_config_and_metadata_are_told() {
     peer.send(MessageType::Audio, 1, AAC).unwrap();
     peer.session.accept_publish();
     peer.send(MessageType::Video, 1, IDR).unwrap();
-    assert_eq!(words(&peer.events), ["publish name", "metadata Some(640)", "config of 15", "entry point 0+80 of 7"]);
+    assert_eq!(words(&peer.events), ["publish name", "metadata Some(640)", "config of 15", "entry point 0 of 7"]);
 }
 
 #[test]
@@ -338,14 +337,14 @@ fn media_becomes_events() {
         "metadata Some(640)",
         "data", // nothing new
         "config of 15",
-        "entry point 40+80 of 7",
+        "entry point 40 of 7",
         "audio aac",
         "audio none",
-        "video h264",
+        "picture h264",
         "video none",
         "video h264", // the same config again
         "config of 15",
-        "entry point 200+0 of 5", // two-byte lengths now
+        "entry point 200 of 5", // two-byte lengths now
         "keyframe h264",          // the container's claim is wrong
         "video h264",             // end of sequence
         "unpublish by FcUnpublish",
@@ -360,7 +359,7 @@ fn enhanced_h264_is_understood() {
     client.write_video(40, &[b"\x91avc1\0\0\x50", &IDR[5..]].concat());
     client.write_video(80, &[b"\x93avc1", &IDR[5..]].concat());
     client.write_audio(80, b"\x90Opus\x01");
-    let expected = ["config of 15", "entry point 40+80 of 7", "entry point 80+0 of 7", "audio opus"];
+    let expected = ["config of 15", "entry point 40 of 7", "entry point 80 of 7", "audio opus"];
     assert_eq!(play(&mut session, &mut client), expected);
 }
 
@@ -403,7 +402,7 @@ fn a_config_that_cannot_be_read_ends_the_entry_points() {
         "keyframe h264".into(),
         format!("bad config: {}", AvccError::TooLong { bytes: 70_000 }),
         "config of 15".into(),
-        "entry point 0+80 of 7".into(),
+        "entry point 0 of 7".into(),
     ];
     assert_eq!(play(&mut session, &mut client), expected);
 }
@@ -417,7 +416,7 @@ fn entry_points_are_counted_when_nobody_wants_them() {
     assert_eq!(play(&mut session, &mut client), ["config of 15", "keyframe h264"]);
     session.set_keep_entry_points(true);
     client.write_video(1000, IDR);
-    assert_eq!(play(&mut session, &mut client), ["entry point 1000+80 of 7"]);
+    assert_eq!(play(&mut session, &mut client), ["entry point 1000 of 7"]);
 }
 
 #[test]
@@ -529,4 +528,17 @@ fn codecs_have_names_that_people_know() {
     assert_eq!(VideoCodec::FourCc(*b"vvc1").to_string(), "FourCC vvc1");
     assert_eq!(AudioCodec::Legacy(10).to_string(), "aac");
     assert_eq!(AudioCodec::FourCc([0, b'a', 0xff, b'"']).to_string(), "FourCC \\x00a\\xff\\\"");
+}
+
+#[test]
+fn a_peer_that_asks_for_an_acknowledgement_of_each_byte_and_reads_none_is_cut_off() {
+    let mut peer = Peer::connected();
+    peer.send(MessageType::WindowAckSize, 0, &1_u32.to_be_bytes()).unwrap();
+    let limit = Limits::default().output_bytes_max;
+    // No message ends in these pushes, so nothing but the acknowledgements can be what is counted.
+    let mut message = BytesMut::new();
+    peer.writer.write(&mut message, 6, MessageType::Video, 0, 1, &vec![0; 100 * limit]);
+    let outcome = message.iter().try_for_each(|byte| peer.session.push(&[*byte], |_| {}));
+    assert!(matches!(outcome, Err(Error::Exceeded { bound: Bound::OutputBytes, .. })), "{outcome:?}");
+    assert!(peer.session.output().len() < limit + 1024);
 }

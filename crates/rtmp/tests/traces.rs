@@ -96,13 +96,12 @@ fn check(expected: &Expected) {
                     assert_eq!(codec.map(|codec| codec.to_string()).as_deref(), Some("aac"));
                     *counts.entry("audio").or_default() += 1;
                 }
-                MediaKind::Video { keyframe, .. } => {
+                MediaKind::Picture { keyframe, .. } => {
                     assert!(!keyframe, "all keyframes are entry points");
                     assert_eq!(video_time.push(media.timestamp_ms).timeline, 0);
-                    // Legacy "end of sequence" messages are five bytes, and no picture.
-                    *counts.entry(if media.len > 5 { "picture" } else { "end" }).or_default() += 1;
+                    *counts.entry("picture").or_default() += 1;
                 }
-                MediaKind::Data => {}
+                MediaKind::Video { .. } | MediaKind::Data => {}
             },
             Event::Publish(_) | Event::Unpublish { .. } => {}
             other => panic!("{other:?}"),

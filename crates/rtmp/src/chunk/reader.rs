@@ -87,6 +87,11 @@ impl ChunkReader {
         }
     }
 
+    /// Capacity reserved for kept messages in progress.
+    pub(crate) fn reserved_bytes(&self) -> usize {
+        self.pinned_bytes
+    }
+
     /// Reads up to the end of the next message and moves `input` behind what was read. `Ok(None)` when the input is used
     /// up. `decide` sees the header and the first [`HEAD_BYTES`] bytes of each message (all of a shorter one), once.
     /// Control messages are not asked about: all of them fit into the head.

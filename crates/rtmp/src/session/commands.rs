@@ -1,4 +1,4 @@
-use alloc::{boxed::Box, string::String};
+use alloc::boxed::Box;
 
 use framehook_media::amf0::Value;
 
@@ -68,8 +68,7 @@ impl Session {
         let text = |name| command.arguments.first().and_then(|object| object.get(name)).and_then(Value::as_str);
         let tc_url = text("tcUrl").ok_or(Error::IncompleteConnect { property: "tcUrl" })?;
         let app = text("app").ok_or(Error::IncompleteConnect { property: "app" })?;
-        let flash_ver = text("flashVer").map(String::from);
-        self.connect = Some(Box::new(Connect { tc_url: tc_url.into(), app: app.into(), flash_ver }));
+        self.connect = Some(Box::new(Connect { tc_url: tc_url.into(), app: app.into() }));
         self.phase = Phase::Publish;
 
         let out = &mut self.output;
@@ -96,11 +95,11 @@ impl Session {
             return;
         }
         let Some(connect) = self.connect.as_deref() else { return };
-        let Connect { tc_url, app, flash_ver } = connect.clone();
+        let Connect { tc_url, app } = connect.clone();
         let stream = command.text().unwrap_or_default().into();
         self.publish_stream_id = stream_id;
         self.phase = Phase::Decision;
-        sink(Event::Publish(Box::new(PublishRequest { tc_url, app, stream, flash_ver })));
+        sink(Event::Publish(Box::new(PublishRequest { tc_url, app, stream })));
     }
 
     fn unpublish(&mut self, by: UnpublishedBy, sink: &mut impl FnMut(Event)) {

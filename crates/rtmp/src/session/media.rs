@@ -52,7 +52,7 @@ impl MediaState {
             Video if matches!(phase, Phase::Decision | Phase::Media) => match VideoTag::parse(head) {
                 Some(tag) if tag.codec == VideoCodec::Known(Codec::H264) => match tag.packet {
                     VideoPacket::Config => header.len as usize - tag.header_len <= RECORD_BYTES_MAX,
-                    VideoPacket::Picture { .. } => {
+                    VideoPacket::Picture => {
                         tag.keyframe && self.keep_entry_points && self.config.is_some() && phase == Phase::Media
                     }
                     VideoPacket::End | VideoPacket::Other => false,
@@ -91,12 +91,12 @@ impl MediaState {
             match VideoTag::parse(head) {
                 Some(tag) => match self.on_video(phase, &tag, header, body, sink) {
                     Told::Event => return,
-                    Told::Nothing => {
-                        let keyframe = tag.keyframe && matches!(tag.packet, VideoPacket::Picture { .. });
-                        MediaKind::Video { codec: Some(tag.codec), keyframe }
-                    }
+                    Told::Nothing => match tag.packet {
+                        VideoPacket::Picture => MediaKind::Picture { codec: tag.codec, keyframe: tag.keyframe },
+                        _ => MediaKind::Video { codec: Some(tag.codec) },
+                    },
                 },
-                None => MediaKind::Video { codec: None, keyframe: false },
+                None => MediaKind::Video { codec: None },
             }
         };
         if phase == Phase::Media {
@@ -122,17 +122,15 @@ impl MediaState {
                 let bytes = header.len as usize - tag.header_len;
                 self.on_config(payload.ok_or(AvccError::TooLong { bytes }), sink)
             }
-            (VideoCodec::Known(Codec::H264), VideoPacket::Picture { composition_offset_ms })
-                if phase == Phase::Media =>
-            {
+            (VideoCodec::Known(Codec::H264), VideoPacket::Picture) if phase == Phase::Media => {
                 let Some((data, config)) = payload.zip(self.config.as_ref()) else { return Told::Nothing };
                 let units = avcc::nal_units(&data, config.length_size).map_while(Result::ok);
-                if h264::entry_point(units).is_none() {
+                if !h264::is_entry_point(units) {
                     return Told::Nothing;
                 }
                 let config = config.shared.clone();
                 let dts_ms = header.timestamp_ms;
-                sink(Event::EntryPoint(AccessUnit { config, data, dts_ms, composition_offset_ms }));
+                sink(Event::EntryPoint(AccessUnit { config, data, dts_ms }));
                 Told::Event
             }
             (VideoCodec::Known(Codec::H264) | VideoCodec::Unnamed, _) => Told::Nothing,
