@@ -14,7 +14,7 @@ use crate::{
     id::{RuleId, TemplateId},
     pick::{Subscriber, Subscription},
     push_auth,
-    refusal::Refusal,
+    refusal::{CutReason, Refusal},
     rule::{self, CallbackRule, RuleScope, SnapshotRule},
     stream::{DomainName, HostKind, PublishAddress, StreamId},
     template::{CallbackTemplate, SnapshotTemplate},
@@ -49,6 +49,16 @@ pub struct AdmitPolicy {
 pub struct Admission {
     /// As addressed, or under the default domain.
     pub stream: StreamId,
+    pub by: AdmittedBy,
+}
+
+/// What let a push begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdmittedBy {
+    /// Its domain is configured.
+    Domain,
+    /// Nothing is configured, so every host is taken.
+    EmptyCatalog,
 }
 
 impl Catalog {
@@ -86,22 +96,42 @@ impl Catalog {
     /// what [`push_auth::check`] says.
     pub fn admit(&self, address: &PublishAddress, now: UnixMs, policy: &AdmitPolicy) -> Result<Admission, Refusal> {
         let mut stream = address.stream.clone();
-        if self.is_empty() {
-            self.check_not_forbidden(&stream, now)?;
-            return Ok(Admission { stream });
-        }
-        if !self.domains.contains_key(&stream.domain) {
+        if !self.is_empty() && !self.domains.contains_key(&stream.domain) {
             stream.domain = stand_in(&stream.domain, policy)?;
         }
-        let domain = self.domains.get(&stream.domain).ok_or(Refusal::DomainUnknown)?;
-        if !domain.enabled {
-            return Err(Refusal::DomainDisabled);
+        let by = match self.standing(&stream, now)? {
+            Some(domain) => {
+                if let Some(keys) = domain.keys_to_check() {
+                    push_auth::check(keys, &stream.name, &address.param, now)?;
+                }
+                AdmittedBy::Domain
+            }
+            None => AdmittedBy::EmptyCatalog,
+        };
+        Ok(Admission { stream, by })
+    }
+
+    /// Must a running push be cut? What would refuse a new push for the sake of its stream cuts a running one too, but
+    /// for one thing: a push that was admitted while nothing was configured does not lose its stream to the first object
+    /// that is. It goes on until its publisher leaves, with the pictures that the rules then ask for.
+    pub fn cut_reason(&self, stream: &StreamId, by: AdmittedBy, now: UnixMs) -> Option<CutReason> {
+        match (self.standing(stream, now), by) {
+            (Ok(_), _) => None,
+            (Err(Refusal::DomainUnknown), AdmittedBy::EmptyCatalog) if !self.is_forbidden(stream, now) => None,
+            (Err(_), _) => Some(CutReason::Forbidden),
         }
-        self.check_not_forbidden(&stream, now)?;
-        if let Some(keys) = domain.keys_to_check() {
-            push_auth::check(keys, &stream.name, &address.param, now)?;
-        }
-        Ok(Admission { stream })
+    }
+
+    /// What the configuration says of a stream itself, whether its push is to begin or runs. `None` for the domain while
+    /// nothing is configured.
+    fn standing(&self, stream: &StreamId, now: UnixMs) -> Result<Option<&Domain>, Refusal> {
+        let domain = match self.domains.get(&stream.domain) {
+            Some(domain) if !domain.enabled => return Err(Refusal::DomainDisabled),
+            Some(domain) => Some(domain),
+            None if self.is_empty() => None,
+            None => return Err(Refusal::DomainUnknown),
+        };
+        if self.is_forbidden(stream, now) { Err(Refusal::StreamForbidden) } else { Ok(domain) }
     }
 
     /// The one snapshot rule that applies to a stream, with its template.
@@ -128,17 +158,9 @@ impl Catalog {
         self.callback_templates.get(&rule.template).map(Arc::clone)
     }
 
-    /// Whether a stream is forbidden at `now`: a push is refused, and a running one is cut.
-    pub fn is_forbidden(&self, stream: &StreamId, now: UnixMs) -> bool {
+    /// Whether a stream is forbidden at `now`.
+    fn is_forbidden(&self, stream: &StreamId, now: UnixMs) -> bool {
         self.forbidden.get(stream).is_some_and(|until| now < *until)
-    }
-
-    fn check_not_forbidden(&self, stream: &StreamId, now: UnixMs) -> Result<(), Refusal> {
-        if self.is_forbidden(stream, now) { Err(Refusal::StreamForbidden) } else { Ok(()) }
-    }
-
-    pub fn domain(&self, name: &DomainName) -> Option<&Domain> {
-        self.domains.get(name)
     }
 
     /// Of a delivery's template, read again for each attempt.

@@ -4,34 +4,29 @@ use core::time::Duration;
 
 use crate::{refusal::PushEnd, time::Mono};
 
-/// How long a push may be without a session before it counts as ended (CSS, FAQ 267/35598).
-pub const GRACE: Duration = Duration::from_secs(70);
-
 /// What to do when a session of a push ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
     /// The publisher said goodbye, or we cut it: the push is over, event 0 goes out at once.
     EndPush,
-    /// The publisher vanished: the push waits for it, with its sequence and grid, and ends after this long.
-    AwaitReturn(Duration),
+    /// The publisher vanished: the push waits for it, with its sequence and grid, and ends after the grace.
+    AwaitReturn,
     /// A newer session of the same push took over: nothing is told.
     Displaced,
 }
 
-/// Decides by the cause, with the configured `grace` (70 s unless changed).
-pub fn on_session_end(end: PushEnd, grace: Duration) -> SessionEnd {
+/// Decides by the cause.
+pub fn on_session_end(end: PushEnd) -> SessionEnd {
     use crate::refusal::CutReason;
     match end {
         PushEnd::Unpublished | PushEnd::DeleteStream | PushEnd::CloseStream => SessionEnd::EndPush,
-        PushEnd::Cut(CutReason::Displaced | CutReason::DisplacedIdle) => SessionEnd::Displaced,
-        PushEnd::Cut(CutReason::Dropped | CutReason::Forbidden) => SessionEnd::EndPush,
+        PushEnd::Cut(CutReason::Displaced) => SessionEnd::Displaced,
+        PushEnd::Cut(CutReason::Forbidden) => SessionEnd::EndPush,
         // What we cut for its content is a broken connection to the publisher, which will come back and may do better.
-        PushEnd::BadRtmp | PushEnd::BadAmf | PushEnd::MessageTooBig | PushEnd::AccessUnitTooBig => {
-            SessionEnd::AwaitReturn(grace)
-        }
-        PushEnd::PeerClosed | PushEnd::ReadError | PushEnd::Silent | PushEnd::ServerStopped => {
-            SessionEnd::AwaitReturn(grace)
-        }
+        PushEnd::BadRtmp | PushEnd::BadAmf | PushEnd::MessageTooBig => SessionEnd::AwaitReturn,
+        PushEnd::PeerClosed | PushEnd::ReadError | PushEnd::Silent => SessionEnd::AwaitReturn,
+        // A server that stops ends no push: the grace that counts is the one that the next start gives.
+        PushEnd::ServerStopped => SessionEnd::AwaitReturn,
     }
 }
 
@@ -49,7 +44,7 @@ pub struct Displacements {
 }
 
 impl Displacements {
-    /// A newcomer wants a stream that is being pushed. `true`: it takes over, and that is counted. `false`: refuse it.
+    /// A newcomer wants a stream that somebody pushes at this moment. `true`: it takes over, and that is counted. `false`: refuse it.
     pub fn admit(&mut self, now: Mono) -> bool {
         if self.refuses_until.is_some_and(|until| now < until) {
             return false;
@@ -75,17 +70,16 @@ mod tests {
             (PushEnd::Unpublished, SessionEnd::EndPush),
             (PushEnd::DeleteStream, SessionEnd::EndPush),
             (PushEnd::CloseStream, SessionEnd::EndPush),
-            (PushEnd::Cut(CutReason::Dropped), SessionEnd::EndPush),
             (PushEnd::Cut(CutReason::Forbidden), SessionEnd::EndPush),
             (PushEnd::Cut(CutReason::Displaced), SessionEnd::Displaced),
-            (PushEnd::PeerClosed, SessionEnd::AwaitReturn(GRACE)),
-            (PushEnd::ReadError, SessionEnd::AwaitReturn(GRACE)),
-            (PushEnd::Silent, SessionEnd::AwaitReturn(GRACE)),
-            (PushEnd::ServerStopped, SessionEnd::AwaitReturn(GRACE)),
-            (PushEnd::BadRtmp, SessionEnd::AwaitReturn(GRACE)),
+            (PushEnd::PeerClosed, SessionEnd::AwaitReturn),
+            (PushEnd::ReadError, SessionEnd::AwaitReturn),
+            (PushEnd::Silent, SessionEnd::AwaitReturn),
+            (PushEnd::ServerStopped, SessionEnd::AwaitReturn),
+            (PushEnd::BadRtmp, SessionEnd::AwaitReturn),
         ];
         for (end, expected) in cases {
-            assert_eq!(on_session_end(end, GRACE), expected, "{end:?}");
+            assert_eq!(on_session_end(end), expected, "{end:?}");
         }
     }
 

@@ -92,23 +92,30 @@ impl Outcome {
         }
     }
 
+    /// Every outcome without a status of its own.
+    const SIMPLE: [Self; 10] = [
+        Self::Delivered,
+        Self::Timeout,
+        Self::Resolve,
+        Self::Connect,
+        Self::Tls,
+        Self::Reset,
+        Self::HeadTooLarge,
+        Self::Protocol,
+        Self::AddressForbidden,
+        Self::Local,
+    ];
+
+    /// Every name, for metrics that must exist before the first attempt.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        Self::SIMPLE.into_iter().chain([Self::Status(0)]).map(Self::name)
+    }
+
     /// Reads back what [`Outcome::name`] and [`Outcome::status`] gave.
     pub fn from_name(name: &str, status: Option<u16>) -> Option<Self> {
-        let simple = [
-            Self::Delivered,
-            Self::Timeout,
-            Self::Resolve,
-            Self::Connect,
-            Self::Tls,
-            Self::Reset,
-            Self::HeadTooLarge,
-            Self::Protocol,
-            Self::AddressForbidden,
-            Self::Local,
-        ];
         match status {
             Some(status) if name == "status" => Some(Self::Status(status)),
-            _ => simple.into_iter().find(|outcome| outcome.name() == name),
+            _ => Self::SIMPLE.into_iter().find(|outcome| outcome.name() == name),
         }
     }
 

@@ -10,7 +10,7 @@ mod param;
 use alloc::{string::ToString, sync::Arc};
 use core::{fmt, net::IpAddr};
 
-pub use address::PublishAddress;
+pub use address::{PublishAddress, tried};
 pub use param::StreamParam;
 
 use crate::field::FieldError;

@@ -291,6 +291,7 @@ impl Server {
             clock,
             entropy: entropy.clone(),
             metrics: Arc::clone(&metrics),
+            repeats: Arc::clone(&repeats),
             keyframes: Arc::clone(&keyframes),
             spool: Arc::clone(&spool),
             committer,
@@ -323,6 +324,7 @@ impl Server {
         let rtmp = RtmpIngest::new(
             Arc::clone(&lives),
             entropy.clone(),
+            Arc::clone(&repeats),
             RtmpSettings {
                 limits: Limits::default(),
                 handshake_timeout: config.ingest.handshake_timeout,
@@ -373,7 +375,7 @@ impl Server {
         let accept = &stages.accept;
         accept.spawn_vital("grace watch", Arc::clone(&lives).watch_grace(accept.token()));
         accept.spawn_vital("catalog watch", Arc::clone(&lives).watch_catalog(accept.token()));
-        accept.spawn_vital("last media", Arc::clone(&lives).save_last_media(accept.token()));
+        accept.spawn_vital("push progress", Arc::clone(&lives).save_progress(accept.token()));
         let http_limits = HttpLimits {
             request_timeout: config.http.request_timeout,
             body_bytes_max: config.http.body_bytes_max.0 as usize,
@@ -393,9 +395,10 @@ impl Server {
                 .spawn_vital("http", http::serve(listener, pages, shared, http_limits, stage.clone(), stage.token()));
         }
         let (sessions, stop) = (stages.sessions.clone(), stages.sessions.token());
+        let reports = (clock, Arc::clone(&shared.repeats));
         accept.spawn_vital(
             "rtmp",
-            ingest::accept(rtmp_listener, sessions, accept.token(), move |stream, peer| {
+            ingest::accept(rtmp_listener, sessions, accept.token(), reports, move |stream, peer| {
                 Arc::clone(&rtmp).serve(stream, peer, stop.clone())
             }),
         );

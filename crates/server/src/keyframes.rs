@@ -30,7 +30,8 @@ struct Inner {
     next_turn: u64,
     /// Turn of arrival to push, so the first entry is the oldest.
     by_turn: BTreeMap<u64, PushSequence>,
-    kept: HashMap<PushSequence, Kept>,
+    /// Every push that lives, with what is kept of it.
+    pushes: HashMap<PushSequence, Option<Kept>>,
 }
 
 #[derive(Debug)]
@@ -45,34 +46,49 @@ impl Keyframes {
         Self { bytes_max, inner: Mutex::default() }
     }
 
+    /// A push begins: its entry points are kept from now on.
+    pub(crate) fn open(&self, push: PushSequence) {
+        self.lock().pushes.entry(push).or_default();
+    }
+
     /// Keeps `unit` as the newest entry point of `push`, dropping the one before it and, if the budget asks for it, the
-    /// oldest ones of other pushes. A unit larger than the whole budget is not kept.
+    /// oldest ones of other pushes. A unit larger than the whole budget is not kept, nor is one of a push that has ended:
+    /// its last session may still be reading when another task closes it.
     pub(crate) fn keep(&self, push: PushSequence, unit: AccessUnit) {
+        // Dropped when the lock is free again: giving megabytes back to the kernel takes longer than all the rest.
+        let mut dropped = Vec::new();
         let mut inner = self.lock();
-        inner.forget(push);
-        let size = unit.data.len() as u64;
-        if size > self.bytes_max {
+        if !inner.pushes.contains_key(&push) {
             return;
         }
-        while inner.bytes + size > self.bytes_max {
-            let Some((_, &oldest)) = inner.by_turn.first_key_value() else { break };
-            inner.forget(oldest);
+        dropped.extend(inner.take(push));
+        let size = unit.data.len() as u64;
+        if size <= self.bytes_max {
+            while inner.bytes + size > self.bytes_max {
+                let Some((_, &oldest)) = inner.by_turn.first_key_value() else { break };
+                dropped.extend(inner.take(oldest));
+            }
+            let turn = inner.next_turn;
+            inner.next_turn += 1;
+            inner.bytes += size;
+            inner.by_turn.insert(turn, push);
+            inner.pushes.insert(push, Some(Kept { turn, unit }));
         }
-        let turn = inner.next_turn;
-        inner.next_turn += 1;
-        inner.bytes += size;
-        inner.by_turn.insert(turn, push);
-        inner.kept.insert(push, Kept { turn, unit });
+        drop(inner);
     }
 
     /// The newest entry point of `push`, if it is still kept.
     pub(crate) fn newest(&self, push: PushSequence) -> Option<AccessUnit> {
-        self.lock().kept.get(&push).map(|kept| kept.unit.clone())
+        self.lock().pushes.get(&push)?.as_ref().map(|kept| kept.unit.clone())
     }
 
-    /// Drops what is kept for a push that ended.
+    /// A push has ended: drops what is kept for it.
     pub(crate) fn forget(&self, push: PushSequence) {
-        self.lock().forget(push);
+        let mut inner = self.lock();
+        let dropped = inner.take(push);
+        inner.pushes.remove(&push);
+        drop(inner);
+        drop(dropped);
     }
 
     /// Bytes of coded pictures held now.
@@ -86,11 +102,12 @@ impl Keyframes {
 }
 
 impl Inner {
-    fn forget(&mut self, push: PushSequence) {
-        if let Some(old) = self.kept.remove(&push) {
-            self.bytes -= old.unit.data.len() as u64;
-            self.by_turn.remove(&old.turn);
-        }
+    /// Takes out what is kept of a push.
+    fn take(&mut self, push: PushSequence) -> Option<Kept> {
+        let old = self.pushes.get_mut(&push)?.take()?;
+        self.bytes -= old.unit.data.len() as u64;
+        self.by_turn.remove(&old.turn);
+        Some(old)
     }
 }
 
@@ -105,16 +122,22 @@ mod tests {
 
     fn unit(bytes: usize) -> AccessUnit {
         let config = Arc::new(DecoderConfig { codec: Codec::H264, record: Bytes::new() });
-        AccessUnit { config, data: Bytes::from(vec![0; bytes]), dts_ms: 0, composition_offset_ms: 0 }
+        AccessUnit { config, data: Bytes::from(vec![0; bytes]), dts_ms: 0 }
     }
 
     fn push(number: i64) -> PushSequence {
         PushSequence::from_i64(number).expect("not negative")
     }
 
+    fn keyframes(pushes: impl IntoIterator<Item = i64>) -> Keyframes {
+        let keyframes = Keyframes::new(100);
+        pushes.into_iter().for_each(|number| keyframes.open(push(number)));
+        keyframes
+    }
+
     #[test]
     fn the_oldest_goes_when_the_budget_is_full() {
-        let keyframes = Keyframes::new(100);
+        let keyframes = keyframes(1..=3);
         let (first, second, third) = (push(1), push(2), push(3));
         keyframes.keep(first, unit(40));
         keyframes.keep(second, unit(40));
@@ -129,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_unit_larger_than_the_budget_is_not_kept_and_costs_nobody_else() {
-        let keyframes = Keyframes::new(100);
+        let keyframes = keyframes(1..=2);
         keyframes.keep(push(1), unit(60));
         keyframes.keep(push(2), unit(101));
         assert!(keyframes.newest(push(2)).is_none());
@@ -138,9 +161,17 @@ mod tests {
 
     #[test]
     fn an_ended_push_gives_its_bytes_back() {
-        let keyframes = Keyframes::new(100);
+        let keyframes = keyframes([1]);
         keyframes.keep(push(1), unit(60));
         keyframes.forget(push(1));
         assert_eq!(keyframes.bytes(), 0);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_push_that_has_ended() {
+        let keyframes = keyframes([1]);
+        keyframes.forget(push(1));
+        keyframes.keep(push(1), unit(60));
+        assert_eq!((keyframes.bytes(), keyframes.newest(push(1)).is_none()), (0, true));
     }
 }

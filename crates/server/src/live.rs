@@ -6,25 +6,29 @@
 
 mod facts;
 mod push;
+#[cfg(test)]
+pub(crate) mod scene;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use framehook_domain::catalog::{AdmitPolicy, Catalog};
+use framehook_domain::catalog::{Admission, AdmitPolicy, AdmittedBy, Catalog};
 use framehook_domain::id::PushSequence;
-use framehook_domain::pick::{DueCounts, Want};
+use framehook_domain::pick::{Anchored, DueCounts, Reconciled};
+use framehook_domain::push::{SessionEnd, on_session_end};
 use framehook_domain::refusal::{CutReason, PushEnd, Refusal};
-use framehook_domain::storm::Phases;
+use framehook_domain::storm::{Phases, Seat};
 use framehook_domain::stream::{PublishAddress, StreamId, StreamParam};
-use framehook_domain::time::{Mono, UnixMs};
+use framehook_domain::time::Mono;
 use framehook_media::AccessUnit;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::db::push::{OpenPush, PushClosing, PushOpening};
+use crate::db::push::{OpenPush, PushClosing, PushOpening, PushProgress};
 use crate::entropy::Entropy;
 use crate::keyframes::{Arrival, Keyframes};
 use crate::pipeline::Pipeline;
@@ -33,11 +37,13 @@ use crate::shutdown::Stage;
 use crate::telemetry::Metrics;
 use crate::telemetry::event::Chain;
 
+pub(crate) use facts::Passed;
 use push::Grace;
 pub(crate) use push::{Push, PushSnapshot};
 
-/// How often the time of each push's last media byte is written down. A crash makes `push_duration` short by this at most.
-const LAST_MEDIA_SAVED_EVERY: Duration = Duration::from_secs(10);
+/// How often the time of each push's last media byte and its picture size are written down. A crash makes `push_duration`
+/// short by this at most.
+const PROGRESS_SAVED_EVERY: Duration = Duration::from_secs(10);
 
 /// Everything that lives, and what admission needs.
 pub(crate) struct Lives {
@@ -58,6 +64,9 @@ pub(crate) struct Lives {
 #[derive(Default)]
 struct Table {
     by_stream: HashMap<StreamId, Arc<Push>>,
+    /// Pushes that have ended while a picture of them was with the commit: its answer still counts. As many as commits
+    /// may be under way, plus those that nobody has looked for since.
+    ending: Vec<Arc<Push>>,
     /// Counts of pushes that have ended, so that sums never go back.
     ended: DueCounts,
     phases: Phases,
@@ -77,23 +86,37 @@ pub(crate) struct Parts {
     pub(crate) closings: Stage,
 }
 
-/// A session's hold on its push. The driver gives it back through [`Lives::session_ended`].
+/// A session's hold on its push. It is given back with the reason why the session ended; one that is merely dropped, as by
+/// a session that panicked, lets the push wait for its publisher.
 #[derive(Debug)]
 pub(crate) struct Hold {
+    lives: Arc<Lives>,
     pub(crate) push: Arc<Push>,
-    pub(crate) session: u64,
+    session: u64,
     pub(crate) cut: oneshot::Receiver<CutReason>,
+    is_given_back: bool,
 }
 
-/// How a session ended, as far as the push is concerned.
-#[derive(Clone, Debug)]
-pub(crate) enum SessionEnd {
-    /// The publisher said that it is done: the push ends now.
-    Orderly(PushEnd),
-    /// The connection went away or was cut off: the push may come back within the grace.
-    Lost(PushEnd),
-    /// The server stops: the push stays open for the next start.
-    ServerStops,
+impl Hold {
+    /// The session is over. Ends its push, starts the grace, or does nothing if another session holds the push by now.
+    pub(crate) fn give_back(mut self, end: PushEnd) {
+        self.is_given_back = true;
+        self.lives.let_go(&self.push, self.session, end);
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if !self.is_given_back {
+            self.lives.let_go(&self.push, self.session, PushEnd::ServerStopped);
+        }
+    }
+}
+
+impl fmt::Debug for Lives {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lives").finish_non_exhaustive()
+    }
 }
 
 impl Lives {
@@ -117,15 +140,16 @@ impl Lives {
     /// Takes up the pushes that were open when the process last ended, in the order they were opened: each may come back
     /// within the grace. Of several of one stream only the newest can; the others end now.
     pub(crate) fn restore(self: &Arc<Self>, open: Vec<OpenPush>) {
-        let until = self.clock.mono().plus(self.grace);
+        let now = (self.clock.wall(), self.clock.mono());
+        let grace = Grace { until: now.1.plus(self.grace), end: PushEnd::ServerStopped };
         for row in open {
-            let push = Push::new(row.stream.clone(), row.sequence, row.param, row.user_ip, row.opened_at)
-                .restored(row.last_media, Grace { until, end: PushEnd::ServerStopped });
-            let older = self.lock().by_stream.get(&row.stream).cloned();
+            let stream = row.stream.clone();
+            let older = self.lock().by_stream.get(&stream).cloned();
             if let Some(older) = older {
                 self.close(&older, PushEnd::ServerStopped);
             }
-            self.lock().by_stream.insert(row.stream, Arc::new(push));
+            self.keyframes.open(row.sequence);
+            self.lock().by_stream.insert(stream, Arc::new(Push::restored(row, now, grace)));
         }
         self.grace_changed.notify_one();
     }
@@ -135,73 +159,67 @@ impl Lives {
     ///
     /// # Errors
     /// The refusal that the encoder is shown.
-    pub(crate) async fn admit(&self, address: &PublishAddress, peer: IpAddr, node: IpAddr) -> Result<Hold, Refusal> {
+    pub(crate) async fn admit(
+        self: &Arc<Self>,
+        address: &PublishAddress,
+        peer: IpAddr,
+        node: IpAddr,
+    ) -> Result<Hold, Refusal> {
         let catalog = Arc::clone(&self.catalog.borrow());
-        let stream = catalog.admit(address, self.clock.wall(), &self.policy)?.stream;
-        let (push, session, cut) = self.take_over(&stream, &address.param, peer)?;
+        let admission = catalog.admit(address, self.clock.wall(), &self.policy)?;
+        let hold = self.take_over(&admission, &address.param, peer)?;
+        let push = &hold.push;
         let opening = PushOpening {
             sequence: push.sequence(),
-            stream: stream.clone(),
+            stream: admission.stream.clone(),
             param: address.param.clone(),
             user_ip: peer,
             node,
             opened_at: push.opened_at(),
         };
-        let opened = push.opened.get_or_try_init(|| self.log.open_push(opening)).await;
-        if let Err(error) = opened {
-            tracing::error!(error = %Chain(&error), %stream, "a push could not be recorded");
-            push.release(session);
-            self.drop_unopened(&push);
+        if let Err(error) = push.opened.get_or_try_init(|| self.log.open_push(opening)).await {
+            tracing::error!(error = %Chain(&error), stream = %push.stream(), "a push could not be recorded");
+            // Sessions wait for the row in the order in which they displaced each other, so the one that holds the push
+            // tries last: if that fails as well, nobody is left to record it, and it ends here.
+            hold.give_back(PushEnd::Unpublished);
             return Err(Refusal::Internal);
         }
         // The catalog may have changed while the row was written.
         let catalog = Arc::clone(&self.catalog.borrow());
-        push.reconcile(self.clock.mono(), catalog.version(), catalog.subscriptions_for(&stream));
-        Ok(Hold { push, session, cut })
+        self.follow(push, &catalog);
+        Ok(hold)
     }
 
-    fn take_over(
-        &self,
-        stream: &StreamId,
-        param: &StreamParam,
-        peer: IpAddr,
-    ) -> Result<(Arc<Push>, u64, oneshot::Receiver<CutReason>), Refusal> {
+    fn take_over(self: &Arc<Self>, admission: &Admission, param: &StreamParam, peer: IpAddr) -> Result<Hold, Refusal> {
+        let Admission { stream, by } = admission;
+        let now = (self.clock.wall(), self.clock.mono());
         let mut table = self.lock();
         let push = match table.by_stream.get(stream) {
             Some(push) => Arc::clone(push),
             None => {
-                let now = self.clock.wall();
-                let sequence = PushSequence::new(now, self.entropy.bits());
+                let sequence = PushSequence::new(now.0, self.entropy.bits());
                 let push = Arc::new(Push::new(stream.clone(), sequence, param.clone(), peer, now));
                 table.by_stream.insert(stream.clone(), Arc::clone(&push));
+                self.keyframes.open(sequence);
                 push
             }
         };
-        let (session, cut) = push.take_over(param.clone(), peer, self.clock.mono())?;
-        Ok((push, session, cut))
+        let (session, cut) = push.take_over(*by, param.clone(), peer, now.1)?;
+        Ok(Hold { lives: Arc::clone(self), push, session, cut, is_given_back: false })
     }
 
-    /// Forgets a push whose row could not be written, unless another session has taken it over meanwhile.
-    fn drop_unopened(&self, push: &Arc<Push>) {
-        let mut table = self.lock();
-        if !push.held() && !push.opened.initialized() {
-            table.by_stream.remove(push.stream());
-        }
-    }
-
-    /// A session is over. Ends its push, starts the grace, or does nothing if another session holds the push by now.
-    pub(crate) fn session_ended(self: &Arc<Self>, hold: &Hold, end: SessionEnd) {
-        if !hold.push.release(hold.session) {
+    /// A session is over.
+    fn let_go(self: &Arc<Self>, push: &Arc<Push>, session: u64, end: PushEnd) {
+        let fate = on_session_end(end);
+        let grace = Grace { until: self.clock.mono().plus(self.grace), end };
+        if !push.release(session, (fate == SessionEnd::AwaitReturn).then_some(grace)) {
             return;
         }
-        match end {
-            SessionEnd::Orderly(end) => self.close(&hold.push, end),
-            SessionEnd::Lost(end) => {
-                let until = self.clock.mono().plus(self.grace);
-                hold.push.enter_grace(Grace { until, end });
-                self.grace_changed.notify_one();
-            }
-            SessionEnd::ServerStops => {}
+        match fate {
+            SessionEnd::EndPush => self.close(push, end),
+            SessionEnd::AwaitReturn => self.grace_changed.notify_one(),
+            // Whoever displaced it holds the push, so `release` had nothing to take.
+            SessionEnd::Displaced => {}
         }
     }
 
@@ -210,25 +228,28 @@ impl Lives {
         let mut table = self.lock();
         // Between the decision to close and this lock the publisher may have come back, or another task have closed it.
         let listed = table.by_stream.get(push.stream()).is_some_and(|listed| Arc::ptr_eq(listed, push));
-        if !listed || push.held() {
+        if !listed || push.is_held() {
             return;
         }
         table.by_stream.remove(push.stream());
-        let ended = push.end(self.clock.mono());
-        table.ended += ended.counts;
-        for seat in ended.seats {
+        let now = self.clock.mono();
+        for seat in push.end(now) {
             table.phases.leave(seat);
         }
+        table.ending.push(Arc::clone(push));
+        table.settle_ending(now);
         drop(table);
         self.keyframes.forget(push.sequence());
-        let closing = PushClosing {
-            sequence: push.sequence(),
-            ended_at: self.clock.wall(),
-            last_media: ended.last_media,
-            end,
-            width: ended.width,
-            height: ended.height,
-        };
+        // Without a row there is nobody who was told of its beginning.
+        if push.opened.initialized() {
+            self.record_end(push, end);
+        }
+    }
+
+    /// Closes a push's row, with event 0. Doing so twice changes nothing.
+    fn record_end(self: &Arc<Self>, push: &Push, end: PushEnd) {
+        let PushProgress { sequence, last_media, width, height } = push.progress();
+        let closing = PushClosing { sequence, ended_at: self.clock.wall(), last_media, end, width, height };
         let lives = Arc::clone(self);
         self.closings.spawn(async move {
             if let Err(error) = lives.log.close_push(closing).await {
@@ -268,39 +289,60 @@ impl Lives {
 
     /// Brings every live push in line with each new catalog, until `token` ends it.
     pub(crate) async fn watch_catalog(self: Arc<Self>, token: CancellationToken) {
-        let mut catalog = self.catalog.clone();
+        let mut watched = self.catalog.clone();
+        let mut was_empty = watched.borrow_and_update().is_empty();
         loop {
             tokio::select! {
                 () = token.cancelled() => return,
-                changed = catalog.changed() => if changed.is_err() { return },
+                changed = watched.changed() => if changed.is_err() { return },
             }
-            let catalog = Arc::clone(&catalog.borrow_and_update());
-            let now = self.clock.mono();
-            for push in self.pushes() {
-                if let Some(reason) = cut_reason(&catalog, push.stream(), self.clock.wall()) {
-                    push.cut(reason);
-                }
-                push.reconcile(now, catalog.version(), catalog.subscriptions_for(push.stream()));
+            let catalog = Arc::clone(&watched.borrow_and_update());
+            let pushes = self.pushes();
+            for push in &pushes {
+                self.follow(push, &catalog);
+            }
+            if std::mem::replace(&mut was_empty, catalog.is_empty()) && !catalog.is_empty() {
+                let is_stranger = |push: &&Arc<Push>| {
+                    catalog.cut_reason(push.stream(), AdmittedBy::Domain, self.clock.wall()).is_some() && push.is_held()
+                };
+                let strangers = pushes.iter().filter(is_stranger).count();
+                tracing::info!(
+                    strangers,
+                    "the built-in rule has ended: pushes need a configured domain from now on; those that run without \
+                     one go on until their publishers leave"
+                );
             }
         }
     }
 
-    /// Writes the times of last media down now and then, until `token` ends it, and once more then.
-    pub(crate) async fn save_last_media(self: Arc<Self>, token: CancellationToken) {
+    /// Brings one push in line with a catalog: its grids, and whether it may go on at all.
+    fn follow(&self, push: &Push, catalog: &Catalog) {
+        if let Some(by) = push.admitted_by()
+            && let Some(reason) = catalog.cut_reason(push.stream(), by, self.clock.wall())
+        {
+            push.cut(reason);
+        }
+        let now = self.clock.mono();
+        let Reconciled { vacated, anchored } =
+            push.reconcile(now, catalog.version(), catalog.subscriptions_for(push.stream()));
+        self.vacate(vacated);
+        for grid in anchored {
+            self.seat(push, grid, now);
+        }
+    }
+
+    /// Writes down now and then how far pushes have come, until `token` ends it, and once more then.
+    pub(crate) async fn save_progress(self: Arc<Self>, token: CancellationToken) {
         loop {
             let stop = tokio::select! {
                 () = token.cancelled() => true,
-                () = tokio::time::sleep(LAST_MEDIA_SAVED_EVERY) => false,
+                () = tokio::time::sleep(PROGRESS_SAVED_EVERY) => false,
             };
-            let moved: Vec<(PushSequence, UnixMs)> = self
-                .pushes()
-                .iter()
-                .filter_map(|push| push.unsaved_last_media().map(|at| (push.sequence(), at)))
-                .collect();
+            let moved: Vec<PushProgress> = self.pushes().iter().filter_map(|push| push.unsaved_progress()).collect();
             if !moved.is_empty()
-                && let Err(error) = self.log.save_last_media(moved).await
+                && let Err(error) = self.log.save_progress(moved).await
             {
-                tracing::warn!(error = %Chain(&error), "the times of last media could not be written down");
+                tracing::warn!(error = %Chain(&error), "how far pushes have come could not be written down");
             }
             if stop {
                 return;
@@ -312,19 +354,25 @@ impl Lives {
     pub(crate) fn entry_point(&self, push: &Arc<Push>, unit: AccessUnit) {
         let arrival = Arrival { mono: self.clock.mono(), wall: self.clock.wall() };
         let wants = push.entry_point(&unit, arrival);
-        for first in wants.iter().filter(|want| want.is_first) {
-            self.seat(push, first, arrival.mono);
+        for grid in wants.iter().filter_map(|want| want.anchored) {
+            self.seat(push, grid, arrival.mono);
         }
         self.pipeline.entry_point(push, unit, arrival, wants);
     }
 
-    /// A grid has just been anchored: notes its phase, and moves it away if a storm of publishers shares it.
-    fn seat(&self, push: &Push, first: &Want, anchor: Mono) {
-        let (seat, shift) = self.lock().phases.join(first.template.interval, anchor, push.sequence());
+    /// A grid has new dues: notes their phase, and moves them away if a storm of pushes shares it.
+    fn seat(&self, push: &Push, grid: Anchored, now: Mono) {
+        let (seat, shift) = self.lock().phases.join(grid.interval, grid.due, push.sequence());
         if shift.is_some() {
             self.metrics.phase_moved();
         }
-        push.seated(anchor, first.subscriber, seat, shift);
+        self.vacate(push.seated(now, grid.grid, seat, shift));
+    }
+
+    fn vacate(&self, seats: impl IntoIterator<Item = Seat>) {
+        for seat in seats {
+            self.lock().phases.leave(seat);
+        }
     }
 
     /// Every live push at this instant, in no order.
@@ -335,19 +383,17 @@ impl Lives {
     /// Pushes with a session, and pushes that may come back.
     pub(crate) fn population(&self) -> (u64, u64) {
         let pushes = self.pushes();
-        let live = pushes.iter().filter(|push| push.held()).count();
+        let live = pushes.iter().filter(|push| push.is_held()).count();
         (live as u64, (pushes.len() - live) as u64)
     }
 
     /// The sum of all counts since the start, of live and ended pushes.
     pub(crate) fn totals(&self) -> DueCounts {
         let now = self.clock.mono();
-        let table = self.lock();
-        let mut sum = table.ended;
-        for push in table.by_stream.values() {
-            sum += push.totals(now);
-        }
-        sum
+        let mut table = self.lock();
+        table.settle_ending(now);
+        let pushes = table.by_stream.values().chain(&table.ending);
+        pushes.map(|push| push.totals(now)).chain([table.ended]).sum()
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -355,13 +401,19 @@ impl Lives {
     }
 }
 
-/// Whether a push may no longer run under this catalog.
-fn cut_reason(catalog: &Catalog, stream: &StreamId, now: UnixMs) -> Option<CutReason> {
-    if catalog.is_empty() {
-        return None;
-    }
-    match catalog.domain(&stream.domain) {
-        Some(domain) if domain.enabled && !catalog.is_forbidden(stream, now) => None,
-        _ => Some(CutReason::Forbidden),
+impl Table {
+    /// Folds the counts of ended pushes into one sum, once nothing of them is open any more.
+    fn settle_ending(&mut self, now: Mono) {
+        let ended = &mut self.ended;
+        self.ending.retain(|push| {
+            let counts = push.totals(now);
+            if counts.open == 0 {
+                *ended += counts;
+            }
+            counts.open > 0
+        });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! One picture's life, top to bottom.
 //!
-//! A session hands an entry point to [`Pipeline::entry_point`], which asks the push's grids what is due on it and, if
-//! anything is, puts a [`Pick`] into the queue: no await, no allocation that grows. A render worker's loop
+//! A session asks its push's grids what is due on an entry point and hands both to [`Pipeline::entry_point`], which puts
+//! a [`Pick`] into the queue if anything is: no await, and no more memory than the queue's budget. A render worker's loop
 //! ([`Pipeline::drive`]) takes the pick that is due first, has it rendered, and hands the pictures to the committer. Past
 //! that line nothing is lost: storing and notifying find their work in the database.
 
@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use framehook_domain::id::{SnapshotId, uuid_v7};
-use framehook_domain::pick::{SkipReason, Want};
+use framehook_domain::pick::{CommittingPick, SkipReason, Want};
 use framehook_domain::template::SnapshotTemplate;
 use framehook_domain::time::Mono;
 use framehook_media::AccessUnit;
-use framehook_render_wire::{FailureReason, ImageFormat, RenditionSpec};
+use framehook_render_wire::{FailureReason, IMAGES_BYTES_MAX, ImageFormat, RenditionSpec};
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
@@ -23,19 +23,24 @@ use crate::commit::{CommitError, Committer, Rendered, RenderedRendition};
 use crate::entropy::Entropy;
 use crate::keyframes::{Arrival, Keyframes};
 use crate::live::Push;
-use crate::render::{RenderError, RenderJob, RenderedImage, Worker};
+use crate::render::{RenderError, RenderJob, RenderedImage, RenderedPicture, Worker};
 use crate::shutdown::Stage;
 use crate::store::spool::Spool;
 use crate::telemetry::Metrics;
-use crate::telemetry::event::RenderFailed;
+use crate::telemetry::event::{Chain, RenderFailed};
+use crate::telemetry::log::Repeats;
 use queue::PickQueue;
 
 /// What a picture is likely to need on the disk, to refuse early: a 1080p JPEG of quality 85 has some 280 KB.
-const IMAGE_BYTES_EXPECTED: u64 = 512 << 10;
+pub(crate) const IMAGE_BYTES_EXPECTED: u64 = 512 << 10;
 
-/// Commits that may be under way while workers go on rendering. Each pins one picture, so this is some 16 MB at worst;
-/// when all are taken, workers wait, picks merge in their slots, and publishers notice nothing.
-const COMMITS_MAX: usize = 64;
+/// What the images of all commits under way may take in memory while workers go on rendering. One job may give 64 MiB of
+/// images, an ordinary one gives 0.3, so this is one of the worst or hundreds of ordinary ones. When it is used up,
+/// workers wait, picks merge in their slots, and publishers notice nothing.
+const COMMIT_BYTES_MAX: usize = IMAGES_BYTES_MAX;
+
+/// The unit in which that is counted. It also bounds the commits under way to 1,024, however small their images are.
+const COMMIT_BYTES_PER_PERMIT: usize = 64 << 10;
 
 /// One entry point chosen for one push, with every rule and task that is due on it.
 #[derive(Debug)]
@@ -70,6 +75,7 @@ pub(crate) struct Pipeline {
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) repeats: Arc<Repeats>,
     pub(crate) keyframes: Arc<Keyframes>,
     pub(crate) spool: Arc<Spool>,
     pub(crate) committer: Committer,
@@ -85,6 +91,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) repeats: Arc<Repeats>,
     pub(crate) keyframes: Arc<Keyframes>,
     pub(crate) spool: Arc<Spool>,
     pub(crate) committer: Committer,
@@ -98,12 +105,13 @@ impl Pipeline {
             clock: parts.clock,
             entropy: parts.entropy,
             metrics: parts.metrics,
+            repeats: parts.repeats,
             keyframes: parts.keyframes,
             spool: parts.spool,
             committer: parts.committer,
             render_deadline: parts.render_deadline,
             queue: PickQueue::default(),
-            commits: Arc::new(Semaphore::new(COMMITS_MAX)),
+            commits: Arc::new(Semaphore::new(COMMIT_BYTES_MAX / COMMIT_BYTES_PER_PERMIT)),
             commit_stage: parts.commit_stage,
         })
     }
@@ -111,6 +119,16 @@ impl Pipeline {
     /// Picks that wait for a worker now.
     pub(crate) fn queued(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Bytes of entry points that the waiting picks hold in memory.
+    pub(crate) fn queued_bytes(&self) -> u64 {
+        self.queue.bytes() as u64
+    }
+
+    /// Bytes of images that are on their way over the commit point, rounded up for each commit.
+    pub(crate) fn committing_bytes(&self) -> u64 {
+        (COMMIT_BYTES_MAX - self.commits.available_permits() * COMMIT_BYTES_PER_PERMIT) as u64
     }
 
     /// Lets the workers' loops end once what waits is rendered.
@@ -134,7 +152,11 @@ impl Pipeline {
         }
         let trace = SnapshotId(uuid_v7(arrival.wall, self.entropy.id_bytes()));
         tracing::debug!(%trace, stream = %push.stream(), dues = wants.len(), "picked an entry point");
-        self.queue.put(Pick { trace, push: Arc::clone(push), unit, arrival, wants });
+        if let Err(pick) = self.queue.put(Pick { trace, push: Arc::clone(push), unit, arrival, wants }) {
+            for want in pick.wants {
+                pick.push.skip(arrival.mono, want.ticket, SkipReason::Overload);
+            }
+        }
     }
 
     /// One render worker's loop: ends when the queue is closed and empty.
@@ -168,6 +190,9 @@ impl Pipeline {
         match worker.render(&job, deadline).await {
             Ok(picture) => {
                 self.metrics.rendered(&picture.timings);
+                let RenderedPicture { facts, judgement, .. } = &picture;
+                let (width, height) = (facts.size.width, facts.size.height);
+                tracing::debug!(trace = %pick.trace, width, height, black = judgement.black, "rendered");
                 self.hand_over(pick, picture.images).await;
             }
             Err(error) => self.not_rendered(pick, &error),
@@ -175,28 +200,31 @@ impl Pipeline {
     }
 
     fn not_rendered(&self, pick: Pick, error: &RenderError) {
-        RenderFailed { trace: pick.trace, stream: pick.push.stream(), error }.emit(&self.metrics);
         let (now, reason) = (self.clock.mono(), skip_reason(error));
+        RenderFailed { trace: pick.trace, stream: pick.push.stream(), error }.emit(&self.metrics, &self.repeats, now);
         for want in pick.wants {
             pick.push.skip(now, want.ticket, reason);
         }
     }
 
-    /// Takes the pictures over the commit point. Rendering goes on meanwhile; waits only when [`COMMITS_MAX`] are under way.
+    /// Takes the pictures over the commit point. Rendering goes on meanwhile; waits only while the commits under way hold
+    /// all the memory they may.
     async fn hand_over(&self, pick: Pick, images: Vec<RenderedImage>) {
-        let permit = Arc::clone(&self.commits).acquire_owned().await.expect("the semaphore is never closed");
+        let bytes: usize = images.iter().map(|image| image.bytes.len()).sum();
+        let permits = bytes.clamp(1, COMMIT_BYTES_MAX).div_ceil(COMMIT_BYTES_PER_PERMIT) as u32;
+        let permit = Arc::clone(&self.commits).acquire_many_owned(permits).await.expect("it is never closed");
         let now = self.clock.mono();
-        let mut taken = Vec::with_capacity(images.len());
+        let mut committing = Committing { push: pick.push, clock: self.clock, dues: Vec::with_capacity(images.len()) };
         let mut pictures = Vec::with_capacity(images.len());
         for (want, image) in pick.wants.into_iter().zip(images) {
-            let Some(due) = pick.push.hand_over(now, want.ticket) else { continue };
+            let Some(due) = committing.push.hand_over(now, want.ticket) else { continue };
             // The first picture of a pick bears its trace, so that the common case has one id from end to end.
-            let snapshot_id = if taken.is_empty() {
+            let snapshot_id = if committing.dues.is_empty() {
                 pick.trace
             } else {
                 SnapshotId(uuid_v7(pick.arrival.wall, self.entropy.id_bytes()))
             };
-            taken.push(due);
+            committing.dues.push(due);
             pictures.push(RenderedRendition {
                 snapshot_id,
                 subscriber: want.subscriber,
@@ -211,33 +239,64 @@ impl Pipeline {
             return;
         }
         let rendered = Rendered {
-            stream: pick.push.stream().clone(),
-            param: pick.push.param(),
-            sequence: pick.push.sequence(),
+            stream: committing.push.stream().clone(),
+            param: committing.push.param(),
+            sequence: committing.push.sequence(),
             create_time: pick.arrival.wall,
             trace: pick.trace,
             pictures,
         };
-        let committer = self.committer.clone();
-        let (push, metrics, clock, arrived) = (pick.push, Arc::clone(&self.metrics), self.clock, pick.arrival.mono);
+        let (committer, metrics, repeats) =
+            (self.committer.clone(), Arc::clone(&self.metrics), Arc::clone(&self.repeats));
+        let arrived = pick.arrival.mono;
         self.commit_stage.spawn(async move {
             // ---- the commit point: nothing after this line is lost ----
-            match committer.commit(rendered).await {
-                Ok(recorded) => metrics.committed(recorded.len(), clock.mono().since(arrived)),
+            let answer = committer.commit(rendered).await;
+            committing.settle(answer.as_ref().map(drop).map_err(uncommitted_reason));
+            let now = committing.clock.mono();
+            match answer {
+                Ok(recorded) => metrics.committed(recorded.len(), now.since(arrived)),
                 Err(error) => {
-                    let reason = match &error {
-                        CommitError::SpoolFull => SkipReason::SpoolFull,
-                        // The process is about to stop; the next start picks up whatever did become durable.
-                        _ => SkipReason::PushEnded,
-                    };
-                    tracing::error!(%error, stream = %push.stream(), "a picture could not be committed");
-                    for due in taken {
-                        push.undo_taken(due, reason);
+                    if let Some(left_out) = repeats.admit("commit", uncommitted_reason(&error).name(), now) {
+                        let stream = committing.push.stream();
+                        tracing::error!(error = %Chain(&error), %stream, left_out, "a picture could not be committed");
                     }
                 }
             }
             drop(permit);
         });
+    }
+}
+
+/// Dues whose pictures are with the commit. One that is dropped without an answer, as by a panic, counts as failed:
+/// its grid would wait for ever otherwise.
+struct Committing {
+    push: Arc<Push>,
+    clock: Clock,
+    dues: Vec<CommittingPick>,
+}
+
+impl Committing {
+    fn settle(&mut self, outcome: Result<(), SkipReason>) {
+        for due in self.dues.drain(..) {
+            self.push.settle_commit(self.clock.mono(), due, outcome);
+        }
+    }
+}
+
+impl Drop for Committing {
+    fn drop(&mut self) {
+        self.settle(Err(SkipReason::CommitFailed));
+    }
+}
+
+/// Under which reason a due is counted whose picture was not committed.
+fn uncommitted_reason(error: &CommitError) -> SkipReason {
+    match error {
+        CommitError::SpoolFull => SkipReason::SpoolFull,
+        // The process is about to end; the next start picks up whatever did become durable.
+        CommitError::Stopped => SkipReason::PushEnded,
+        CommitError::Spool(_) | CommitError::Db(_) => SkipReason::CommitFailed,
     }
 }
 
@@ -271,3 +330,6 @@ fn skip_reason(error: &RenderError) -> SkipReason {
         RenderError::JobRefused(_) => SkipReason::TooLarge,
     }
 }
+
+#[cfg(test)]
+mod tests;

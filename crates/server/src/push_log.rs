@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use framehook_domain::catalog::Catalog;
-use framehook_domain::id::PushSequence;
-use framehook_domain::time::UnixMs;
 use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
 use crate::db::outbox::Announcing;
-use crate::db::push::{self, OpenPush, PushClosing, PushOpening};
+use crate::db::push::{self, OpenPush, PushClosing, PushOpening, PushProgress};
 use crate::db::{Db, DbError};
 use crate::entropy::Entropy;
 use crate::fail_point;
@@ -67,12 +65,12 @@ impl PushLog {
         Ok(())
     }
 
-    /// Notes the time of the last media byte of pushes that go on: what `push_duration` counts to after a crash.
+    /// Notes how far pushes have come that go on: what event 0 tells of them should the process not live to their end.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn save_last_media(&self, moved: Vec<(PushSequence, UnixMs)>) -> Result<(), DbError> {
-        self.db.write(move |tx| push::save_last_media(tx, &moved)).await
+    pub async fn save_progress(&self, moved: Vec<PushProgress>) -> Result<(), DbError> {
+        self.db.write(move |tx| push::save_progress(tx, &moved)).await
     }
 
     /// The pushes that were open when the process before this one ended: each gets its grace.

@@ -79,6 +79,9 @@ impl StoreError {
         }
     }
 
+    /// Every name, for metrics that must exist before the first failure.
+    pub const NAMES: [&str; 5] = ["unsafe_name", "spool_missing", "refused", "full", "failed"];
+
     /// The name used in metrics and logs; it never changes.
     pub fn name(&self) -> &'static str {
         match self {

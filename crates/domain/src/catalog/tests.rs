@@ -106,7 +106,7 @@ fn admits_known_domains_and_refuses_others_with_their_code() {
     for (name, host, query, expected) in cases {
         let address = address(host, query);
         let admitted = catalog.admit(&address, NOW, &AdmitPolicy::default());
-        assert_eq!(admitted, expected.map(|()| Admission { stream: address.stream }), "{name}");
+        assert_eq!(admitted, expected.map(|()| Admission { stream: address.stream, by: AdmittedBy::Domain }), "{name}");
     }
 }
 
@@ -179,6 +179,41 @@ fn the_built_in_rule_ends_with_the_first_object() {
         assert_eq!(catalog.snapshot_rule_for(&stream("b.example", "live", "room")), None, "{name}");
         let refused = catalog.admit(&address("b.example", ""), NOW, &AdmitPolicy::default());
         assert_eq!(refused, Err(Refusal::DomainUnknown), "{name}");
+    }
+}
+
+#[test]
+fn a_running_push_is_cut_for_what_would_refuse_it_but_not_for_the_first_object() {
+    let room = stream("a.example", "live", "room");
+    let forbidding = vec![ForbiddenStream { stream: room.clone(), until: UnixMs(NOW.0 + 1) }];
+    let lone_template = || CatalogParts { callback_templates: vec![callback_template(1)], ..Default::default() };
+    let with_domain =
+        |enabled| CatalogParts { domains: vec![Domain { enabled, ..domain("a.example") }], ..CatalogParts::default() };
+    let cases = [
+        ("nothing is configured", CatalogParts::default(), false, false),
+        (
+            "nothing but that it is forbidden",
+            CatalogParts { forbidden: forbidding.clone(), ..CatalogParts::default() },
+            true,
+            true,
+        ),
+        ("its domain is there", with_domain(true), false, false),
+        ("its domain is disabled", with_domain(false), true, true),
+        ("it is forbidden", CatalogParts { forbidden: forbidding.clone(), ..with_domain(true) }, true, true),
+        ("its domain is not there", lone_template(), true, false),
+        (
+            "its domain is not there, and it is forbidden",
+            CatalogParts { forbidden: forbidding, ..lone_template() },
+            true,
+            true,
+        ),
+    ];
+    for (name, parts, by_domain, by_empty_catalog) in cases {
+        let catalog = Catalog::build(1, parts).expect("a catalog");
+        for (by, is_cut) in [(AdmittedBy::Domain, by_domain), (AdmittedBy::EmptyCatalog, by_empty_catalog)] {
+            let reason = catalog.cut_reason(&room, by, NOW);
+            assert_eq!(reason, is_cut.then_some(CutReason::Forbidden), "{name}, admitted by {by:?}");
+        }
     }
 }
 

@@ -17,11 +17,6 @@ macro_rules! skip_reasons {
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
             }
-
-            /// Reads [`SkipReason::name`] back.
-            pub fn from_name(name: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|reason| reason.name() == name)
-            }
         }
     };
 }
@@ -31,7 +26,7 @@ skip_reasons! {
     NoEntryPoint = "no_entry_point",
     /// The picture was not ready to commit when the next due fell or the next pick replaced it.
     RendererBusy = "renderer_busy",
-    /// The work queue of all streams is full: the pick was too old to be rendered in time.
+    /// The picks of all streams that wait for a worker hold as much memory as they may.
     Overload = "overload",
     /// The decoder found damage.
     Corrupt = "corrupt",
@@ -41,8 +36,6 @@ skip_reasons! {
     HdrUnsupported = "hdr_unsupported",
     /// The entry point, the picture or the JPEG is over a limit.
     TooLarge = "too_large",
-    /// The entry point left memory before it was rendered.
-    EntryPointEvicted = "entry_point_evicted",
     WorkerCrashed = "worker_crashed",
     WorkerTimedOut = "worker_timed_out",
     WorkerOutOfMemory = "worker_out_of_memory",
@@ -50,6 +43,10 @@ skip_reasons! {
     RenderFailed = "render_failed",
     /// The spool is full or the disk is at its reserve.
     SpoolFull = "spool_full",
+    /// The picture before this one was still being made durable when this due fell.
+    CommitBusy = "commit_busy",
+    /// The picture could not be written or recorded, for another reason than want of room.
+    CommitFailed = "commit_failed",
     PushEnded = "push_ended",
     /// The rule or task was deleted, or another one took its place.
     RuleRemoved = "rule_removed",
@@ -63,10 +60,10 @@ const REASONS: usize = SkipReason::ALL.len();
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DueCounts {
     pub due: u64,
-    /// Handed over to commit.
+    /// The commit said that the picture is durable. Never goes back.
     pub taken: u64,
     skipped: [u64; REASONS],
-    /// Fallen and undecided.
+    /// Fallen and undecided: until an entry point comes, until it is rendered, until the commit has answered.
     pub open: u64,
 }
 
@@ -87,6 +84,15 @@ impl DueCounts {
     /// `due = taken + skipped + open`: holds for every value this crate hands out.
     pub fn is_balanced(&self) -> bool {
         self.due == self.taken + self.skipped_total() + self.open
+    }
+
+    /// One open due is decided.
+    pub(super) fn settle_open(&mut self, outcome: Result<(), SkipReason>) {
+        self.open -= 1;
+        match outcome {
+            Ok(()) => self.taken += 1,
+            Err(reason) => self.skip(reason, 1),
+        }
     }
 
     pub(super) fn skip(&mut self, reason: SkipReason, dues: u64) {
@@ -124,10 +130,6 @@ mod tests {
     fn reasons_have_names_of_their_own() {
         let names: BTreeSet<_> = SkipReason::ALL.iter().map(|reason| reason.name()).collect();
         assert_eq!(names.len(), SkipReason::ALL.len());
-        for reason in SkipReason::ALL {
-            assert_eq!(SkipReason::from_name(reason.name()), Some(*reason));
-        }
-        assert_eq!(SkipReason::from_name("bored"), None);
     }
 
     #[test]

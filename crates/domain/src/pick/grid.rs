@@ -31,11 +31,13 @@ impl DueTicket {
     }
 }
 
-/// A due that counts as taken, on its way through commit. It needs no confirmation; [`Grid::undo_taken`] takes it back.
+/// A due whose picture is with the commit. It stays open until [`Grid::settle_commit`] hears the answer, also beyond the
+/// end of its grid.
 #[derive(Debug, PartialEq, Eq)]
-pub struct TakenTicket(());
+#[must_use = "a due that is never answered stays open and keeps its grid from picking"]
+pub struct CommitTicket(());
 
-/// What the due that fell last is waiting for.
+/// What the open due is waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Open {
     /// Nothing: every due so far is decided.
@@ -44,11 +46,16 @@ enum Open {
     Waiting(Mono),
     /// The renderer; the number is the ticket's.
     InFlight(u64),
+    /// The commit. Only its answer can decide this one: until then nobody knows whether the picture became durable.
+    Committing,
 }
 
 /// The fixed monotonic grid of one rule on one push, from its first picture to the end of either.
 ///
 /// Dues are counted lazily: any call with a later `now` first lets every due up to `now` fall.
+///
+/// At most one due is open. The one that is open when the next falls is decided by that, unless its picture is with the
+/// commit: then the next one gives way, as `commit_busy`, and a grid so never has two pictures on their way to the disk.
 #[derive(Clone, Debug)]
 pub struct Grid {
     interval: SnapshotInterval,
@@ -106,6 +113,8 @@ impl Grid {
         let is_next_due_open = now.plus(EARLY_MAX.min(interval / 4)) >= next_due;
         match self.open {
             _ if is_too_soon => None,
+            // The next due may still be served when it has fallen, so it does not fall early only to give way.
+            Open::Committing => None,
             _ if is_next_due_open => {
                 self.fall(next_due);
                 Some(self.pick(now, next_due, false))
@@ -129,23 +138,31 @@ impl Grid {
         if further > 0 {
             self.fall(next_due);
             // All between the first and the last, which falls below.
+            let reason = if self.open == Open::Committing { SkipReason::CommitBusy } else { SkipReason::NoEntryPoint };
             self.counts.due += further - 1;
-            self.counts.skip(SkipReason::NoEntryPoint, further - 1);
+            self.counts.skip(reason, further - 1);
         }
         self.fall(latest);
     }
 
-    /// Called right before commit: from now on the due counts as taken. `None` when it was decided meanwhile (the next
-    /// due fell, the rule changed or ended, the push ended): the picture must not be committed.
-    pub fn hand_over(&mut self, now: Mono, ticket: DueTicket) -> Option<TakenTicket> {
+    /// Called right before commit. `None` when the due was decided meanwhile (the next one fell, the rule changed or
+    /// ended, the push ended): the picture must not be committed.
+    pub fn hand_over(&mut self, now: Mono, ticket: DueTicket) -> Option<CommitTicket> {
         self.advance(now);
         if self.open != Open::InFlight(ticket.serial) {
             return None;
         }
+        self.open = Open::Committing;
+        Some(CommitTicket(()))
+    }
+
+    /// The commit has answered: the due was taken, or is skipped for this reason.
+    pub fn settle_commit(&mut self, now: Mono, ticket: CommitTicket, outcome: Result<(), SkipReason>) {
+        self.advance(now);
+        let CommitTicket(()) = ticket;
+        debug_assert_eq!(self.open, Open::Committing, "a grid hands over one due at a time");
         self.open = Open::No;
-        self.counts.open -= 1;
-        self.counts.taken += 1;
-        Some(TakenTicket(()))
+        self.counts.settle_open(outcome);
     }
 
     /// The pick came to nothing. A due that was decided meanwhile keeps its first reason.
@@ -156,31 +173,29 @@ impl Grid {
         }
     }
 
-    /// The commit of a due that was handed over failed for want of disk space: it counts as skipped after all.
-    pub fn undo_taken(&mut self, _ticket: TakenTicket, reason: SkipReason) {
-        self.counts.taken -= 1;
-        self.counts.skip(reason, 1);
-    }
-
     /// Begins a new grid at the last pick plus the new interval, or now if that is past. A due that waits for an entry
     /// point is skipped as `rule_changed`; one in flight stays good until the new grid's first due falls.
-    pub fn change_interval(&mut self, now: Mono, interval: SnapshotInterval) {
+    ///
+    /// Gives the first due of the new grid, if there was a grid and it changed: the moment to ask [`crate::storm`] for a
+    /// place, since a change reaches all pushes at once and would give most of them one phase.
+    pub fn change_interval(&mut self, now: Mono, interval: SnapshotInterval) -> Option<Mono> {
         self.advance(now);
         if interval == self.interval {
-            return;
+            return None;
         }
         self.interval = interval;
-        if let State::Running(running) = &mut self.state {
-            running.next_due = running.last_pick.plus(interval.duration()).max(now);
-            if matches!(self.open, Open::Waiting(_)) {
-                self.skip_open(SkipReason::RuleChanged);
-            }
-            self.advance(now);
+        let State::Running(running) = &mut self.state else { return None };
+        let first_due = running.last_pick.plus(interval.duration()).max(now);
+        running.next_due = first_due;
+        if matches!(self.open, Open::Waiting(_)) {
+            self.skip_open(SkipReason::RuleChanged);
         }
+        self.advance(now);
+        Some(first_due)
     }
 
-    /// Moves every later due back by `by`, once, to spread pushes that began together (see [`crate::storm`]). The due
-    /// that is open now stays as it is.
+    /// Moves every later due back by `by`, once, to spread pushes that began or changed together (see [`crate::storm`]).
+    /// The due that is open now stays as it is.
     pub fn shift_phase(&mut self, now: Mono, by: Duration) {
         self.advance(now);
         if let State::Running(running) = &mut self.state {
@@ -188,14 +203,15 @@ impl Grid {
         }
     }
 
-    /// The push ended: what is open is skipped as `push_ended` and nothing is due any more.
+    /// The push ended: what is open is skipped as `push_ended` and nothing is due any more. A due with the commit stays
+    /// open until that has answered.
     pub fn end(&mut self, now: Mono) {
         self.end_because(now, SkipReason::PushEnded);
     }
 
     pub(super) fn end_because(&mut self, now: Mono, reason: SkipReason) {
         self.advance(now);
-        if self.open != Open::No {
+        if matches!(self.open, Open::Waiting(_) | Open::InFlight(_)) {
             self.skip_open(reason);
         }
         self.state = State::Ended;
@@ -208,14 +224,17 @@ impl Grid {
 
     /// The due at `due` falls, after all earlier ones.
     fn fall(&mut self, due: Mono) {
+        self.counts.due += 1;
         match self.open {
             Open::No => {}
             Open::Waiting(_) => self.skip_open(SkipReason::NoEntryPoint),
             Open::InFlight(_) => self.skip_open(SkipReason::RendererBusy),
+            Open::Committing => self.counts.skip(SkipReason::CommitBusy, 1),
         }
-        self.open = Open::Waiting(due);
-        self.counts.due += 1;
-        self.counts.open += 1;
+        if self.open == Open::No {
+            self.open = Open::Waiting(due);
+            self.counts.open += 1;
+        }
         if let State::Running(running) = &mut self.state {
             running.next_due = due.plus(self.interval.duration());
         }
@@ -223,8 +242,7 @@ impl Grid {
 
     fn skip_open(&mut self, reason: SkipReason) {
         self.open = Open::No;
-        self.counts.open -= 1;
-        self.counts.skip(reason, 1);
+        self.counts.settle_open(Err(reason));
     }
 
     /// Serves the due at `due`, which has just fallen or waits.

@@ -3,10 +3,11 @@
 use alloc::{sync::Arc, vec::Vec};
 use core::time::Duration;
 
-use super::{DueCounts, DueTicket, Grid, SkipReason, TakenTicket};
+use super::{CommitTicket, DueCounts, DueTicket, Grid, SkipReason};
 use crate::{
     id::{RuleId, TaskId},
-    template::SnapshotTemplate,
+    storm::Seat,
+    template::{SnapshotInterval, SnapshotTemplate},
     time::Mono,
 };
 
@@ -27,19 +28,43 @@ pub struct Subscription {
     pub template: Arc<SnapshotTemplate>,
 }
 
+/// One grid of a push. A grid that was deleted and made again for the same subscriber is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GridId(u64);
+
 /// One due of one grid of a push, in flight.
 #[derive(Debug, PartialEq, Eq)]
 pub struct PickTicket {
-    /// A grid that was deleted and made again for the same subscriber is another one.
-    grid: u64,
+    grid: GridId,
     due: DueTicket,
 }
 
-/// One due of one grid of a push, taken.
+/// One due of one grid of a push, with the commit.
 #[derive(Debug, PartialEq, Eq)]
-pub struct TakenPick {
-    grid: u64,
-    taken: TakenTicket,
+#[must_use = "a due that is never answered stays open and keeps its grid from picking"]
+pub struct CommittingPick {
+    grid: GridId,
+    due: CommitTicket,
+}
+
+/// A grid whose dues have just been fixed, by its first picture or by a changed interval: give it a place in
+/// [`Phases`](crate::storm::Phases), and tell with [`PushPicks::seated`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Anchored {
+    pub grid: GridId,
+    pub interval: SnapshotInterval,
+    /// One of its dues; the others lie whole intervals from it.
+    pub due: Mono,
+}
+
+/// What a changed catalog did to the grids of a push.
+#[derive(Debug, Default)]
+#[must_use = "seats are given back"]
+pub struct Reconciled {
+    /// The places of grids that ended or have other dues now.
+    pub vacated: Vec<Seat>,
+    /// Grids with other dues.
+    pub anchored: Vec<Anchored>,
 }
 
 /// An entry point was picked for a subscriber: render it as `template` says.
@@ -52,8 +77,8 @@ pub struct Want {
     pub template: Arc<SnapshotTemplate>,
     /// Work is ordered by this.
     pub due: Mono,
-    /// Whether this is the subscriber's first picture of the push: the moment to ask [`crate::storm`] for a shift.
-    pub is_first: bool,
+    /// Set on the first picture of the grid.
+    pub anchored: Option<Anchored>,
     pub catalog_version: u64,
 }
 
@@ -61,7 +86,8 @@ pub struct Want {
 #[derive(Debug, Default)]
 pub struct PushPicks {
     grids: Vec<SubscribedGrid>,
-    /// The dues of grids that ended. One sum, because rules may come and go for as long as a push lives.
+    /// The dues of grids that ended. One sum, because rules may come and go for as long as a push lives. What is open in
+    /// it is with the commit.
     past: DueCounts,
     grids_made: u64,
     catalog_version: u64,
@@ -69,9 +95,10 @@ pub struct PushPicks {
 
 #[derive(Debug)]
 struct SubscribedGrid {
-    id: u64,
+    id: GridId,
     subscription: Subscription,
     grid: Grid,
+    seat: Option<Seat>,
 }
 
 impl PushPicks {
@@ -84,15 +111,14 @@ impl PushPicks {
         self.grids.is_empty()
     }
 
-    /// The catalog this was last reconciled with.
-    pub fn catalog_version(&self) -> u64 {
-        self.catalog_version
-    }
-
     /// Follows a changed catalog: a new subscriber's grid begins with the next entry point, a changed interval begins a
     /// new grid, and a subscriber that is gone ends its own. Of the wanted ones the first rule and the first three
-    /// tasks count.
-    pub fn reconcile(&mut self, now: Mono, catalog_version: u64, wanted: Vec<Subscription>) {
+    /// tasks count. An older catalog than the one known changes nothing: two tasks may bring two versions in any order.
+    pub fn reconcile(&mut self, now: Mono, catalog_version: u64, wanted: Vec<Subscription>) -> Reconciled {
+        let mut reconciled = Reconciled::default();
+        if catalog_version < self.catalog_version {
+            return reconciled;
+        }
         self.catalog_version = catalog_version;
         let mut rules = 0;
         let mut tasks = 0;
@@ -113,6 +139,7 @@ impl PushPicks {
             if !stays {
                 subscribed.grid.end_because(now, SkipReason::RuleRemoved);
                 *past += subscribed.grid.counts();
+                reconciled.vacated.extend(subscribed.seat.take());
             }
             stays
         });
@@ -120,15 +147,20 @@ impl PushPicks {
             let interval = subscription.template.interval;
             match self.grids.iter_mut().find(|grid| grid.subscription.subscriber == subscription.subscriber) {
                 Some(known) => {
-                    known.grid.change_interval(now, interval);
+                    if let Some(due) = known.grid.change_interval(now, interval) {
+                        reconciled.vacated.extend(known.seat.take());
+                        reconciled.anchored.push(Anchored { grid: known.id, interval, due });
+                    }
                     known.subscription = subscription;
                 }
                 None => {
                     self.grids_made += 1;
-                    self.grids.push(SubscribedGrid { id: self.grids_made, subscription, grid: Grid::new(interval) });
+                    let id = GridId(self.grids_made);
+                    self.grids.push(SubscribedGrid { id, subscription, grid: Grid::new(interval), seat: None });
                 }
             }
         }
+        reconciled
     }
 
     /// An entry point's last byte arrived: everybody who wants it, at most four.
@@ -136,11 +168,12 @@ impl PushPicks {
         let catalog_version = self.catalog_version;
         let want = |subscribed: &mut SubscribedGrid| {
             let due = subscribed.grid.on_entry_point(now)?;
+            let anchored = Anchored { grid: subscribed.id, interval: subscribed.grid.interval(), due: due.due() };
             Some(Want {
                 subscriber: subscribed.subscription.subscriber,
                 template: Arc::clone(&subscribed.subscription.template),
                 due: due.due(),
-                is_first: due.is_first(),
+                anchored: due.is_first().then_some(anchored),
                 catalog_version,
                 ticket: PickTicket { grid: subscribed.id, due },
             })
@@ -156,9 +189,9 @@ impl PushPicks {
     }
 
     /// See [`Grid::hand_over`].
-    pub fn hand_over(&mut self, now: Mono, ticket: PickTicket) -> Option<TakenPick> {
-        let taken = self.grid(ticket.grid)?.hand_over(now, ticket.due)?;
-        Some(TakenPick { grid: ticket.grid, taken })
+    pub fn hand_over(&mut self, now: Mono, ticket: PickTicket) -> Option<CommittingPick> {
+        let due = self.grid(ticket.grid)?.hand_over(now, ticket.due)?;
+        Some(CommittingPick { grid: ticket.grid, due })
     }
 
     /// See [`Grid::settle`].
@@ -168,30 +201,36 @@ impl PushPicks {
         }
     }
 
-    /// See [`Grid::undo_taken`]. It also works after the grid has ended.
-    pub fn undo_taken(&mut self, taken: TakenPick, reason: SkipReason) {
-        match self.grid(taken.grid) {
-            Some(grid) => grid.undo_taken(taken.taken, reason),
-            None => {
-                self.past.taken -= 1;
-                self.past.skip(reason, 1);
-            }
+    /// See [`Grid::settle_commit`]. It also works after the grid has ended.
+    pub fn settle_commit(&mut self, now: Mono, pick: CommittingPick, outcome: Result<(), SkipReason>) {
+        match self.grid(pick.grid) {
+            Some(grid) => grid.settle_commit(now, pick.due, outcome),
+            None => self.past.settle_open(outcome),
         }
     }
 
-    /// See [`Grid::shift_phase`].
-    pub fn shift_phase(&mut self, now: Mono, subscriber: Subscriber, by: Duration) {
-        if let Some(subscribed) = self.grids.iter_mut().find(|grid| grid.subscription.subscriber == subscriber) {
-            subscribed.grid.shift_phase(now, by);
+    /// A grid was given a place, and is to move by `shift` if others crowd it. Gives the place back if the grid is gone or
+    /// has another.
+    #[must_use = "a seat is given back"]
+    pub fn seated(&mut self, now: Mono, grid: GridId, seat: Seat, shift: Option<Duration>) -> Option<Seat> {
+        let Some(subscribed) = self.grids.iter_mut().find(|subscribed| subscribed.id == grid) else {
+            return Some(seat);
+        };
+        if let Some(shift) = shift {
+            subscribed.grid.shift_phase(now, shift);
         }
+        subscribed.seat.replace(seat)
     }
 
-    /// The push ended: everything open is skipped as `push_ended`.
-    pub fn end(&mut self, now: Mono) {
+    /// The push ended: everything open is skipped as `push_ended`, but for what is with the commit. Gives back all places.
+    pub fn end(&mut self, now: Mono) -> Vec<Seat> {
+        let mut vacated = Vec::new();
         for mut subscribed in self.grids.drain(..) {
             subscribed.grid.end(now);
             self.past += subscribed.grid.counts();
+            vacated.extend(subscribed.seat);
         }
+        vacated
     }
 
     /// The dues of each subscriber of now, as of the last call with a time.
@@ -199,17 +238,12 @@ impl PushPicks {
         self.grids.iter().map(|subscribed| (&subscribed.subscription, subscribed.grid.counts()))
     }
 
-    /// The dues of subscribers that are gone.
-    pub fn past_counts(&self) -> DueCounts {
-        self.past
-    }
-
     /// The dues of the whole push.
     pub fn total_counts(&self) -> DueCounts {
         self.counts().map(|(_, counts)| counts).chain([self.past]).sum()
     }
 
-    fn grid(&mut self, id: u64) -> Option<&mut Grid> {
+    fn grid(&mut self, id: GridId) -> Option<&mut Grid> {
         self.grids.iter_mut().find(|subscribed| subscribed.id == id).map(|subscribed| &mut subscribed.grid)
     }
 }

@@ -1,5 +1,7 @@
 //! From what an encoder typed to a stream and its query.
 
+use alloc::string::String;
+
 use super::{AppName, DomainName, StreamId, StreamName, StreamParam, param};
 use crate::refusal::Refusal;
 
@@ -48,6 +50,22 @@ impl PublishAddress {
         Ok(Self { stream: StreamId { domain, app, name: stream }, param })
     }
 }
+
+/// What a publisher tried, for a log line about a refusal: host, app and name as far as they can be told, without user
+/// name, password or query, and no longer than [`TRIED_BYTES_MAX`].
+pub fn tried(tc_url: &str, app: &str, publish_name: &str) -> String {
+    let host = UrlParts::split(tc_url).host;
+    let mut tried = alloc::format!("{host}/{}/{}", split_query(app).0, split_query(publish_name).0);
+    if tried.len() > TRIED_BYTES_MAX {
+        tried.truncate(tried.floor_char_boundary(TRIED_BYTES_MAX));
+        tried.push('…');
+    }
+    tried
+}
+
+/// The longest names that are taken and a host of the same order: 45 + 64 + 128 bytes and two slashes. What is longer
+/// was refused for that, and a peer must not choose how long a line of the log is.
+const TRIED_BYTES_MAX: usize = 256;
 
 fn text(bytes: &[u8], refusal: Refusal) -> Result<&str, Refusal> {
     if bytes.len() > INPUT_BYTES_MAX {
@@ -249,6 +267,29 @@ mod tests {
         for (name, [tc_url, app, publish_name], refusal) in cases {
             assert_eq!(parse(tc_url, app, publish_name), Err(refusal), "{name}");
         }
+    }
+
+    #[test]
+    fn tells_what_was_tried_without_its_secrets_and_at_bounded_length() {
+        let cases = [
+            ("plain", ["rtmp://push.example.com/live", "live", "room"], "push.example.com/live/room"),
+            (
+                "user and password",
+                ["rtmp://me:s3cret@push.example.com:1935/live", "live", "room"],
+                "push.example.com/live/room",
+            ),
+            (
+                "queries everywhere",
+                ["rtmp://push.example.com/live?key=s3cret", "live?key=s3cret", "room?txSecret=s3cret"],
+                "push.example.com/live/room",
+            ),
+            ("no URL at all", ["", "", ""], "//"),
+        ];
+        for (name, [tc_url, app, publish_name], expected) in cases {
+            assert_eq!(tried(tc_url, app, publish_name), expected, "{name}");
+        }
+        let long = tried("rtmp://push.example.com/live", "live", &"é".repeat(32_000));
+        assert!(long.len() <= TRIED_BYTES_MAX + "…".len() && long.ends_with("é…"), "{long}");
     }
 
     #[test]

@@ -48,6 +48,19 @@ pub struct OpenPush {
     pub node: IpAddr,
     pub opened_at: UnixMs,
     pub last_media: UnixMs,
+    /// Pixels, 0 when never known.
+    pub width: u32,
+    pub height: u32,
+}
+
+/// How far a push has come that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PushProgress {
+    pub sequence: PushSequence,
+    pub last_media: UnixMs,
+    /// Pixels, 0 when not known yet.
+    pub width: u32,
+    pub height: u32,
 }
 
 /// Writes a push's row, its event 1 and the delivery of it.
@@ -141,20 +154,22 @@ pub fn close_push(
     .map(Some)
 }
 
-/// Notes the time of the last media byte of pushes that go on.
+/// Notes how far pushes have come that go on.
 ///
 /// # Errors
 /// Those of the database.
-pub fn save_last_media(tx: &Tx<'_>, moved: &[(PushSequence, UnixMs)]) -> Result<(), DbError> {
-    let mut update =
-        tx.prepare_cached("UPDATE push SET last_media_ms = ?2 WHERE sequence = ?1 AND ended_ms IS NULL")?;
-    for (sequence, last_media) in moved {
-        update.execute(params![sequence.as_i64(), last_media.0])?;
+pub fn save_progress(tx: &Tx<'_>, moved: &[PushProgress]) -> Result<(), DbError> {
+    let mut update = tx.prepare_cached(
+        "UPDATE push SET last_media_ms = ?2, width = ?3, height = ?4 WHERE sequence = ?1 AND ended_ms IS NULL",
+    )?;
+    for PushProgress { sequence, last_media, width, height } in moved {
+        update.execute(params![sequence.as_i64(), last_media.0, width, height])?;
     }
     Ok(())
 }
 
-const OPEN_COLUMNS: &str = "sequence, domain, app, stream, param, user_ip, node, opened_ms, last_media_ms FROM push";
+const OPEN_COLUMNS: &str =
+    "sequence, domain, app, stream, param, user_ip, node, opened_ms, last_media_ms, width, height FROM push";
 
 /// Every open push, in the order they were opened.
 ///
@@ -189,5 +204,7 @@ fn open_row(row: &Row<'_>) -> Result<OpenPush, DbError> {
         node: address("node")?,
         opened_at: UnixMs(row.get("opened_ms")?),
         last_media: UnixMs(row.get("last_media_ms")?),
+        width: row.get("width")?,
+        height: row.get("height")?,
     })
 }

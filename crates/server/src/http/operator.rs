@@ -12,6 +12,7 @@ use serde_json::json;
 use super::Shared;
 use crate::config::ByteSize;
 use crate::db::{self, outbox};
+use crate::pipeline::IMAGE_BYTES_EXPECTED;
 use crate::telemetry::event::Chain;
 use crate::telemetry::health::{self, Check};
 use crate::telemetry::metric::{Owed, Sample};
@@ -66,6 +67,9 @@ impl Shared {
             connections: self.rtmp.connections() as u64,
             keyframe_bytes: self.keyframes.bytes(),
             picks_queued: self.pipeline.queued() as u64,
+            picks_queued_bytes: self.pipeline.queued_bytes(),
+            commit_bytes: self.pipeline.committing_bytes(),
+            reassembly_bytes: self.rtmp.reassembly_bytes(),
             spool_bytes: self.spool.bytes(),
             disk_free_bytes: self.spool.disk_free_bytes(),
             owed,
@@ -85,8 +89,12 @@ impl Shared {
             health::database(answered.map(|()| took).map_err(|error| error.to_string())),
             health::workers(&workers),
             health::jail(&workers, self.jail_required),
-            health::spool(ByteSize(self.spool.bytes()), self.spool_bytes_max),
-            health::disk(ByteSize(self.spool.disk_free_bytes()), self.disk_reserve),
+            health::spool(self.spool.fits(IMAGE_BYTES_EXPECTED), ByteSize(self.spool.bytes()), self.spool_bytes_max),
+            health::disk(
+                self.spool.leaves_reserve(IMAGE_BYTES_EXPECTED),
+                ByteSize(self.spool.disk_free_bytes()),
+                self.disk_reserve,
+            ),
         ]
     }
 }

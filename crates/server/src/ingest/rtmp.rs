@@ -3,30 +3,30 @@
 //! What a socket has is read into one scratch buffer per thread and pushed into the session, so a connection owns no
 //! buffer of its own but the keyframe that is being assembled. Nothing in here waits for anything behind pick.
 
+mod publisher;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use framehook_domain::refusal::{CutReason, PushEnd, Refusal};
-use framehook_domain::stream::PublishAddress;
+use framehook_domain::stream::{PublishAddress, tried};
 use framehook_domain::time::Mono;
-use framehook_media::DecoderConfig;
-use framehook_media::avcc::Avcc;
-use framehook_media::h264::Sps;
 use framehook_rtmp::command::status;
 use framehook_rtmp::handshake::RANDOM_BYTES;
-use framehook_rtmp::{
-    Bound, Error as RtmpError, Event, Limits, MediaKind, Phase, PublishRequest, Session, StreamMetadata, UnpublishedBy,
-};
+use framehook_rtmp::{Bound, Error as RtmpError, Limits, Phase, PublishRequest, Session};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use self::publisher::Publisher;
 use crate::entropy::Entropy;
-use crate::live::{Hold, Lives, SessionEnd};
-use crate::telemetry::event::{PublishRefused, SessionBegan, SessionEnded};
+use crate::live::Lives;
+use crate::telemetry::event::{ConnectionRefused, CutOff, PublishRefused};
+use crate::telemetry::log::Repeats;
 
 /// One read. Large enough that a keyframe of a 2.5 Mbit/s stream (some 130 KB) needs one system call, small enough to stay
 /// in a core's cache.
@@ -45,6 +45,12 @@ const YIELD_AFTER_BYTES: usize = SCRATCH_BYTES;
 /// while its media is still unread here, and the encoder would show a reset instead of the reason.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// What unfinished messages of all connections may reserve together. One connection may reserve 9 MiB; 2,000 publishers
+/// in the middle of an ordinary keyframe of 130 KB take 260 MB, so this is twice the busiest honest moment. While it is
+/// used up no new keyframe is assembled, so streams yield no pictures (`no_entry_point`) and go on otherwise. It can be
+/// passed by what the threads of the runtime begin in the same instant.
+const REASSEMBLY_BYTES_MAX: u64 = 512 << 20;
+
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
 }
@@ -53,8 +59,10 @@ thread_local! {
 pub(crate) struct RtmpIngest {
     lives: Arc<Lives>,
     entropy: Entropy,
+    repeats: Arc<Repeats>,
     settings: RtmpSettings,
     connections: Mutex<Connections>,
+    reassembly_bytes: AtomicU64,
 }
 
 /// The part of the configuration that sessions need.
@@ -76,8 +84,9 @@ struct Connections {
 }
 
 impl RtmpIngest {
-    pub(crate) fn new(lives: Arc<Lives>, entropy: Entropy, settings: RtmpSettings) -> Arc<Self> {
-        Arc::new(Self { lives, entropy, settings, connections: Mutex::default() })
+    pub(crate) fn new(lives: Arc<Lives>, entropy: Entropy, repeats: Arc<Repeats>, settings: RtmpSettings) -> Arc<Self> {
+        let (connections, reassembly_bytes) = (Mutex::default(), AtomicU64::new(0));
+        Arc::new(Self { lives, entropy, repeats, settings, connections, reassembly_bytes })
     }
 
     /// Connections open now, publishing or not.
@@ -85,11 +94,16 @@ impl RtmpIngest {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner).all
     }
 
+    /// Bytes that unfinished messages of all connections have reserved.
+    pub(crate) fn reassembly_bytes(&self) -> u64 {
+        self.reassembly_bytes.load(Ordering::Relaxed)
+    }
+
     /// Serves one connection from its first byte to its last.
     pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let Some(_place) = self.take_place(peer.ip()) else {
-            tracing::warn!(%peer, "connection refused: too many connections");
+            ConnectionRefused { peer }.emit(&self.repeats, self.lives.clock.mono());
             return;
         };
         // Replies are few and small, and an encoder waits for each of them before it sends its first frame.
@@ -99,13 +113,12 @@ impl RtmpIngest {
             part.copy_from_slice(&self.entropy.draw::<{ RANDOM_BYTES / 4 }>());
         }
         let session = Session::new(self.settings.limits, &random);
-        let began = self.lives.clock.mono();
         let connection = Connection {
             ingest: &self,
             stream,
             session,
-            publisher: Publisher { lives: &self.lives, peer, hold: None, early: Early::default(), heard: began },
-            waiting_since: began,
+            publisher: Publisher::new(&self.lives, peer),
+            reserved_bytes: 0,
         };
         connection.run(stop).await;
     }
@@ -148,8 +161,14 @@ struct Connection<'a> {
     stream: TcpStream,
     session: Session,
     publisher: Publisher<'a>,
-    /// Since when a publish is waited for: the accept, or the end of the publish before.
-    waiting_since: Mono,
+    /// Its share of [`RtmpIngest::reassembly_bytes`].
+    reserved_bytes: u64,
+}
+
+impl Drop for Connection<'_> {
+    fn drop(&mut self) {
+        self.ingest.reassembly_bytes.fetch_sub(self.reserved_bytes, Ordering::Relaxed);
+    }
 }
 
 /// Why a connection ends.
@@ -168,18 +187,9 @@ enum End {
     ServerStops,
 }
 
-/// What one turn of reading brought.
-#[derive(Default)]
-struct Turn {
-    asked: Option<Box<PublishRequest>>,
-    unpublished: Option<UnpublishedBy>,
-    bytes: usize,
-}
-
 impl Connection<'_> {
     async fn run(mut self, stop: CancellationToken) {
         let end = self.drive(stop).await;
-        let push_end = end.push_end();
         match &end {
             End::Closed | End::Failed(_) | End::ServerStops | End::Refused => {}
             End::Cut(reason) => self.session.cut(status::PUBLISH_BAD_NAME, &reason.to_string()),
@@ -187,62 +197,62 @@ impl Connection<'_> {
             End::Silent => self.session.cut(status::FAILED, "no data for a long time"),
             End::Protocol(_) => {} // The session has put its own last words into its output.
         }
+        let (peer, phase, now) = (self.publisher.peer, self.session.phase(), self.ingest.lives.clock.mono());
         match &end {
             End::Protocol(error) => {
-                let phase = self.session.phase();
-                tracing::info!(peer = %self.publisher.peer, ?phase, reason = error.label(), %error, "connection cut off");
+                CutOff { peer, phase, reason: error.label(), error: Some(error) }.emit(&self.ingest.repeats, now);
             }
             End::HandshakeTimedOut => {
-                tracing::info!(peer = %self.publisher.peer, reason = "handshake_timeout", "connection cut off");
+                CutOff { peer, phase, reason: "handshake_timeout", error: None }.emit(&self.ingest.repeats, now);
             }
-            End::Failed(error) if self.publisher.hold.is_none() => {
-                tracing::debug!(peer = %self.publisher.peer, %error, "connection lost");
-            }
+            End::Failed(error) if !self.publisher.holds() => tracing::debug!(%peer, %error, "connection lost"),
             _ => {}
         }
-        let bytes = self.session.received_bytes();
-        self.publisher.leave(push_end, bytes);
+        if let Some(push_end) = end.push_end() {
+            self.publisher.leave(push_end);
+        }
         if !matches!(end, End::Closed | End::Failed(_)) {
             self.farewell().await;
         }
     }
 
     async fn drive(&mut self, stop: CancellationToken) -> End {
-        let timer = tokio::time::sleep_until(self.ingest.lives.clock.instant(self.deadline()));
-        tokio::pin!(timer);
+        let clock = self.ingest.lives.clock;
+        let timer = tokio::time::sleep_until(clock.instant(self.deadline()));
+        let stopped = stop.cancelled();
+        tokio::pin!(timer, stopped);
         let mut unyielded_bytes = 0;
         loop {
             if let Err(error) = self.flush().await {
                 return End::Failed(error);
             }
             tokio::select! {
-                () = stop.cancelled() => return End::ServerStops,
+                () = &mut stopped => return End::ServerStops,
                 reason = self.publisher.was_cut() => return End::Cut(reason),
-                // The timer is set again only when it fires: a deadline that has moved meanwhile costs nothing.
                 () = &mut timer => match self.timed_out() {
                     Some(end) => return end,
-                    None => timer.as_mut().reset(self.ingest.lives.clock.instant(self.deadline())),
+                    None => timer.as_mut().reset(clock.instant(self.deadline())),
                 },
                 ready = self.stream.readable() => {
                     if let Err(error) = ready {
                         return End::Failed(error);
                     }
-                    let turn = match self.read() {
-                        Ok(turn) => turn,
+                    let read_bytes = match self.read() {
+                        Ok(bytes) => bytes,
                         Err(end) => return end,
                     };
-                    if let Some(by) = turn.unpublished {
-                        self.publisher.leave(SessionEnd::Orderly(unpublished(by)), self.session.received_bytes());
-                        self.waiting_since = self.ingest.lives.clock.mono();
-                    }
-                    if let Some(request) = turn.asked
+                    if let Some(request) = self.publisher.take_asked()
                         && let Err(refusal) = self.decide(&request).await
                     {
                         self.session.refuse_publish(status::PUBLISH_DENIED, &refusal.to_string());
                         return End::Refused;
                     }
-                    timer.as_mut().reset(self.ingest.lives.clock.instant(self.deadline()));
-                    unyielded_bytes += turn.bytes;
+                    // A deadline that has moved away costs nothing until the timer fires; only a nearer one is set at once.
+                    let deadline = clock.instant(self.deadline());
+                    if deadline < timer.deadline() {
+                        timer.as_mut().reset(deadline);
+                    }
+                    unyielded_bytes += read_bytes;
                     if unyielded_bytes >= YIELD_AFTER_BYTES {
                         unyielded_bytes = 0;
                         tokio::task::yield_now().await;
@@ -252,25 +262,28 @@ impl Connection<'_> {
         }
     }
 
-    /// Reads what the socket has, up to a turn's worth, and tells the publisher what it means.
-    fn read(&mut self) -> Result<Turn, End> {
-        let mut turn = Turn::default();
+    /// Reads what the socket has, up to a turn's worth, and tells the publisher what it means. Gives the number of bytes.
+    fn read(&mut self) -> Result<usize, End> {
+        let mut bytes = 0;
         for _ in 0..READS_PER_TURN {
-            // Asked anew each time: a rule may have come or gone since.
-            self.session.set_keep_entry_points(self.publisher.wanted());
+            // Asked anew each time: a rule may have come or gone since, and so may room.
+            let has_room = self.ingest.reassembly_bytes() < REASSEMBLY_BYTES_MAX;
+            self.session.set_keep_entry_points(has_room && self.publisher.wanted());
             let (stream, session, publisher) = (&self.stream, &mut self.session, &mut self.publisher);
             let read = SCRATCH.with_borrow_mut(|scratch| {
                 let count = stream.try_read(scratch)?;
-                let parsed = session.push(&scratch[..count], |event| publisher.hear(event, &mut turn));
+                publisher.received(count);
+                let parsed = session.push(&scratch[..count], |event| publisher.hear(event));
                 Ok::<_, io::Error>((count, parsed))
             });
+            self.account_for_reassembly();
             match read {
                 Ok((0, _)) => return Err(End::Closed),
                 Ok((count, parsed)) => {
-                    turn.bytes += count;
-                    self.publisher.lives.metrics.ingested(count);
+                    bytes += count;
+                    self.ingest.lives.metrics.ingested(count);
                     parsed.map_err(End::Protocol)?;
-                    if count < SCRATCH_BYTES || turn.asked.is_some() || turn.unpublished.is_some() {
+                    if count < SCRATCH_BYTES || self.publisher.asks() {
                         break;
                     }
                 }
@@ -278,29 +291,38 @@ impl Connection<'_> {
                 Err(error) => return Err(End::Failed(error)),
             }
         }
-        Ok(turn)
+        Ok(bytes)
+    }
+
+    fn account_for_reassembly(&mut self) {
+        let reserved = self.session.reserved_bytes() as u64;
+        let before = std::mem::replace(&mut self.reserved_bytes, reserved);
+        let all = &self.ingest.reassembly_bytes;
+        if reserved >= before {
+            all.fetch_add(reserved - before, Ordering::Relaxed);
+        } else {
+            all.fetch_sub(before - reserved, Ordering::Relaxed);
+        }
     }
 
     /// Answers a publish.
     async fn decide(&mut self, request: &PublishRequest) -> Result<(), Refusal> {
-        let tried = || {
-            format!(
-                "{} {} {}",
-                without_query(&request.tc_url),
-                without_query(&request.app),
-                without_query(&request.stream)
-            )
-        };
-        let peer = self.publisher.peer;
+        let (ingest, peer) = (self.ingest, self.publisher.peer);
         let refused = |refusal: Refusal| {
-            PublishRefused { peer, tried: &tried(), refusal }.emit(&self.ingest.lives.metrics);
+            let tried = tried(&request.tc_url, &request.app, &request.stream);
+            let event = PublishRefused { peer, tried: &tried, refusal };
+            event.emit(&ingest.lives.metrics, &ingest.repeats, ingest.lives.clock.mono());
             refusal
         };
         let address = PublishAddress::parse(&request.tc_url, &request.app, &request.stream).map_err(refused)?;
         let node = self.stream.local_addr().map_or(peer.ip(), |local| local.ip().to_canonical());
-        let hold = self.ingest.lives.admit(&address, peer.ip(), node).await.map_err(refused)?;
-        self.publisher.enter(hold);
-        self.session.accept_publish();
+        let hold = ingest.lives.admit(&address, peer.ip(), node).await.map_err(refused)?;
+        if self.session.accept_publish() {
+            self.publisher.enter(hold);
+        } else {
+            // Nothing is read while this waits, so the peer cannot have withdrawn it. Were it so, the push would be over.
+            hold.give_back(PushEnd::Unpublished);
+        }
         Ok(())
     }
 
@@ -340,7 +362,7 @@ impl Connection<'_> {
     fn deadline(&self) -> Mono {
         match self.session.phase() {
             Phase::Media => self.publisher.heard.plus(self.ingest.settings.idle_timeout),
-            _ => self.waiting_since.plus(self.ingest.settings.handshake_timeout),
+            _ => self.publisher.waiting_since.plus(self.ingest.settings.handshake_timeout),
         }
     }
 
@@ -353,158 +375,23 @@ impl Connection<'_> {
 }
 
 impl End {
-    /// What it means for a push that the connection held.
-    fn push_end(&self) -> SessionEnd {
-        match self {
-            Self::Closed => SessionEnd::Lost(PushEnd::PeerClosed),
-            Self::Failed(_) => SessionEnd::Lost(PushEnd::ReadError),
-            Self::Protocol(error) => SessionEnd::Lost(match error {
+    /// What it means for a push that the connection held. `None` where it can hold none.
+    fn push_end(&self) -> Option<PushEnd> {
+        Some(match self {
+            Self::Closed => PushEnd::PeerClosed,
+            Self::Failed(_) => PushEnd::ReadError,
+            Self::Protocol(error) => match error {
                 RtmpError::Exceeded { bound: Bound::MediaMessageBytes, .. } => PushEnd::MessageTooBig,
                 RtmpError::Command(_) | RtmpError::NotACommand => PushEnd::BadAmf,
                 _ => PushEnd::BadRtmp,
-            }),
-            Self::Silent | Self::HandshakeTimedOut => SessionEnd::Lost(PushEnd::Silent),
-            Self::Cut(reason) => SessionEnd::Orderly(PushEnd::Cut(*reason)),
-            // Nothing is held then.
-            Self::Refused | Self::ServerStops => SessionEnd::ServerStops,
-        }
-    }
-}
-
-fn unpublished(by: UnpublishedBy) -> PushEnd {
-    match by {
-        UnpublishedBy::FcUnpublish => PushEnd::Unpublished,
-        UnpublishedBy::DeleteStream => PushEnd::DeleteStream,
-        UnpublishedBy::CloseStream => PushEnd::CloseStream,
-    }
-}
-
-/// The part of a push URL that is no secret.
-fn without_query(text: &str) -> &str {
-    text.split_once('?').map_or(text, |(before, _)| before)
-}
-
-/// What one connection publishes.
-struct Publisher<'a> {
-    lives: &'a Arc<Lives>,
-    peer: SocketAddr,
-    hold: Option<Held>,
-    early: Early,
-    /// When the last whole message came.
-    heard: Mono,
-}
-
-/// The push that the connection holds, since when and from which byte on.
-struct Held {
-    hold: Hold,
-    since: Mono,
-}
-
-/// What encoders may send before their publish is accepted and will not send again.
-#[derive(Default)]
-struct Early {
-    config: Option<Arc<DecoderConfig>>,
-    metadata: Option<Box<StreamMetadata>>,
-}
-
-impl Publisher<'_> {
-    /// Whether entry points are worth assembling.
-    fn wanted(&self) -> bool {
-        self.hold.as_ref().is_some_and(|held| held.hold.push.wanted())
-    }
-
-    /// Completes when the push's holder is told to go.
-    async fn was_cut(&mut self) -> CutReason {
-        match &mut self.hold {
-            Some(held) => match (&mut held.hold.cut).await {
-                Ok(reason) => reason,
-                // The push let go of us without a word, which it never does while we hold it.
-                Err(_) => std::future::pending().await,
             },
-            None => std::future::pending().await,
-        }
-    }
-
-    fn enter(&mut self, hold: Hold) {
-        let push = &hold.push;
-        SessionBegan { peer: self.peer, stream: push.stream(), sequence: push.sequence() }.emit(&self.lives.metrics);
-        self.heard = self.lives.clock.mono();
-        self.hold = Some(Held { hold, since: self.heard });
-        let Early { config, metadata } = std::mem::take(&mut self.early);
-        if let Some(config) = config {
-            self.configured(&config);
-        }
-        if let Some(metadata) = metadata {
-            self.described(*metadata);
-        }
-    }
-
-    /// Lets go of the push, if one is held.
-    fn leave(&mut self, end: SessionEnd, bytes: u64) {
-        let Some(Held { hold, since }) = self.hold.take() else { return };
-        let reason = match end {
-            SessionEnd::Orderly(end) | SessionEnd::Lost(end) => end,
-            SessionEnd::ServerStops => PushEnd::ServerStopped,
-        };
-        SessionEnded {
-            peer: self.peer,
-            stream: hold.push.stream(),
-            sequence: hold.push.sequence(),
-            end: reason,
-            lasted: self.lives.clock.mono().since(since),
-            bytes,
-        }
-        .emit(&self.lives.metrics);
-        self.lives.session_ended(&hold, end);
-    }
-
-    /// Acts on one event. Called between two reads, so nothing in here waits.
-    fn hear(&mut self, event: Event, turn: &mut Turn) {
-        self.heard = self.lives.clock.mono();
-        match event {
-            Event::Publish(request) => turn.asked = Some(request),
-            Event::Unpublish { by } => turn.unpublished = Some(by),
-            Event::Config(config) => self.configured(&config),
-            Event::Metadata(metadata) => self.described(*metadata),
-            Event::EntryPoint(unit) => {
-                if let Some(held) = &self.hold {
-                    self.lives.entry_point(&held.hold.push, unit);
-                }
-            }
-            Event::Media(media) => {
-                if let Some(held) = &self.hold {
-                    let audio = matches!(media.kind, MediaKind::Audio { .. });
-                    held.hold.push.media(audio, media.len as usize, self.lives.clock.wall());
-                }
-            }
-            Event::UnsupportedVideo(codec) => {
-                if let Some(held) = &self.hold {
-                    tracing::warn!(stream = %held.hold.push.stream(), %codec, "no pictures can be made of this codec");
-                    held.hold.push.unsupported(codec.to_string());
-                }
-            }
-            Event::BadConfig(error) => {
-                tracing::info!(peer = %self.peer, %error, "the decoder config cannot be read; no pictures until a good one");
-            }
-        }
-    }
-
-    fn configured(&mut self, config: &Arc<DecoderConfig>) {
-        let Some(held) = &self.hold else {
-            self.early.config = Some(Arc::clone(config));
-            return;
-        };
-        let sps = Avcc::parse(&config.record).ok().and_then(|record| Sps::parse(record.sps.first()?).ok());
-        if let Some(sps) = sps {
-            held.hold.push.announce(config.codec, sps.width, sps.height);
-        }
-    }
-
-    fn described(&mut self, metadata: StreamMetadata) {
-        match (&self.hold, metadata.encoder) {
-            (Some(held), Some(encoder)) => held.hold.push.encoder(encoder),
-            (None, encoder) => self.early.metadata = Some(Box::new(StreamMetadata { encoder, ..metadata })),
-            (Some(_), None) => {}
-        }
+            Self::Silent => PushEnd::Silent,
+            Self::Cut(reason) => PushEnd::Cut(*reason),
+            Self::ServerStops => PushEnd::ServerStopped,
+            Self::Refused | Self::HandshakeTimedOut => return None,
+        })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,10 @@
 
 use framehook_domain::time::Mono;
 use framehook_media::Codec;
+use framehook_media::time::{Unwrap, Unwrapped};
 
-/// The facts of one push, as `/v1/streams` shows them. Rates are those of the last whole GOP.
+/// The facts of one push, as `/v1/streams` shows them. Rates are those of the last whole GOP, from keyframe to keyframe as
+/// the container marks them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) codec: Option<Codec>,
@@ -20,82 +22,109 @@ pub(crate) struct Facts {
     pub(crate) gop_ms: u64,
     pub(crate) bytes: u64,
     pub(crate) last_entry_point: Option<Mono>,
+    media_time: Unwrap,
     window: Window,
 }
 
-/// What was counted since the last entry point.
+/// What was counted since the last keyframe.
 #[derive(Clone, Copy, Debug, Default)]
 struct Window {
-    started_ms: Option<u32>,
-    frames: u32,
+    started: Option<Unwrapped>,
+    pictures: u32,
     bytes: u64,
 }
 
-/// A GOP shorter or longer than this says more about a clock reset than about the stream. In ms of media time.
-const GOP_MS_MAX: u32 = 600_000;
+/// One media message, as far as it says something about a push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passed {
+    /// A coded picture. `keyframe` is the container's claim: it costs nothing to read, and is there whether or not a rule
+    /// wants the picture.
+    Picture {
+        keyframe: bool,
+        dts_ms: u32,
+    },
+    Audio,
+    /// Metadata, decoder configs, and what only ends a sequence.
+    Other,
+}
+
+/// A GOP longer than this, in ms of media time, says more about a jump of the publisher's clock than about the stream.
+const GOP_MS_MAX: u64 = 600_000;
 
 impl Facts {
-    /// Counts one video message of `len` bytes at media time `dts_ms` that is not an entry point.
-    pub(crate) fn video(&mut self, len: usize) {
-        self.window.frames = self.window.frames.saturating_add(1);
-        self.count(len);
-    }
-
-    /// Counts one audio message of `len` bytes.
-    pub(crate) fn audio(&mut self, len: usize) {
-        self.audio = true;
-        self.count(len);
-    }
-
-    /// Counts an entry point and closes the GOP before it.
-    pub(crate) fn entry_point(&mut self, codec: Codec, dts_ms: u32, len: usize, now: Mono) {
-        self.codec = Some(codec);
-        self.unsupported = None;
-        if let Some(started_ms) = self.window.started_ms {
-            let gop_ms = dts_ms.wrapping_sub(started_ms);
-            if gop_ms > 0 && gop_ms <= GOP_MS_MAX {
-                self.gop_ms = u64::from(gop_ms);
-                self.frames_per_sec = f64::from(self.window.frames) * 1000.0 / f64::from(gop_ms);
-                self.bits_per_sec = self.window.bytes.saturating_mul(8000) / u64::from(gop_ms);
-            }
+    /// Counts one message of `len` bytes. A keyframe closes the GOP before it.
+    pub(crate) fn passed(&mut self, passed: Passed, len: usize) {
+        match passed {
+            Passed::Picture { keyframe: true, dts_ms } => self.begin_gop(dts_ms),
+            Passed::Picture { keyframe: false, .. } => self.window.pictures = self.window.pictures.saturating_add(1),
+            Passed::Audio => self.audio = true,
+            Passed::Other => {}
         }
-        self.window = Window { started_ms: Some(dts_ms), frames: 1, bytes: 0 };
-        self.last_entry_point = Some(now);
-        self.count(len);
-    }
-
-    fn count(&mut self, len: usize) {
         self.bytes += len as u64;
         self.window.bytes += len as u64;
+    }
+
+    /// Notes that a message was an entry point, from which a picture can be made.
+    pub(crate) fn entry_point(&mut self, codec: Codec, now: Mono) {
+        self.codec = Some(codec);
+        self.unsupported = None;
+        self.last_entry_point = Some(now);
+    }
+
+    fn begin_gop(&mut self, dts_ms: u32) {
+        let now = self.media_time.push(dts_ms);
+        if let Some(started) = self.window.started
+            && started.timeline == now.timeline
+        {
+            let gop_ms = now.ms - started.ms;
+            if (1..=GOP_MS_MAX).contains(&gop_ms) {
+                self.gop_ms = gop_ms;
+                self.frames_per_sec = f64::from(self.window.pictures) * 1000.0 / gop_ms as f64;
+                self.bits_per_sec = self.window.bytes.saturating_mul(8000) / gop_ms;
+            }
+        }
+        self.window = Window { started: Some(now), pictures: 1, bytes: 0 };
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    fn keyframe(facts: &mut Facts, dts_ms: u32, len: usize) {
+        facts.passed(Passed::Picture { keyframe: true, dts_ms }, len);
+    }
 
     #[test]
     fn a_whole_gop_gives_frame_rate_bit_rate_and_length() {
         let mut facts = Facts::default();
-        facts.entry_point(Codec::H264, 1_000, 50_000, Mono(Duration::from_secs(1)));
-        for _ in 1..60 {
-            facts.video(1_000);
+        keyframe(&mut facts, 1_000, 50_000);
+        for number in 1..60 {
+            facts.passed(Passed::Picture { keyframe: false, dts_ms: 1_000 + number * 33 }, 1_000);
         }
-        facts.audio(500);
+        facts.passed(Passed::Audio, 500);
+        facts.passed(Passed::Other, 40);
         assert_eq!(facts.gop_ms, 0, "nothing is claimed before a GOP has passed");
-        facts.entry_point(Codec::H264, 3_000, 50_000, Mono(Duration::from_secs(3)));
+        keyframe(&mut facts, 3_000, 50_000);
         assert_eq!(facts.gop_ms, 2_000);
-        assert_eq!(facts.frames_per_sec, 30.0);
-        assert_eq!(facts.bits_per_sec, (50_000 + 59_000 + 500) * 8 / 2);
+        assert_eq!(facts.frames_per_sec, 30.0, "neither audio nor metadata is a picture");
+        assert_eq!(facts.bits_per_sec, (50_000 + 59_000 + 540) * 8 / 2);
+        assert!(facts.audio);
     }
 
     #[test]
-    fn a_clock_that_starts_again_does_not_become_a_gop_of_weeks() {
-        let mut facts = Facts::default();
-        facts.entry_point(Codec::H264, 90_000, 10, Mono(Duration::from_secs(1)));
-        facts.entry_point(Codec::H264, 0, 10, Mono(Duration::from_secs(2)));
-        assert_eq!(facts.gop_ms, 0);
+    fn a_clock_that_wraps_goes_on_and_one_that_starts_again_claims_nothing() {
+        let cases = [
+            ("wraps after 49.7 days", u32::MAX - 999, 1_000, 2_000),
+            ("starts again", 90_000, 0, 0),
+            ("jumps ahead by an hour", 1_000, 3_601_000, 0),
+            ("stands still", 1_000, 1_000, 0),
+        ];
+        for (name, first, second, gop_ms) in cases {
+            let mut facts = Facts::default();
+            keyframe(&mut facts, first, 10);
+            keyframe(&mut facts, second, 10);
+            assert_eq!(facts.gop_ms, gop_ms, "{name}");
+        }
     }
 }

@@ -1,13 +1,16 @@
 //! One push: an activity with one sequence. It may span sessions, and keeps its due grids while it does.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use framehook_domain::catalog::AdmittedBy;
 use framehook_domain::id::PushSequence;
-use framehook_domain::pick::{DueCounts, PickTicket, PushPicks, SkipReason, Subscriber, Subscription, TakenPick, Want};
+use framehook_domain::pick::{
+    CommittingPick, DueCounts, GridId, PickTicket, PushPicks, Reconciled, SkipReason, Subscription, Want,
+};
+use framehook_domain::push::Displacements;
 use framehook_domain::refusal::{CutReason, PushEnd, Refusal};
 use framehook_domain::storm::Seat;
 use framehook_domain::stream::{StreamId, StreamParam};
@@ -15,15 +18,9 @@ use framehook_domain::time::{Mono, UnixMs};
 use framehook_media::{AccessUnit, Codec};
 use tokio::sync::{OnceCell, oneshot};
 
-use super::facts::Facts;
+use super::facts::{Facts, Passed};
+use crate::db::push::{OpenPush, PushProgress};
 use crate::keyframes::Arrival;
-
-/// Takeovers of one stream within [`TAKEOVER_WINDOW`] that are still a reconnecting encoder and not two encoders
-/// fighting over a name.
-const TAKEOVERS_MAX: usize = 3;
-
-/// The window in which takeovers are counted, and for how long newcomers are refused after too many.
-const TAKEOVER_WINDOW: Duration = Duration::from_secs(10);
 
 /// A push while it lives. All its state sits behind one lock that is held for arithmetic only, never over I/O.
 #[derive(Debug)]
@@ -46,19 +43,20 @@ struct State {
     param: StreamParam,
     peer: IpAddr,
     picks: PushPicks,
-    /// Places in the storm's table, given back when the push ends.
-    seats: Vec<Seat>,
     facts: Facts,
+    /// Both clocks when this process came to know the push. Media times are told from here on by the monotonic one, so
+    /// that setting the wall clock neither lengthens a push nor shortens it.
+    known: (UnixMs, Mono),
     last_media: UnixMs,
-    last_media_saved: UnixMs,
+    saved: PushProgress,
     grace: Option<Grace>,
-    takeovers: VecDeque<Mono>,
-    refuses_until: Option<Mono>,
+    displacements: Displacements,
 }
 
 #[derive(Debug)]
 struct SessionSlot {
     number: u64,
+    by: AdmittedBy,
     /// Gone once the session was told to end.
     cut: Option<oneshot::Sender<CutReason>>,
 }
@@ -80,51 +78,45 @@ pub(crate) struct PushSnapshot {
     pub(crate) rules: Vec<(Subscription, DueCounts)>,
 }
 
-/// What is left of a push once it has ended.
-pub(super) struct Ended {
-    pub(super) counts: DueCounts,
-    pub(super) seats: Vec<Seat>,
-    pub(super) last_media: UnixMs,
-    pub(super) width: u32,
-    pub(super) height: u32,
-}
-
 impl Push {
-    /// A push that has no session yet.
+    /// A push that has no session yet and begins at `now`.
     pub(super) fn new(
         stream: StreamId,
         sequence: PushSequence,
         param: StreamParam,
         peer: IpAddr,
-        opened_at: UnixMs,
+        now: (UnixMs, Mono),
     ) -> Self {
+        let (opened_at, _) = now;
         let state = State {
             session: None,
             sessions: 0,
             param,
             peer,
             picks: PushPicks::new(),
-            seats: Vec::new(),
             facts: Facts::default(),
+            known: now,
             last_media: opened_at,
-            last_media_saved: opened_at,
+            saved: PushProgress { sequence, last_media: opened_at, width: 0, height: 0 },
             grace: None,
-            takeovers: VecDeque::new(),
-            refuses_until: None,
+            displacements: Displacements::default(),
         };
         let (opened, wanted) = (OnceCell::new(), AtomicBool::new(false));
         Self { stream, sequence, opened_at, opened, wanted, state: Mutex::new(state) }
     }
 
     /// A push whose row was found open at the start: already recorded, without a session, in its grace.
-    pub(super) fn restored(self, last_media: UnixMs, grace: Grace) -> Self {
+    pub(super) fn restored(row: OpenPush, now: (UnixMs, Mono), grace: Grace) -> Self {
+        let OpenPush { sequence, stream, param, user_ip, opened_at, last_media, width, height, node: _ } = row;
+        let push = Self::new(stream, sequence, param, user_ip, now);
         {
-            let mut state = self.lock();
+            let mut state = push.lock();
             state.last_media = last_media;
-            state.last_media_saved = last_media;
+            (state.facts.width, state.facts.height) = (width, height);
+            state.saved = PushProgress { sequence, last_media, width, height };
             state.grace = Some(grace);
         }
-        Self { opened: OnceCell::new_with(Some(())), ..self }
+        Self { opened_at, opened: OnceCell::new_with(Some(())), ..push }
     }
 
     pub(crate) fn stream(&self) -> &StreamId {
@@ -150,40 +142,38 @@ impl Push {
     }
 
     /// Whether a session holds the push.
-    pub(super) fn held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.lock().session.is_some()
+    }
+
+    /// What let the current session in. `None` without one.
+    pub(super) fn admitted_by(&self) -> Option<AdmittedBy> {
+        self.lock().session.as_ref().map(|slot| slot.by)
     }
 
     /// Gives the push to a new session, cutting the one before it.
     ///
     /// # Errors
-    /// [`Refusal::TooManyPushes`] while the stream is fought over: three takeovers within ten seconds refuse newcomers
-    /// for the next ten.
+    /// [`Refusal::TooManyPushes`] while the stream is fought over ([`Displacements`]). One that nobody pushes any more is
+    /// there for whoever comes.
     pub(super) fn take_over(
         &self,
+        by: AdmittedBy,
         param: StreamParam,
         peer: IpAddr,
         now: Mono,
     ) -> Result<(u64, oneshot::Receiver<CutReason>), Refusal> {
         let mut state = self.lock();
-        if state.refuses_until.is_some_and(|until| now < until) {
-            return Err(Refusal::TooManyPushes);
-        }
         if state.session.is_some() {
-            while state.takeovers.front().is_some_and(|&at| now.since(at) >= TAKEOVER_WINDOW) {
-                state.takeovers.pop_front();
-            }
-            if state.takeovers.len() >= TAKEOVERS_MAX {
-                state.refuses_until = Some(now.plus(TAKEOVER_WINDOW));
+            if !state.displacements.admit(now) {
                 return Err(Refusal::TooManyPushes);
             }
-            state.takeovers.push_back(now);
             state.cut(CutReason::Displaced);
         }
         state.sessions += 1;
         let number = state.sessions;
         let (cut, was_cut) = oneshot::channel();
-        state.session = Some(SessionSlot { number, cut: Some(cut) });
+        state.session = Some(SessionSlot { number, by, cut: Some(cut) });
         state.grace = None;
         state.param = param;
         state.peer = peer;
@@ -195,19 +185,16 @@ impl Push {
         self.lock().cut(reason)
     }
 
-    /// Takes the push away from `session`. False if another one holds it by now.
-    pub(super) fn release(&self, session: u64) -> bool {
+    /// Takes the push away from `session`, and lets it wait for another if there is a `grace`. False if another one holds
+    /// it by now.
+    pub(super) fn release(&self, session: u64, grace: Option<Grace>) -> bool {
         let mut state = self.lock();
         let holds = state.session.as_ref().is_some_and(|slot| slot.number == session);
         if holds {
             state.session = None;
+            state.grace = grace;
         }
         holds
-    }
-
-    /// Starts the grace in which the push may come back.
-    pub(super) fn enter_grace(&self, grace: Grace) {
-        self.lock().grace = Some(grace);
     }
 
     /// The grace that runs now, if no session holds the push.
@@ -217,55 +204,45 @@ impl Push {
     }
 
     /// Brings the grids in line with what the catalog wants of this push now.
-    pub(super) fn reconcile(&self, now: Mono, catalog_version: u64, wanted: Vec<Subscription>) {
+    pub(super) fn reconcile(&self, now: Mono, catalog_version: u64, wanted: Vec<Subscription>) -> Reconciled {
         let mut state = self.lock();
-        state.picks.reconcile(now, catalog_version, wanted);
+        let reconciled = state.picks.reconcile(now, catalog_version, wanted);
         self.wanted.store(!state.picks.is_idle(), Ordering::Relaxed);
+        reconciled
     }
 
-    /// Ends every grid; an open due becomes `push_ended`.
-    pub(super) fn end(&self, now: Mono) -> Ended {
-        let mut state = self.lock();
-        state.picks.end(now);
+    /// Ends every grid and gives their places in the storm's table back. An open due becomes `push_ended`, unless it is
+    /// with the commit, whose answer still counts.
+    pub(super) fn end(&self, now: Mono) -> Vec<Seat> {
         self.wanted.store(false, Ordering::Relaxed);
-        Ended {
-            counts: state.picks.total_counts(),
-            seats: std::mem::take(&mut state.seats),
-            last_media: state.last_media,
-            width: state.facts.width,
-            height: state.facts.height,
-        }
+        self.lock().picks.end(now)
+    }
+
+    /// How far the push has come.
+    pub(super) fn progress(&self) -> PushProgress {
+        self.lock().progress(self.sequence)
     }
 
     /// What the rules want of an entry point that has just arrived.
     pub(crate) fn entry_point(&self, unit: &AccessUnit, arrival: Arrival) -> Vec<Want> {
         let mut state = self.lock();
-        state.facts.entry_point(unit.config.codec, unit.dts_ms, unit.data.len(), arrival.mono);
-        state.last_media = arrival.wall;
+        state.facts.entry_point(unit.config.codec, arrival.mono);
+        state.passed(Passed::Picture { keyframe: true, dts_ms: unit.dts_ms }, unit.data.len(), arrival.mono);
         state.picks.on_entry_point(arrival.mono)
     }
 
-    /// Remembers a place in the storm's table, and moves the grid if the storm asks for it.
-    pub(super) fn seated(&self, now: Mono, subscriber: Subscriber, seat: Seat, shift: Option<Duration>) {
-        let mut state = self.lock();
-        state.seats.push(seat);
-        if let Some(shift) = shift {
-            state.picks.shift_phase(now, subscriber, shift);
-        }
+    /// Gives a grid its place in the storm's table, and moves it if the storm asks for that. What comes back is to be given
+    /// back.
+    pub(super) fn seated(&self, now: Mono, grid: GridId, seat: Seat, shift: Option<Duration>) -> Option<Seat> {
+        self.lock().picks.seated(now, grid, seat, shift)
     }
 
-    /// Counts media that no picture can come from: one message of `len` bytes.
-    pub(crate) fn media(&self, audio: bool, len: usize, wall: UnixMs) {
-        let mut state = self.lock();
-        if audio {
-            state.facts.audio(len);
-        } else {
-            state.facts.video(len);
-        }
-        state.last_media = wall;
+    /// Counts one message of `len` bytes that is not kept.
+    pub(crate) fn media(&self, passed: Passed, len: usize, now: Mono) {
+        self.lock().passed(passed, len, now);
     }
 
-    /// Notes the picture size that the decoder config or the metadata announces.
+    /// Notes the picture size that the decoder config announces.
     pub(crate) fn announce(&self, codec: Codec, width: u32, height: u32) {
         let mut state = self.lock();
         state.facts.codec = Some(codec);
@@ -282,20 +259,20 @@ impl Push {
         self.lock().facts.encoder = Some(name);
     }
 
-    /// Moves a due over the commit point: from here it counts as taken. `None` once its next due has fallen: then it was
-    /// counted as `renderer_busy`.
-    pub(crate) fn hand_over(&self, now: Mono, ticket: PickTicket) -> Option<TakenPick> {
+    /// Gives a due to the commit, whose answer [`Push::settle_commit`] must hear. `None` once its next due has fallen: then
+    /// it was counted as `renderer_busy`.
+    pub(crate) fn hand_over(&self, now: Mono, ticket: PickTicket) -> Option<CommittingPick> {
         self.lock().picks.hand_over(now, ticket)
+    }
+
+    /// The commit has answered: the due was taken, or is skipped for this reason. Also after the push has ended.
+    pub(crate) fn settle_commit(&self, now: Mono, due: CommittingPick, outcome: Result<(), SkipReason>) {
+        self.lock().picks.settle_commit(now, due, outcome);
     }
 
     /// Settles a due that was picked and did not become a picture.
     pub(crate) fn skip(&self, now: Mono, ticket: PickTicket, reason: SkipReason) {
         self.lock().picks.settle(now, ticket, reason);
-    }
-
-    /// Takes back a due that was handed over and then did not fit on the disk.
-    pub(crate) fn undo_taken(&self, taken: TakenPick, reason: SkipReason) {
-        self.lock().picks.undo_taken(taken, reason);
     }
 
     /// The sum of all grids' counts at `now`.
@@ -305,14 +282,11 @@ impl Push {
         state.picks.total_counts()
     }
 
-    /// The last media time if it moved since it was last asked for, to be written down.
-    pub(super) fn unsaved_last_media(&self) -> Option<UnixMs> {
+    /// How far the push has come, if that is further than when it was last asked for, to be written down.
+    pub(super) fn unsaved_progress(&self) -> Option<PushProgress> {
         let mut state = self.lock();
-        if state.last_media == state.last_media_saved {
-            return None;
-        }
-        state.last_media_saved = state.last_media;
-        Some(state.last_media)
+        let progress = state.progress(self.sequence);
+        (std::mem::replace(&mut state.saved, progress) != progress).then_some(progress)
     }
 
     /// A copy of everything that `/v1/streams` shows.
@@ -334,6 +308,17 @@ impl Push {
 }
 
 impl State {
+    fn passed(&mut self, passed: Passed, len: usize, now: Mono) {
+        let (wall, mono) = self.known;
+        self.last_media = wall.plus(now.since(mono));
+        self.facts.passed(passed, len);
+    }
+
+    fn progress(&self, sequence: PushSequence) -> PushProgress {
+        let Facts { width, height, .. } = self.facts;
+        PushProgress { sequence, last_media: self.last_media, width, height }
+    }
+
     fn cut(&mut self, reason: CutReason) -> bool {
         let sender = self.session.as_mut().and_then(|slot| slot.cut.take());
         // A session that ended by itself in this instant no longer listens, which is as good.

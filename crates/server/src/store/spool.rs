@@ -134,9 +134,17 @@ impl Spool {
     /// # Errors
     /// [`SpoolFull`]: skip it.
     pub fn has_room(&self, bytes: u64) -> Result<(), SpoolFull> {
-        let fits = self.bytes().saturating_add(bytes) <= self.limits.bytes_max;
-        let leaves_reserve = self.disk_free_bytes() >= self.limits.disk_reserve_bytes.saturating_add(bytes);
-        if fits && leaves_reserve { Ok(()) } else { Err(SpoolFull) }
+        if self.fits(bytes) && self.leaves_reserve(bytes) { Ok(()) } else { Err(SpoolFull) }
+    }
+
+    /// Whether so much more is within the spool's own limit. One half of [`Spool::has_room`].
+    pub fn fits(&self, bytes: u64) -> bool {
+        self.bytes().saturating_add(bytes) <= self.limits.bytes_max
+    }
+
+    /// Whether so much more leaves the disk its reserve. The other half.
+    pub fn leaves_reserve(&self, bytes: u64) -> bool {
+        self.disk_free_bytes() >= self.limits.disk_reserve_bytes.saturating_add(bytes)
     }
 
     /// Bytes of the pictures in it.

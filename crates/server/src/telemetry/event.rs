@@ -12,6 +12,7 @@ use framehook_domain::id::{DeliveryId, PushSequence, SnapshotId};
 use framehook_domain::refusal::{PushEnd, Refusal};
 use framehook_domain::stream::StreamId;
 use framehook_domain::time::Mono;
+use framehook_rtmp::Phase;
 
 use super::Metrics;
 use super::log::Repeats;
@@ -39,7 +40,7 @@ fn ms(duration: Duration) -> u64 {
 pub struct PublishRefused<'a> {
     /// The encoder's address.
     pub peer: SocketAddr,
-    /// Host, app and stream as the encoder gave them, without the query. They are escaped.
+    /// What [`tried`](framehook_domain::stream::tried) tells of the push URL. It is escaped.
     pub tried: &'a str,
     /// Why, as the encoder was told.
     pub refusal: Refusal,
@@ -47,10 +48,54 @@ pub struct PublishRefused<'a> {
 
 impl PublishRefused<'_> {
     /// Logs and counts it.
-    pub fn emit(&self, metrics: &Metrics) {
+    pub fn emit(&self, metrics: &Metrics, repeats: &Repeats, now: Mono) {
         metrics.refused(self.refusal);
         let Self { peer, tried, refusal } = self;
-        tracing::info!(%peer, tried = ?tried, code = %refusal.code(), reason = refusal.name(), "publish refused");
+        let (code, reason) = (refusal.code(), refusal.name());
+        if let Some(left_out) = repeats.admit_peer(peer.ip(), reason, now) {
+            tracing::info!(%peer, tried = ?tried, %code, reason, left_out, "publish refused");
+        }
+    }
+}
+
+/// A connection was closed before its first byte: there are too many, in all or from its address.
+#[derive(Debug)]
+pub struct ConnectionRefused {
+    /// Who connected.
+    pub peer: SocketAddr,
+}
+
+impl ConnectionRefused {
+    /// Logs it.
+    pub fn emit(&self, repeats: &Repeats, now: Mono) {
+        let Self { peer } = self;
+        if let Some(left_out) = repeats.admit_peer(peer.ip(), "too_many_connections", now) {
+            tracing::warn!(%peer, left_out, "connection refused: too many connections");
+        }
+    }
+}
+
+/// A connection was cut off for what it sent, or for what it did not send in time.
+#[derive(Debug)]
+pub struct CutOff<'a> {
+    /// Who sent it.
+    pub peer: SocketAddr,
+    /// How far the session had come.
+    pub phase: Phase,
+    /// Why, by a name from a fixed set.
+    pub reason: &'static str,
+    /// Why, in words.
+    pub error: Option<&'a (dyn std::error::Error + 'static)>,
+}
+
+impl CutOff<'_> {
+    /// Logs it.
+    pub fn emit(&self, repeats: &Repeats, now: Mono) {
+        let Self { peer, phase, reason, error } = self;
+        if let Some(left_out) = repeats.admit_peer(peer.ip(), reason, now) {
+            let error = error.map(|error| tracing::field::display(Chain(error)));
+            tracing::info!(%peer, ?phase, reason, error, left_out, "connection cut off");
+        }
     }
 }
 
@@ -87,7 +132,7 @@ pub struct SessionEnded<'a> {
     pub end: PushEnd,
     /// How long it lasted.
     pub lasted: Duration,
-    /// What it sent.
+    /// What it sent since it was accepted.
     pub bytes: u64,
 }
 
@@ -118,13 +163,16 @@ pub struct RenderFailed<'a> {
 
 impl RenderFailed<'_> {
     /// Logs and counts it.
-    pub fn emit(&self, metrics: &Metrics) {
+    pub fn emit(&self, metrics: &Metrics, repeats: &Repeats, now: Mono) {
         metrics.render_failed(self.error.reason());
         let Self { trace, stream, error } = self;
-        line_by_fault!(
-            error.fault(),
-            %trace, %stream, reason = error.reason(), %error, "an entry point gave no picture"
-        );
+        let reason = error.reason();
+        if let Some(left_out) = repeats.admit(&stream.to_string(), reason, now) {
+            line_by_fault!(
+                error.fault(),
+                %trace, %stream, reason, %error, left_out, "an entry point gave no picture"
+            );
+        }
     }
 }
 
@@ -251,7 +299,7 @@ impl LoginRefused {
     pub fn emit(&self, metrics: &Metrics, repeats: &Repeats, now: Mono) {
         metrics.login_refused();
         let Self { peer, reason } = self;
-        if let Some(left_out) = repeats.admit(&peer.ip().to_string(), reason, now) {
+        if let Some(left_out) = repeats.admit_peer(peer.ip(), reason, now) {
             tracing::warn!(%peer, reason, left_out, "request without the right credentials");
         }
     }

@@ -72,20 +72,20 @@ pub fn jail(workers: &[WorkerHealth], required: bool) -> Check {
     }
 }
 
-/// Whether the spool takes new pictures.
-pub fn spool(used: ByteSize, max: ByteSize) -> Check {
+/// Whether the spool takes new pictures: the question that is asked of each pick, with its answer as `has_room`.
+pub fn spool(has_room: bool, used: ByteSize, max: ByteSize) -> Check {
     let found = format!("{} of {} bytes used", used.0, max.0);
-    if used < max {
+    if has_room {
         Check::good("spool", found)
     } else {
         Check::bad("spool", format!("{found}: new pictures are skipped until stores take some; see spool.bytes_max"))
     }
 }
 
-/// Whether the disk has room.
-pub fn disk(free: ByteSize, reserve: ByteSize) -> Check {
+/// Whether the disk has room for new pictures, likewise.
+pub fn disk(has_room: bool, free: ByteSize, reserve: ByteSize) -> Check {
     let found = format!("{} bytes free, {} kept in reserve", free.0, reserve.0);
-    if free > reserve {
+    if has_room {
         Check::good("disk", found)
     } else {
         Check::bad("disk", format!("{found}: new pictures are skipped; free some room or see spool.disk_reserve"))
@@ -130,10 +130,10 @@ mod tests {
             ("no report yet", jail(&down, true), false),
             ("one worker can open files", jail(&leaky, true), false),
             ("the jail is switched off", jail(&leaky, false), true),
-            ("spool has room", spool(ByteSize(1), ByteSize(2)), true),
-            ("spool is full", spool(ByteSize(2), ByteSize(2)), false),
-            ("disk has room", disk(ByteSize(3), ByteSize(2)), true),
-            ("disk is at its reserve", disk(ByteSize(2), ByteSize(2)), false),
+            ("spool has room", spool(true, ByteSize(1), ByteSize(2)), true),
+            ("spool is full", spool(false, ByteSize(2), ByteSize(2)), false),
+            ("disk has room", disk(true, ByteSize(3), ByteSize(2)), true),
+            ("disk is at its reserve", disk(false, ByteSize(2), ByteSize(2)), false),
         ];
         for (name, check, ok) in rows {
             assert_eq!(check.ok, ok, "{name}: {check:?}");

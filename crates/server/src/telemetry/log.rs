@@ -1,7 +1,9 @@
 //! Log lines: set up once, on standard error, and kept from repeating themselves.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, IsTerminal as _};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -52,13 +54,27 @@ fn targets(level: LogLevel) -> Targets {
 const REPEATS_WINDOW: Duration = Duration::from_secs(60);
 
 /// Things that are watched for repeats at a time. Every callback URL of a full configuration (two times fifty templates)
-/// with a handful of causes each fits; beyond it lines are written uncollapsed rather than lost.
+/// with a handful of causes each fits. Strangers choose addresses and stream names, so it does fill up under attack:
+/// whatever is new then shares one place per cause.
 const REPEATS_MAX: usize = 1024;
 
-/// Keeps a failing receiver or store from filling the log: one line a minute for each endpoint and cause.
+/// How often a full table is searched for places that are free again: the search is over all of it, and under attack
+/// every line would ask for one.
+const REPEATS_PRUNED_EVERY: Duration = Duration::from_secs(1);
+
+/// Keeps a failing receiver or store, or a hostile peer, from filling the log: one line a minute for each endpoint and
+/// cause.
 #[derive(Debug, Default)]
 pub struct Repeats {
-    seen: Mutex<HashMap<(String, &'static str), Seen>>,
+    table: Mutex<RepeatsTable>,
+}
+
+#[derive(Debug, Default)]
+struct RepeatsTable {
+    seen: HashMap<(String, &'static str), Seen>,
+    /// What everything beyond [`REPEATS_MAX`] shares: one for each cause, of which the program has a fixed number.
+    others: HashMap<&'static str, Seen>,
+    pruned: Mono,
 }
 
 #[derive(Debug)]
@@ -70,27 +86,71 @@ struct Seen {
 impl Repeats {
     /// Whether a line about `endpoint` and `cause` should be written now: if so, how many like it were not since the last.
     pub fn admit(&self, endpoint: &str, cause: &'static str, now: Mono) -> Option<u64> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() >= REPEATS_MAX {
-            seen.retain(|_, seen| now.since(seen.written) < REPEATS_WINDOW);
-        }
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (endpoint.to_owned(), cause);
-        match seen.get_mut(&key) {
-            Some(seen) if now.since(seen.written) < REPEATS_WINDOW => {
-                seen.suppressed += 1;
-                None
-            }
-            Some(seen) => {
-                seen.written = now;
-                Some(std::mem::take(&mut seen.suppressed))
-            }
-            None => {
-                if seen.len() < REPEATS_MAX {
-                    seen.insert(key, Seen { written: now, suppressed: 0 });
+        if !table.seen.contains_key(&key) && !table.has_place(now) {
+            return match table.others.entry(cause) {
+                Entry::Occupied(mut others) => others.get_mut().admit(now),
+                Entry::Vacant(others) => {
+                    others.insert(Seen::first(now));
+                    Some(0)
                 }
+            };
+        }
+        match table.seen.entry(key) {
+            Entry::Occupied(mut seen) => seen.get_mut().admit(now),
+            Entry::Vacant(seen) => {
+                seen.insert(Seen::first(now));
                 Some(0)
             }
         }
+    }
+
+    /// The same for a peer from the network. One subscriber of an IPv6 network has a /64 of addresses to choose from.
+    pub fn admit_peer(&self, peer: IpAddr, cause: &'static str, now: Mono) -> Option<u64> {
+        let endpoint = match peer {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                format!("{}/64", Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+            }
+        };
+        self.admit(&endpoint, cause, now)
+    }
+}
+
+impl RepeatsTable {
+    /// Whether one more thing can be watched. What was quiet for a minute makes room; lines it left out without a later
+    /// one to tell of them are told by the next line about the same cause that stands for others.
+    fn has_place(&mut self, now: Mono) -> bool {
+        if self.seen.len() >= REPEATS_MAX && now.since(self.pruned) >= REPEATS_PRUNED_EVERY {
+            self.pruned = now;
+            let others = &mut self.others;
+            self.seen.retain(|(_, cause), seen| {
+                let is_kept = now.since(seen.written) < REPEATS_WINDOW;
+                if !is_kept && seen.suppressed > 0 {
+                    let shared = others.entry(cause).or_insert(Seen { written: seen.written, suppressed: 0 });
+                    shared.suppressed += seen.suppressed;
+                }
+                is_kept
+            });
+        }
+        self.seen.len() < REPEATS_MAX
+    }
+}
+
+impl Seen {
+    fn first(now: Mono) -> Self {
+        Self { written: now, suppressed: 0 }
+    }
+
+    fn admit(&mut self, now: Mono) -> Option<u64> {
+        if now.since(self.written) < REPEATS_WINDOW {
+            self.suppressed += 1;
+            return None;
+        }
+        self.written = now;
+        Some(std::mem::take(&mut self.suppressed))
     }
 }
 
@@ -120,15 +180,33 @@ mod tests {
     }
 
     #[test]
-    fn remembers_a_bounded_number_of_endpoints_and_forgets_the_old_ones() {
+    fn a_full_table_still_collapses_what_is_new_and_forgets_no_count() {
         let repeats = Repeats::default();
-        for number in 0..2 * REPEATS_MAX {
-            assert_eq!(repeats.admit(&number.to_string(), "timeout", at(0)), Some(0));
+        for number in 0..REPEATS_MAX {
+            assert_eq!(repeats.admit(&number.to_string(), "timeout", at(10)), Some(0));
         }
-        let remembered = || repeats.seen.lock().unwrap_or_else(PoisonError::into_inner).len();
-        assert_eq!(remembered(), REPEATS_MAX);
-        assert_eq!(repeats.admit("new", "timeout", at(61)), Some(0));
-        assert_eq!(remembered(), 1);
+        assert_eq!(repeats.admit("0", "timeout", at(11)), None);
+        assert_eq!(repeats.admit("new", "timeout", at(12)), Some(0), "the first of those without a place");
+        assert_eq!(repeats.admit("newer", "timeout", at(13)), None);
+        assert_eq!(repeats.admit("newer", "reset", at(13)), Some(0), "another cause");
+        assert_eq!(repeats.admit("new", "timeout", at(75)), Some(0), "there is room again");
+        for number in 1..REPEATS_MAX {
+            assert_eq!(repeats.admit(&format!("again {number}"), "timeout", at(76)), Some(0));
+        }
+        // Of the first endpoint, which was forgotten, and of the one that found no place.
+        assert_eq!(repeats.admit("beyond", "timeout", at(76)), Some(2));
+        assert_eq!(repeats.admit("further beyond", "timeout", at(77)), None);
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_network_are_one_peer() {
+        let repeats = Repeats::default();
+        let peer = |text: &str| text.parse().expect("an address");
+        assert_eq!(repeats.admit_peer(peer("2001:db8::1"), "handshake", at(0)), Some(0));
+        assert_eq!(repeats.admit_peer(peer("2001:db8::2"), "handshake", at(1)), None);
+        assert_eq!(repeats.admit_peer(peer("2001:db8:0:1::2"), "handshake", at(1)), Some(0));
+        assert_eq!(repeats.admit_peer(peer("192.0.2.1"), "handshake", at(1)), Some(0));
+        assert_eq!(repeats.admit_peer(peer("192.0.2.2"), "handshake", at(1)), Some(0));
     }
 
     #[test]

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use framehook_domain::refusal::{Code, Refusal};
+use framehook_domain::callback::EventKind;
+use framehook_domain::refusal::{Code, PushEnd, Refusal};
+use framehook_domain::retry::Outcome;
 use framehook_domain::time::UnixMs;
 use prometheus_client::encoding::text;
 use prometheus_client::encoding::{EncodeGaugeValue, EncodeLabelSet, EncodeMetric, MetricEncoder};
@@ -23,6 +25,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::db::DbStats;
 use crate::render::RenderError;
+use crate::store::StoreError;
 
 /// Seconds from a millisecond to half a minute: from decoding a small keyframe to a receiver that times out.
 const SECONDS_BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -122,6 +125,9 @@ struct Sampled {
     connections: Gauge<u64, AtomicU64>,
     keyframe_bytes: Gauge<u64, AtomicU64>,
     picks_queued: Gauge<u64, AtomicU64>,
+    picks_queued_bytes: Gauge<u64, AtomicU64>,
+    commit_bytes: Gauge<u64, AtomicU64>,
+    reassembly_bytes: Gauge<u64, AtomicU64>,
     spool_bytes: Gauge<u64, AtomicU64>,
     disk_free_bytes: Gauge<u64, AtomicU64>,
     puts_owed: MaybeGauge<u64>,
@@ -162,6 +168,12 @@ pub struct Sample {
     pub keyframe_bytes: u64,
     /// Picks that wait for a worker.
     pub picks_queued: u64,
+    /// Memory held by the entry points of those.
+    pub picks_queued_bytes: u64,
+    /// Memory held by images on their way over the commit point.
+    pub commit_bytes: u64,
+    /// Memory reserved for messages that have not come in full.
+    pub reassembly_bytes: u64,
     /// Pictures on the disk that are not stored yet.
     pub spool_bytes: u64,
     /// What the file system of the data directory has left for us.
@@ -238,6 +250,18 @@ impl Metrics {
         for reason in RenderError::reasons() {
             drop(metrics.render_failures.get_or_create(&ReasonLabel { reason }));
         }
+        for end in PushEnd::ALL {
+            drop(metrics.session_ends.get_or_create(&ReasonLabel { reason: end.name() }));
+        }
+        for outcome in ["stored"].into_iter().chain(StoreError::NAMES) {
+            drop(metrics.puts.get_or_create(&OutcomeLabel { outcome }));
+        }
+        for kind in EventKind::ALL {
+            for outcome in Outcome::names() {
+                let event_type = kind.event_type();
+                drop(metrics.attempts.get_or_create(&AttemptLabel { event_type, outcome }));
+            }
+        }
         for refusal in Refusal::ALL {
             drop(metrics.refusals.get_or_create(&CodeLabel::new(refusal.code(), refusal.name())));
         }
@@ -269,6 +293,12 @@ impl Metrics {
     /// A due grid was moved away from a crowd.
     pub fn phase_moved(&self) {
         self.phase_moves.inc();
+    }
+
+    /// Due grids that were moved so far.
+    #[cfg(test)]
+    pub(crate) fn phases_moved(&self) -> u64 {
+        self.phase_moves.get()
     }
 
     /// An entry point waited this long, from its last byte to a worker taking it.
@@ -346,6 +376,16 @@ impl Sampled {
             connections: page.gauge("connections", "RTMP connections, publishing or not"),
             keyframe_bytes: page.gauge_bytes("keyframe_memory", "Memory held by the newest keyframe of every stream"),
             picks_queued: page.gauge("picks_queued", "Picks that wait for a worker"),
+            picks_queued_bytes: page.gauge_bytes(
+                "picks_queued_memory",
+                "Memory held by the entry points of picks that wait; at most 256 MiB",
+            ),
+            commit_bytes: page
+                .gauge_bytes("commit_memory", "Memory held by images that are being made durable; at most 64 MiB"),
+            reassembly_bytes: page.gauge_bytes(
+                "reassembly_memory",
+                "Memory reserved for messages that have not come in full; at 512 MiB no new keyframe is assembled",
+            ),
             spool_bytes: page.gauge_bytes("spool", "Pictures on the disk that are not stored yet"),
             disk_free_bytes: page.gauge_bytes("disk_free", "Room left on the file system of the data directory"),
             puts_owed: page.maybe_gauge("puts_owed", None, "Snapshots that are committed and not stored"),
@@ -393,6 +433,9 @@ impl Sampled {
         self.connections.set(sample.connections);
         self.keyframe_bytes.set(sample.keyframe_bytes);
         self.picks_queued.set(sample.picks_queued);
+        self.picks_queued_bytes.set(sample.picks_queued_bytes);
+        self.commit_bytes.set(sample.commit_bytes);
+        self.reassembly_bytes.set(sample.reassembly_bytes);
         self.spool_bytes.set(sample.spool_bytes);
         self.disk_free_bytes.set(sample.disk_free_bytes);
         self.puts_owed.set(sample.owed.map(|owed| owed.puts));
@@ -587,6 +630,15 @@ mod tests {
         for reason in RenderError::reasons() {
             assert_eq!(value(&page, &format!("framehook_render_failures_total{{reason=\"{reason}\"}}")), "0");
         }
+        for series in [
+            "framehook_session_ends_total{reason=\"silent\"}",
+            "framehook_puts_total{outcome=\"stored\"}",
+            "framehook_puts_total{outcome=\"refused\"}",
+            "framehook_attempts_total{event_type=\"0\",outcome=\"status\"}",
+            "framehook_attempts_total{event_type=\"200\",outcome=\"delivered\"}",
+        ] {
+            assert_eq!(value(&page, series), "0");
+        }
     }
 
     #[test]
@@ -608,7 +660,7 @@ mod tests {
         attempt.emit(&metrics, &repeats, now);
         attempt.emit(&metrics, &repeats, now);
         let peer = "192.0.2.1:50000".parse().expect("an address");
-        PublishRefused { peer, tried: "a/b/c", refusal: Refusal::Expired }.emit(&metrics);
+        PublishRefused { peer, tried: "a/b/c", refusal: Refusal::Expired }.emit(&metrics, &repeats, now);
         let page = metrics.page(&Sample::default());
         assert_eq!(value(&page, "framehook_attempts_total{event_type=\"200\",outcome=\"timeout\"}"), "2");
         assert_eq!(value(&page, "framehook_dead_letters_total"), "2");

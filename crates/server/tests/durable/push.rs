@@ -7,7 +7,7 @@ use framehook_domain::id::PushSequence;
 use framehook_domain::refusal::PushEnd;
 use framehook_domain::stream::StreamParam;
 use framehook_server::db::outbox::State;
-use framehook_server::db::push::{PushClosing, PushOpening};
+use framehook_server::db::push::{PushClosing, PushOpening, PushProgress};
 use framehook_testkit::receiver::Receiver;
 use framehook_testkit::wait;
 
@@ -92,7 +92,7 @@ fn a_push_without_a_receiver_is_recorded_all_the_same() {
 }
 
 #[test]
-fn open_pushes_are_found_again_with_their_last_media_after_a_kill() {
+fn open_pushes_are_found_again_with_their_progress_after_a_kill() {
     let place = Place::new(telling_room("http://127.0.0.1:1/"));
     let process = place.start_with(Settings { notifies: false, ..Settings::default() });
     let [gone, goes_on] = [1, 2].map(|random| PushSequence::new(CREATE_TIME, random));
@@ -101,8 +101,8 @@ fn open_pushes_are_found_again_with_their_last_media_after_a_kill() {
     }
     process.block_on(process.log.close_push(closing(gone))).expect("closed");
     let last_media = CREATE_TIME.plus(Duration::from_secs(60));
-    let moved = vec![(gone, last_media), (goes_on, last_media)];
-    process.block_on(process.log.save_last_media(moved)).expect("saved");
+    let moved = [gone, goes_on].map(|sequence| PushProgress { sequence, last_media, width: 1280, height: 720 });
+    process.block_on(process.log.save_progress(moved.to_vec())).expect("saved");
     process.kill();
 
     let process = place.start_with(Settings { notifies: false, ..Settings::default() });
@@ -110,6 +110,7 @@ fn open_pushes_are_found_again_with_their_last_media_after_a_kill() {
     assert_eq!(open.len(), 1);
     let expected = opening(goes_on);
     assert_eq!((open[0].sequence, open[0].last_media), (goes_on, last_media));
+    assert_eq!((open[0].width, open[0].height), (1280, 720));
     assert_eq!((&open[0].stream, &open[0].param), (&expected.stream, &expected.param));
     assert_eq!((open[0].user_ip, open[0].node, open[0].opened_at), (expected.user_ip, expected.node, CREATE_TIME));
 }

@@ -2,8 +2,10 @@ use alloc::vec;
 
 use super::*;
 use crate::{
-    id::TemplateId,
-    template::{SnapshotInterval, StoreTarget},
+    id::{PushSequence, TemplateId},
+    storm::Phases,
+    template::StoreTarget,
+    time::UnixMs,
 };
 
 fn at(ms: u64) -> Mono {
@@ -29,7 +31,7 @@ fn task(id: i64, interval_secs: i64) -> Subscription {
 
 fn picks_with(wanted: Vec<Subscription>) -> PushPicks {
     let mut picks = PushPicks::new();
-    picks.reconcile(at(0), 1, wanted);
+    let _ = picks.reconcile(at(0), 1, wanted);
     picks
 }
 
@@ -42,7 +44,7 @@ fn one_entry_point_serves_everybody_who_is_due() {
     let mut picks = picks_with(vec![rule(1, 10), task(7, 4)]);
     let first = picks.on_entry_point(at(0));
     assert_eq!(subscribers(&first), [Subscriber::Rule(RuleId(1)), Subscriber::Task(TaskId(7))]);
-    assert!(first.iter().all(|want| want.is_first && want.due == at(0) && want.catalog_version == 1));
+    assert!(first.iter().all(|want| want.anchored.is_some() && want.due == at(0) && want.catalog_version == 1));
     assert_eq!(subscribers(&picks.on_entry_point(at(4_000))), [Subscriber::Task(TaskId(7))]);
     assert_eq!(
         subscribers(&picks.on_entry_point(at(10_000))),
@@ -61,9 +63,9 @@ fn nobody_wanting_a_push_makes_it_idle() {
 fn a_rule_made_on_a_live_push_begins_with_the_next_entry_point() {
     let mut picks = picks_with(Vec::new());
     assert!(picks.on_entry_point(at(0)).is_empty());
-    picks.reconcile(at(900), 2, vec![rule(1, 10)]);
+    let _ = picks.reconcile(at(900), 2, vec![rule(1, 10)]);
     let wants = picks.on_entry_point(at(2_000));
-    assert_eq!((wants[0].due, wants[0].is_first, wants[0].catalog_version), (at(2_000), true, 2));
+    assert_eq!((wants[0].due, wants[0].anchored.is_some(), wants[0].catalog_version), (at(2_000), true, 2));
 }
 
 #[test]
@@ -71,10 +73,11 @@ fn a_changed_interval_begins_a_new_grid_and_keeps_the_counts() {
     let mut picks = picks_with(vec![rule(1, 300)]);
     let mut wants = picks.on_entry_point(at(0));
     let ticket = wants.remove(0).ticket;
-    assert!(picks.hand_over(at(100), ticket).is_some());
-    picks.reconcile(at(60_000), 2, vec![rule(1, 2)]);
+    let committing = picks.hand_over(at(100), ticket).expect("in time");
+    picks.settle_commit(at(200), committing, Ok(()));
+    let _ = picks.reconcile(at(60_000), 2, vec![rule(1, 2)]);
     let wants = picks.on_entry_point(at(60_500));
-    assert_eq!((wants[0].due, wants[0].is_first, wants[0].template.interval.secs()), (at(60_000), false, 2));
+    assert_eq!((wants[0].due, wants[0].anchored, wants[0].template.interval.secs()), (at(60_000), None, 2));
     assert_eq!((picks.total_counts().due, picks.total_counts().taken), (2, 1));
 }
 
@@ -83,9 +86,10 @@ fn a_pick_keeps_the_template_it_was_made_under() {
     let mut picks = picks_with(vec![rule(1, 10)]);
     let want = picks.on_entry_point(at(0)).remove(0);
     let narrower = SnapshotTemplate { width: 320, ..SnapshotTemplate::clone(&template(10)) };
-    picks.reconcile(at(50), 2, vec![Subscription { template: Arc::new(narrower), ..rule(1, 10) }]);
+    let _ = picks.reconcile(at(50), 2, vec![Subscription { template: Arc::new(narrower), ..rule(1, 10) }]);
     assert_eq!((want.template.width, want.catalog_version), (0, 1));
-    assert!(picks.hand_over(at(100), want.ticket).is_some(), "and is still good");
+    let committing = picks.hand_over(at(100), want.ticket).expect("it is still good");
+    picks.settle_commit(at(200), committing, Ok(()));
     let next = picks.on_entry_point(at(10_000)).remove(0);
     assert_eq!((next.template.width, next.catalog_version), (320, 2));
 }
@@ -94,9 +98,9 @@ fn a_pick_keeps_the_template_it_was_made_under() {
 fn a_deleted_rule_ends_its_grid_and_leaves_its_counts() {
     let mut picks = picks_with(vec![rule(1, 10)]);
     let want = picks.on_entry_point(at(0)).remove(0);
-    picks.reconcile(at(50), 2, Vec::new());
+    let _ = picks.reconcile(at(50), 2, Vec::new());
     assert!(picks.is_idle());
-    assert_eq!(picks.past_counts().skipped(SkipReason::RuleRemoved), 1);
+    assert_eq!(picks.total_counts().skipped(SkipReason::RuleRemoved), 1);
     assert_eq!(picks.hand_over(at(100), want.ticket), None);
     assert_eq!((picks.counts().count(), picks.total_counts().due), (0, 1));
 }
@@ -105,8 +109,8 @@ fn a_deleted_rule_ends_its_grid_and_leaves_its_counts() {
 fn a_ticket_is_not_good_for_the_same_rule_made_again() {
     let mut picks = picks_with(vec![rule(1, 10)]);
     let old = picks.on_entry_point(at(0)).remove(0);
-    picks.reconcile(at(50), 2, Vec::new());
-    picks.reconcile(at(60), 3, vec![rule(1, 10)]);
+    let _ = picks.reconcile(at(50), 2, Vec::new());
+    let _ = picks.reconcile(at(60), 3, vec![rule(1, 10)]);
     let new = picks.on_entry_point(at(2_000)).remove(0);
     assert_eq!(picks.hand_over(at(2_100), old.ticket), None);
     assert!(picks.hand_over(at(2_100), new.ticket).is_some());
@@ -116,21 +120,60 @@ fn a_ticket_is_not_good_for_the_same_rule_made_again() {
 fn another_rule_in_the_place_of_the_first_is_another_grid() {
     let mut picks = picks_with(vec![rule(1, 10)]);
     let _ = picks.on_entry_point(at(0));
-    picks.reconcile(at(50), 2, vec![rule(2, 10)]);
+    let _ = picks.reconcile(at(50), 2, vec![rule(2, 10)]);
     assert_eq!(subscribers(&picks.on_entry_point(at(2_000))), [Subscriber::Rule(RuleId(2))]);
     assert_eq!(picks.total_counts().due, 2);
 }
 
 #[test]
-fn a_full_disk_takes_a_due_back_even_after_its_rule_is_gone() {
+fn the_commit_decides_a_due_even_after_its_rule_is_gone() {
+    for (outcome, taken, skipped) in [(Ok(()), 1, 0), (Err(SkipReason::SpoolFull), 0, 1)] {
+        let mut picks = picks_with(vec![rule(1, 10)]);
+        let want = picks.on_entry_point(at(0)).remove(0);
+        let committing = picks.hand_over(at(100), want.ticket).expect("in time");
+        let _ = picks.reconcile(at(150), 2, Vec::new());
+        assert_eq!((picks.total_counts().open, picks.total_counts().skipped_total()), (1, 0));
+        picks.settle_commit(at(200), committing, outcome);
+        let counts = picks.total_counts();
+        assert_eq!((counts.taken, counts.skipped(SkipReason::SpoolFull), counts.open), (taken, skipped, 0));
+        assert!(counts.is_balanced());
+    }
+}
+
+#[test]
+fn an_older_catalog_changes_nothing() {
     let mut picks = picks_with(vec![rule(1, 10)]);
-    let want = picks.on_entry_point(at(0)).remove(0);
-    let taken = picks.hand_over(at(100), want.ticket).expect("in time");
-    picks.reconcile(at(150), 2, Vec::new());
-    picks.undo_taken(taken, SkipReason::SpoolFull);
-    let counts = picks.total_counts();
-    assert_eq!((counts.due, counts.taken, counts.skipped(SkipReason::SpoolFull)), (1, 0, 1));
-    assert!(counts.is_balanced());
+    let _ = picks.reconcile(at(50), 3, vec![rule(2, 10)]);
+    let _ = picks.reconcile(at(60), 2, vec![rule(1, 10)]);
+    let want = picks.on_entry_point(at(100)).remove(0);
+    assert_eq!((want.subscriber, want.catalog_version), (Subscriber::Rule(RuleId(2)), 3));
+}
+
+#[test]
+fn a_place_follows_its_grid() {
+    let mut phases = Phases::default();
+    let push = PushSequence::new(UnixMs(0), 1);
+    let mut picks = picks_with(vec![rule(1, 10), task(1, 300)]);
+    for want in picks.on_entry_point(at(0)) {
+        let anchored = want.anchored.expect("the first picture");
+        let (seat, shift) = phases.join(anchored.interval, anchored.due, push);
+        assert_eq!(picks.seated(at(0), anchored.grid, seat, shift), None);
+    }
+
+    let changed = picks.reconcile(at(60_000), 2, vec![rule(1, 10), task(1, 2)]);
+    let [anchored] = changed.anchored[..] else { panic!("only the task's interval changed: {changed:?}") };
+    assert_eq!((anchored.interval.secs(), anchored.due, changed.vacated.len()), (2, at(60_000), 1));
+    let (seat, _) = phases.join(anchored.interval, anchored.due, push);
+    assert_eq!(picks.seated(at(60_000), anchored.grid, seat, Some(Duration::from_millis(700))), None);
+    assert_eq!(subscribers(&picks.on_entry_point(at(60_100))).last(), Some(&Subscriber::Task(TaskId(1))));
+    assert!(picks.on_entry_point(at(62_000)).iter().all(|want| want.subscriber != Subscriber::Task(TaskId(1))));
+    assert_eq!(subscribers(&picks.on_entry_point(at(62_700))), [Subscriber::Task(TaskId(1))], "it was moved by 700 ms");
+
+    let removed = picks.reconcile(at(63_000), 3, vec![task(1, 2)]);
+    assert_eq!((removed.vacated.len(), removed.anchored.len()), (1, 0));
+    let late = phases.join(anchored.interval, at(0), push).0;
+    assert!(picks.seated(at(63_000), GridId(1), late, None).is_some(), "the rule's grid is gone");
+    assert_eq!(picks.end(at(64_000)).len(), 1);
 }
 
 #[test]
@@ -145,7 +188,7 @@ fn no_more_than_one_rule_and_three_tasks_run() {
 fn the_end_of_a_push_skips_everything_open() {
     let mut picks = picks_with(vec![rule(1, 10), task(1, 10)]);
     let _ = picks.on_entry_point(at(0));
-    picks.end(at(500));
+    assert!(picks.end(at(500)).is_empty(), "no place was taken");
     let counts = picks.total_counts();
     assert_eq!((counts.due, counts.skipped(SkipReason::PushEnded), counts.open), (2, 2, 0));
     assert!(picks.on_entry_point(at(10_000)).is_empty());
@@ -154,8 +197,9 @@ fn the_end_of_a_push_skips_everything_open() {
 #[test]
 fn a_shift_moves_one_subscriber_only() {
     let mut picks = picks_with(vec![rule(1, 10), task(1, 10)]);
-    let _ = picks.on_entry_point(at(0));
-    picks.shift_phase(at(0), Subscriber::Rule(RuleId(1)), Duration::from_secs(3));
+    let anchored = picks.on_entry_point(at(0)).remove(0).anchored.expect("the first picture");
+    let (seat, _) = Phases::default().join(anchored.interval, anchored.due, PushSequence::new(UnixMs(0), 1));
+    assert_eq!(picks.seated(at(0), anchored.grid, seat, Some(Duration::from_secs(3))), None);
     assert_eq!(subscribers(&picks.on_entry_point(at(10_000))), [Subscriber::Task(TaskId(1))]);
     assert_eq!(subscribers(&picks.on_entry_point(at(13_000))), [Subscriber::Rule(RuleId(1))]);
 }

@@ -13,6 +13,10 @@ enum Happening {
     Rendered,
     /// The newest pick fails.
     Failed,
+    /// The commit says that the picture is durable.
+    Committed,
+    /// The commit failed.
+    NotCommitted,
     /// Somebody looks at the counts, which must change nothing.
     Look,
 }
@@ -23,6 +27,8 @@ fn schedule() -> impl Strategy<Value = (i64, Vec<(u64, Happening)>)> {
         5 => Just(Happening::EntryPoint),
         4 => Just(Happening::Rendered),
         1 => Just(Happening::Failed),
+        4 => Just(Happening::Committed),
+        1 => Just(Happening::NotCommitted),
         1 => Just(Happening::Look),
     ];
     let timed = prop::collection::vec((gap_ms, happening), 0..120).prop_map(|happenings| {
@@ -44,23 +50,58 @@ enum Fate {
     Open,
 }
 
-/// The picks `(ms, due number)` that a schedule must lead to, straight from the rule: an entry point serves the latest
-/// due whose window is open, if no pick has served it yet and none was made less than half an interval ago.
-fn picks_of(interval_ms: u64, schedule: &[(u64, Happening)]) -> Vec<(u64, u64)> {
+/// One pick, and what came of it.
+#[derive(Clone, Copy, Debug)]
+struct Picked {
+    ms: u64,
+    /// The number of the due it serves.
+    due: u64,
+    failed: bool,
+    handed_over: bool,
+    /// When the commit answered, and whether the picture is durable.
+    answered: Option<(u64, bool)>,
+}
+
+impl Picked {
+    fn is_committing(&self) -> bool {
+        self.handed_over && self.answered.is_none()
+    }
+}
+
+/// The picks that a schedule must lead to, straight from the rule: an entry point serves the latest due whose window is
+/// open, if no pick has served it yet, none was made less than half an interval ago, none is with the commit, and the due
+/// did not fall while one was.
+fn picks_of(interval_ms: u64, schedule: &[(u64, Happening)]) -> Vec<Picked> {
     let early_ms = (interval_ms / 4).min(500);
-    let mut picks: Vec<(u64, u64)> = Vec::new();
-    for (ms, happening) in schedule {
-        if !matches!(happening, Happening::EntryPoint) {
-            continue;
-        }
-        match (picks.first(), picks.last()) {
-            (Some((anchor_ms, _)), Some((last_ms, last_due))) => {
+    let mut picks: Vec<Picked> = Vec::new();
+    for &(ms, happening) in schedule {
+        let anchor_ms = picks.first().map_or(ms, |first| first.ms);
+        let newest = picks.last().copied();
+        match (happening, picks.last_mut()) {
+            (Happening::EntryPoint, _) => {
+                let Some(newest) = newest else {
+                    picks.push(Picked { ms, due: 0, failed: false, handed_over: false, answered: None });
+                    continue;
+                };
                 let due = (ms + early_ms - anchor_ms) / interval_ms;
-                if due > *last_due && (ms - last_ms) * 2 >= interval_ms {
-                    picks.push((*ms, due));
+                let gave_way =
+                    newest.answered.is_some_and(|(answered_ms, _)| anchor_ms + due * interval_ms <= answered_ms);
+                let is_too_soon = (ms - newest.ms) * 2 < interval_ms;
+                if due > newest.due && !gave_way && !is_too_soon && !newest.is_committing() {
+                    picks.push(Picked { ms, due, failed: false, handed_over: false, answered: None });
                 }
             }
-            _ => picks.push((*ms, 0)),
+            // It has until the next due falls by the clock. Between things of one millisecond the schedule's order
+            // decides, but a due falls before all of them.
+            (Happening::Rendered, Some(pick)) if ms < anchor_ms + (pick.due + 1) * interval_ms => {
+                pick.handed_over |= !pick.failed;
+            }
+            (Happening::Failed, Some(pick)) if ms < anchor_ms + (pick.due + 1) * interval_ms => {
+                pick.failed |= !pick.handed_over;
+            }
+            (Happening::Committed, Some(pick)) if pick.is_committing() => pick.answered = Some((ms, true)),
+            (Happening::NotCommitted, Some(pick)) if pick.is_committing() => pick.answered = Some((ms, false)),
+            _ => {}
         }
     }
     picks
@@ -69,32 +110,32 @@ fn picks_of(interval_ms: u64, schedule: &[(u64, Happening)]) -> Vec<(u64, u64)> 
 /// The fate of every due that has fallen at the end of the schedule.
 fn fates_of(interval_ms: u64, schedule: &[(u64, Happening)]) -> Vec<Fate> {
     let picks = picks_of(interval_ms, schedule);
-    let (Some((anchor_ms, _)), Some((end_ms, _))) = (picks.first(), schedule.last()) else { return Vec::new() };
-    let fallen = picks.iter().map(|(_, due)| due + 1).max().unwrap_or(0).max((end_ms - anchor_ms) / interval_ms + 1);
+    let (Some(first), Some((end_ms, _))) = (picks.first(), schedule.last()) else { return Vec::new() };
+    let anchor_ms = first.ms;
+    let fallen = picks.iter().map(|pick| pick.due + 1).max().unwrap_or(0).max((end_ms - anchor_ms) / interval_ms + 1);
     let fate_of = |due: u64| {
         let is_overtaken = due + 1 < fallen;
-        let Some(pick) = picks.iter().position(|(_, served)| *served == due) else {
-            return if is_overtaken { Fate::Skipped(SkipReason::NoEntryPoint) } else { Fate::Open };
+        let falls_ms = anchor_ms + due * interval_ms;
+        let Some(pick) = picks.iter().find(|pick| pick.due == due) else {
+            let gave_way = picks.iter().any(|pick| {
+                pick.handed_over
+                    && pick.due < due
+                    && pick.answered.is_none_or(|(answered_ms, _)| falls_ms <= answered_ms)
+            });
+            return match (gave_way, is_overtaken) {
+                (true, _) => Fate::Skipped(SkipReason::CommitBusy),
+                (false, true) => Fate::Skipped(SkipReason::NoEntryPoint),
+                (false, false) => Fate::Open,
+            };
         };
-        // It has until the next pick, or until the next due falls by the clock, to be rendered or to fail. Between things
-        // of one millisecond the schedule's order decides, but a due falls before all of them.
-        let next_falls_ms = anchor_ms + (due + 1) * interval_ms;
-        let mut entry_points_picked = 0;
-        for (ms, happening) in schedule {
-            if picks.get(entry_points_picked).is_some_and(|(at, _)| at == ms)
-                && matches!(happening, Happening::EntryPoint)
-            {
-                entry_points_picked += 1;
-            }
-            if entry_points_picked == pick + 1 && *ms < next_falls_ms {
-                match happening {
-                    Happening::Rendered => return Fate::Taken,
-                    Happening::Failed => return Fate::Skipped(SkipReason::Corrupt),
-                    Happening::EntryPoint | Happening::Look => {}
-                }
-            }
+        match (pick.answered, pick.handed_over, pick.failed) {
+            (Some((_, true)), _, _) => Fate::Taken,
+            (Some((_, false)), _, _) => Fate::Skipped(SkipReason::CommitFailed),
+            (None, true, _) => Fate::Open,
+            (None, false, true) => Fate::Skipped(SkipReason::Corrupt),
+            (None, false, false) if is_overtaken => Fate::Skipped(SkipReason::RendererBusy),
+            (None, false, false) => Fate::Open,
         }
-        if is_overtaken { Fate::Skipped(SkipReason::RendererBusy) } else { Fate::Open }
     };
     (0..fallen).map(fate_of).collect()
 }
@@ -103,7 +144,8 @@ fn fates_of(interval_ms: u64, schedule: &[(u64, Happening)]) -> Vec<Fate> {
 fn play_random(interval_secs: i64, schedule: &[(u64, Happening)]) -> (Vec<(u64, Mono)>, DueCounts) {
     let mut grid = Grid::new(secs(interval_secs));
     let mut picks = Vec::new();
-    let mut newest = None;
+    let (mut newest, mut committing) = (None, None);
+    let mut before = DueCounts::default();
     for (ms, happening) in schedule {
         match happening {
             Happening::EntryPoint => {
@@ -114,7 +156,7 @@ fn play_random(interval_secs: i64, schedule: &[(u64, Happening)]) -> (Vec<(u64, 
             }
             Happening::Rendered => {
                 if let Some(ticket) = newest.take() {
-                    grid.hand_over(at(*ms), ticket);
+                    committing = committing.or(grid.hand_over(at(*ms), ticket));
                 }
             }
             Happening::Failed => {
@@ -122,10 +164,22 @@ fn play_random(interval_secs: i64, schedule: &[(u64, Happening)]) -> (Vec<(u64, 
                     grid.settle(at(*ms), ticket, SkipReason::Corrupt);
                 }
             }
+            Happening::Committed => {
+                if let Some(ticket) = committing.take() {
+                    grid.settle_commit(at(*ms), ticket, Ok(()));
+                }
+            }
+            Happening::NotCommitted => {
+                if let Some(ticket) = committing.take() {
+                    grid.settle_commit(at(*ms), ticket, Err(SkipReason::CommitFailed));
+                }
+            }
             Happening::Look => grid.advance(at(*ms)),
         }
         let counts = grid.counts();
         assert!(counts.is_balanced() && counts.open <= 1, "{counts:?}");
+        assert!(counts.taken >= before.taken && counts.skipped_total() >= before.skipped_total(), "{counts:?}");
+        before = counts;
     }
     if let Some((end_ms, _)) = schedule.last() {
         grid.advance(at(*end_ms));
@@ -140,8 +194,9 @@ proptest! {
         let (picks, counts) = play_random(interval_secs, &schedule);
 
         let expected = picks_of(interval_ms, &schedule);
-        let anchor_ms = expected.first().map_or(0, |(ms, _)| *ms);
-        let expected: Vec<_> = expected.into_iter().map(|(ms, due)| (ms, at(anchor_ms + due * interval_ms))).collect();
+        let anchor_ms = expected.first().map_or(0, |pick| pick.ms);
+        let expected: Vec<_> =
+            expected.into_iter().map(|pick| (pick.ms, at(anchor_ms + pick.due * interval_ms))).collect();
         prop_assert_eq!(picks, expected);
 
         let fates = fates_of(interval_ms, &schedule);
@@ -174,7 +229,7 @@ proptest! {
         steps in prop::collection::vec((0..9_000_u64, 0..8_u8, 2..20_i64), 0..80),
     ) {
         let mut grid = Grid::new(secs(interval_secs));
-        let (mut ms, mut tickets, mut taken) = (0, Vec::new(), Vec::new());
+        let (mut ms, mut tickets, mut committing) = (0, Vec::new(), None);
         for (gap_ms, kind, number) in steps {
             ms += gap_ms;
             let now = at(ms);
@@ -183,17 +238,26 @@ proptest! {
                 // Any ticket in flight, in any order.
                 3 if !tickets.is_empty() => {
                     let any = number as usize % tickets.len();
-                    taken.extend(grid.hand_over(now, tickets.swap_remove(any)));
+                    committing = committing.or(grid.hand_over(now, tickets.swap_remove(any)));
                 }
                 4 if !tickets.is_empty() => grid.settle(now, tickets.swap_remove(0), SkipReason::WorkerCrashed),
-                5 if !taken.is_empty() => grid.undo_taken(taken.swap_remove(0), SkipReason::SpoolFull),
-                6 => grid.change_interval(now, secs(number)),
+                5 if committing.is_some() => {
+                    let outcome = if number % 2 == 0 { Ok(()) } else { Err(SkipReason::SpoolFull) };
+                    grid.settle_commit(now, committing.take().expect("it is some"), outcome);
+                }
+                6 => {
+                    grid.change_interval(now, secs(number));
+                }
                 7 => grid.shift_phase(now, Duration::from_millis(number as u64 * 100)),
                 _ => grid.advance(now),
             }
             prop_assert!(grid.counts().is_balanced() && grid.counts().open <= 1, "{:?}", grid.counts());
         }
         grid.end(at(ms));
+        prop_assert_eq!(grid.counts().open, u64::from(committing.is_some()));
+        if let Some(ticket) = committing {
+            grid.settle_commit(at(ms), ticket, Ok(()));
+        }
         prop_assert!(grid.counts().is_balanced() && grid.counts().open == 0);
     }
 }

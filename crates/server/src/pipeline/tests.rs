@@ -1,0 +1,70 @@
+use bytes::Bytes;
+use framehook_domain::refusal::PushEnd;
+use framehook_media::{Codec, DecoderConfig};
+use framehook_render_wire::Size;
+
+use super::*;
+use crate::live::scene::{Scene, address, until};
+use crate::live::{Hold, Lives};
+
+/// A push whose first entry point has been rendered, and the picture of it.
+async fn rendered(scene: &Scene) -> (Hold, Pick, Vec<RenderedImage>) {
+    let peer = [127, 0, 0, 1].into();
+    let hold = scene.lives.admit(&address("room"), peer, peer).await.expect("admitted");
+    let config = Arc::new(DecoderConfig { codec: Codec::H264, record: Bytes::new() });
+    let unit = AccessUnit { config, data: Bytes::from_static(b"a keyframe"), dts_ms: 0 };
+    scene.lives.entry_point(&hold.push, unit);
+    let pick = scene.lives.pipeline.queue.next().await.expect("a pick");
+    let image = RenderedImage { size: Size::new(64, 48), bytes: Bytes::from_static(b"a picture") };
+    (hold, pick, vec![image])
+}
+
+/// Due, taken, skipped for this reason, open.
+fn counts(lives: &Lives, reason: SkipReason) -> (u64, u64, u64, u64) {
+    let counts = lives.totals();
+    assert!(counts.is_balanced(), "{counts:?}");
+    (counts.due, counts.taken, counts.skipped(reason), counts.open)
+}
+
+#[tokio::test]
+async fn a_due_is_open_until_its_picture_is_durable() {
+    let scene = Scene::new();
+    let (_hold, pick, images) = rendered(&scene).await;
+    scene.lives.pipeline.hand_over(pick, images).await;
+    assert_eq!(counts(&scene.lives, SkipReason::CommitFailed), (1, 0, 0, 1));
+    assert!(scene.lives.pipeline.committing_bytes() > 0);
+    until("the commit", async || counts(&scene.lives, SkipReason::CommitFailed) == (1, 1, 0, 0)).await;
+    until("its memory to be free", async || scene.lives.pipeline.committing_bytes() == 0).await;
+}
+
+#[tokio::test]
+async fn a_picture_that_cannot_be_recorded_counts_as_such_also_when_its_push_has_ended() {
+    for is_over in [false, true] {
+        let scene = Scene::new();
+        let (hold, pick, images) = rendered(&scene).await;
+        scene.tamper("ALTER TABLE snapshot RENAME TO snapshot_away").await;
+        scene.lives.pipeline.hand_over(pick, images).await;
+        let held = if is_over {
+            hold.give_back(PushEnd::DeleteStream);
+            assert!(scene.lives.pushes().is_empty());
+            None
+        } else {
+            Some(hold)
+        };
+        assert_eq!(counts(&scene.lives, SkipReason::CommitFailed), (1, 0, 0, 1), "push over: {is_over}");
+        let expected = (1, 0, 1, 0);
+        until("the answer", async || counts(&scene.lives, SkipReason::CommitFailed) == expected).await;
+        drop(held);
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_never_answers_counts_as_failed() {
+    let scene = Scene::new();
+    let (hold, mut pick, _) = rendered(&scene).await;
+    let lives = &scene.lives;
+    let due = pick.wants.remove(0).ticket;
+    let due = hold.push.hand_over(lives.clock.mono(), due).expect("in time");
+    drop(Committing { push: Arc::clone(&hold.push), clock: lives.clock, dues: vec![due] });
+    assert_eq!(counts(lives, SkipReason::CommitFailed), (1, 0, 1, 0));
+}
