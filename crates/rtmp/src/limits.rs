@@ -24,16 +24,21 @@ pub struct Limits {
     pub output_bytes_max: usize,
 }
 
+impl Limits {
+    /// What suits every encoder we know.
+    pub const DEFAULT: Self = Self {
+        media_message_bytes_max: 8 << 20,
+        command_message_bytes_max: 64 << 10,
+        unpublished_bytes_max: 64 << 10,
+        chunk_streams_max: 32,
+        partial_messages_max: 4,
+        pinned_bytes_max: 9 << 20,
+        output_bytes_max: 64 << 10,
+    };
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            media_message_bytes_max: 8 << 20,
-            command_message_bytes_max: 64 << 10,
-            unpublished_bytes_max: 64 << 10,
-            chunk_streams_max: 32,
-            partial_messages_max: 4,
-            pinned_bytes_max: 9 << 20,
-            output_bytes_max: 64 << 10,
-        }
+        Self::DEFAULT
     }
 }

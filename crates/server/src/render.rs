@@ -10,22 +10,30 @@
 mod child;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use framehook_domain::fault::Fault;
+use framehook_media::avcc::RECORD_BYTES_MAX;
 use framehook_media::{Codec, DecoderConfig};
+use framehook_render_wire::{CONFIG_BYTES_MAX, Job, ToWorker, UNIT_BYTES_MAX, WireError};
 pub use framehook_render_wire::{
     Chroma, ColourMatrix, ColourRange, Failure, FailureReason, ImageFormat, JailReport, Judgement, Landlock,
     Orientation, PictureFacts, RENDITIONS_MAX, RenditionSpec, SampleAspect, Size, Timings,
 };
-use framehook_render_wire::{Job, ToWorker, WireError};
+use framehook_rtmp::Limits;
 use tokio::time::Instant;
 
 pub use self::child::SpawnError;
-use self::child::{Breakage, Executable, Running, Spawner};
+use self::child::{Breakage, End, Executable, Running, Spawner};
+
+// What ingest lets in, a worker can be given; what the wire allows beyond that would never be used.
+const _: () = assert!(Limits::DEFAULT.media_message_bytes_max as usize == UNIT_BYTES_MAX);
+const _: () = assert!(RECORD_BYTES_MAX == CONFIG_BYTES_MAX);
 
 /// How the pool is set up.
 #[derive(Debug, Clone)]
@@ -233,13 +241,36 @@ fn lock(health: &Mutex<WorkerHealth>) -> MutexGuard<'_, WorkerHealth> {
 #[derive(Debug)]
 pub struct Worker {
     spawner: Spawner,
-    /// Taken out while a job runs, so that a dropped `render` drops (kills) the process with the half-done job in it.
-    running: Option<Running>,
+    process: Process,
     /// Bad ends in a row, since the last outcome of any kind.
     bad_ends: u32,
     spawn_not_before: Instant,
     jobs_done: u64,
     health: Arc<Mutex<WorkerHealth>>,
+}
+
+/// Where a worker's process stands. What takes time is kept here and not in the future that waits for it: each pick drops
+/// [`Worker::stay_ready`], and a start or an end that began again each time might never be over.
+enum Process {
+    /// There is none. Also while a job runs, so that a dropped `render` drops (kills) the process with the half-done job.
+    Absent,
+    Starting(Pin<Box<dyn Future<Output = Result<Running, SpawnError>> + Send>>),
+    Up(Running),
+    Ending {
+        end: Pin<Box<dyn Future<Output = End> + Send>>,
+        worn: bool,
+    },
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("Absent"),
+            Self::Starting(_) => f.write_str("Starting"),
+            Self::Up(running) => f.debug_tuple("Up").field(running).finish(),
+            Self::Ending { .. } => f.write_str("Ending"),
+        }
+    }
 }
 
 /// First wait before a process is replaced, doubled for each bad end in a row. The first replacement is immediate: most
@@ -258,7 +289,7 @@ impl Worker {
     fn new(spawner: Spawner) -> Self {
         Self {
             spawner,
-            running: None,
+            process: Process::Absent,
             bad_ends: 0,
             spawn_not_before: Instant::now(),
             jobs_done: 0,
@@ -266,13 +297,35 @@ impl Worker {
         }
     }
 
-    /// Waits until a process is up, replacing a dead one with back-off, for ever if need be. Cancel-safe.
+    /// Waits until a process is up, replacing a dead one with back-off, for ever if need be. Cancel-safe: the next call
+    /// goes on where this one was.
     pub async fn ready(&mut self) {
-        while self.running.is_none() {
-            tokio::time::sleep_until(self.spawn_not_before).await;
-            if let Err(error) = self.spawn().await {
-                self.bad_end(error.to_string());
-                tracing::error!(error = %error, source = ?error, "render worker did not start");
+        loop {
+            match &mut self.process {
+                Process::Up(_) => return,
+                Process::Absent => {
+                    tokio::time::sleep_until(self.spawn_not_before).await;
+                    let spawner = self.spawner.clone();
+                    self.process = Process::Starting(Box::pin(async move { spawner.spawn().await }));
+                }
+                Process::Starting(start) => match start.await {
+                    Ok(running) => self.up(running),
+                    Err(error) => {
+                        self.process = Process::Absent;
+                        self.bad_end(error.to_string());
+                        tracing::error!(error = %error, source = ?error, "render worker did not start");
+                    }
+                },
+                Process::Ending { end, worn } => {
+                    let (end, worn) = (end.await, *worn);
+                    self.process = Process::Absent;
+                    if worn {
+                        tracing::debug!("render worker {end}");
+                    } else {
+                        tracing::warn!("render worker {end}, without a job");
+                        self.bad_end(end.to_string());
+                    }
+                }
             }
         }
     }
@@ -281,10 +334,10 @@ impl Worker {
     pub async fn stay_ready(&mut self) -> Infallible {
         loop {
             self.ready().await;
-            if let Some(running) = &self.running {
+            if let Process::Up(running) = &self.process {
                 running.ended().await;
             }
-            self.replace(Breakage::Died).await;
+            self.replace(Breakage::Died);
         }
     }
 
@@ -295,16 +348,16 @@ impl Worker {
     /// [`RenderError`]; none of them needs a retry, as the next due brings a newer picture.
     pub async fn render(&mut self, job: &RenderJob, deadline: Instant) -> Result<RenderedPicture, RenderError> {
         ToWorker::Job(job.to_wire(0)).write().map_err(RenderError::JobRefused)?;
-        self.replace_if_dead_or_worn().await;
+        self.replace_if_dead_or_worn();
         if tokio::time::timeout_at(deadline, self.ready()).await.is_err() {
             return Err(RenderError::WorkerUnavailable);
         }
-        let Some(mut running) = self.running.take() else {
+        let Process::Up(mut running) = std::mem::replace(&mut self.process, Process::Absent) else {
             return Err(RenderError::WorkerUnavailable);
         };
         let breakage = match tokio::time::timeout_at(deadline, running.exchange(job)).await {
             Ok(Ok(result)) => {
-                self.running = Some(running);
+                self.process = Process::Up(running);
                 self.jobs_done += 1;
                 self.bad_ends = 0;
                 return result.map_err(RenderError::Failed);
@@ -318,33 +371,30 @@ impl Worker {
     }
 
     /// A process may have died while nobody watched it: that is no fault of the job to come.
-    async fn replace_if_dead_or_worn(&mut self) {
-        let Some(running) = &self.running else { return };
-        let breakage = if running.has_ended() {
-            Breakage::Died
+    fn replace_if_dead_or_worn(&mut self) {
+        let Process::Up(running) = &self.process else { return };
+        if running.has_ended() {
+            self.replace(Breakage::Died);
         } else if self.jobs_done >= JOBS_PER_PROCESS_MAX {
-            Breakage::Worn
-        } else {
-            return;
-        };
-        self.replace(breakage).await;
+            self.replace(Breakage::Worn);
+        }
     }
 
-    /// Ends a process that holds no job.
-    async fn replace(&mut self, breakage: Breakage) {
+    /// Begins to end a process that holds no job. [`Worker::ready`] sees it through.
+    fn replace(&mut self, breakage: Breakage) {
         let worn = matches!(breakage, Breakage::Worn);
-        let Some(running) = self.running.take() else { return };
-        let end = running.end(breakage).await;
-        if worn {
-            tracing::debug!("render worker {end}");
-        } else {
-            tracing::warn!("render worker {end}, without a job");
-            self.bad_end(end.to_string());
+        if let Process::Up(running) = std::mem::replace(&mut self.process, Process::Absent) {
+            self.process = Process::Ending { end: Box::pin(running.end(breakage)), worn };
         }
     }
 
     async fn spawn(&mut self) -> Result<(), SpawnError> {
         let running = self.spawner.spawn().await?;
+        self.up(running);
+        Ok(())
+    }
+
+    fn up(&mut self, running: Running) {
         let mut health = lock(&self.health);
         health.ready = true;
         health.pid = Some(running.hello.pid);
@@ -352,9 +402,8 @@ impl Worker {
         health.library.clone_from(&running.hello.library);
         health.jail = Some(running.hello.jail);
         drop(health);
-        self.running = Some(running);
+        self.process = Process::Up(running);
         self.jobs_done = 0;
-        Ok(())
     }
 
     fn bad_end(&mut self, why: String) {

@@ -41,9 +41,15 @@ pub(super) fn set(mapped_bytes: u64, file_bytes_max: u64) -> Result<u64, JailErr
 /// Moves the limit of CPU time to what one job may take from now on. Past it the kernel kills the process, should the
 /// server not have done so for its own deadline by then.
 pub(crate) fn allow_job_time() -> io::Result<()> {
+    let limit = job_limit(cpu_time_used(), rustix::process::getrlimit(Resource::Cpu).maximum);
+    rustix::process::setrlimit(Resource::Cpu, limit).map_err(io::Error::from)
+}
+
+/// The hard limit stays: whoever started the server may have set one (`LimitCPU=`), and only root may raise it.
+fn job_limit(used: Duration, maximum: Option<u64>) -> Rlimit {
     // The limit counts whole seconds.
-    let limit = (cpu_time_used() + JOB_CPU_TIME).as_secs() + 1;
-    rustix::process::setrlimit(Resource::Cpu, Rlimit { current: Some(limit), maximum: None }).map_err(io::Error::from)
+    let limit = (used + JOB_CPU_TIME).as_secs() + 1;
+    Rlimit { current: Some(maximum.map_or(limit, |maximum| limit.min(maximum))), maximum }
 }
 
 /// Bytes of address space in use: the first number of `statm`, in pages.
@@ -55,4 +61,19 @@ pub(super) fn mapped_bytes() -> io::Result<u64> {
         .and_then(|pages| pages.parse().ok())
         .ok_or_else(|| io::Error::other("/proc/self/statm is not understood"))?;
     Ok(pages * rustix::param::page_size() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_gets_its_time_within_the_hard_limit() {
+        let cases =
+            [("no hard limit", None, 18), ("a distant one", Some(3600), 18), ("less than a job is left", Some(10), 10)];
+        for (name, maximum, current) in cases {
+            let limit = job_limit(Duration::from_millis(7_500), maximum);
+            assert_eq!((limit.current, limit.maximum), (Some(current), maximum), "{name}");
+        }
+    }
 }

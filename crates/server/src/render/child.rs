@@ -36,6 +36,11 @@ const SPAWN_QUEUE: usize = 64;
 /// fresh pages.
 const EXCHANGE_KEPT_BYTES: usize = 4 << 20;
 
+/// Bytes from which on a copy to or from the exchange leaves the runtime's thread to others. A fresh memory file takes 1 to
+/// 2 GB/s, so smaller copies are done within a millisecond, and nearly all are: an entry point has some 130 KB. The worst,
+/// 64 MiB of images, would hold up every timer and socket of its thread for 50 ms.
+const BLOCKING_BYTES_MIN: usize = 1 << 20;
+
 /// Last bytes of a dead worker's stderr that are worth keeping: a panic message and where.
 const LAST_WORDS_BYTES_MAX: usize = 600;
 
@@ -301,8 +306,11 @@ impl Running {
         let id = self.next_job_id;
         self.next_job_id += 1;
         let message = ToWorker::Job(job.to_wire(id)).write().map_err(Breakage::Wire)?;
-        self.exchange.write_all_at(&job.config.record, 0).map_err(Breakage::Exchange)?;
-        self.exchange.write_all_at(&job.data, job.config.record.len() as u64).map_err(Breakage::Exchange)?;
+        let write = || {
+            self.exchange.write_all_at(&job.config.record, 0)?;
+            self.exchange.write_all_at(&job.data, job.config.record.len() as u64)
+        };
+        beside_the_runtime(job.config.record.len() + job.data.len(), write).map_err(Breakage::Exchange)?;
         self.send(&message).await?;
 
         let outcome = match receive(&self.socket).await? {
@@ -316,15 +324,17 @@ impl Running {
                 return Err(Breakage::Wire(WireError::Value("image count")));
             }
             Ok(rendered) => {
-                used_bytes += rendered.images.iter().map(|image| image.bytes as usize).sum::<usize>();
-                Ok(self.take_images(rendered).map_err(Breakage::Exchange)?)
+                let image_bytes = rendered.images.iter().map(|image| image.bytes as usize).sum::<usize>();
+                used_bytes += image_bytes;
+                let take = || self.take_images(rendered);
+                Ok(beside_the_runtime(image_bytes, take).map_err(Breakage::Exchange)?)
             }
             Err(failure) => Err(failure),
         };
         if used_bytes > EXCHANGE_KEPT_BYTES {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            rustix::fs::fallocate(&self.exchange, flags, 0, EXCHANGE_BYTES as u64)
-                .map_err(|error| Breakage::Exchange(error.into()))?;
+            let punch = || rustix::fs::fallocate(&self.exchange, flags, 0, EXCHANGE_BYTES as u64);
+            beside_the_runtime(used_bytes, punch).map_err(|error| Breakage::Exchange(error.into()))?;
         }
         Ok(result)
     }
@@ -363,6 +373,17 @@ impl Running {
     /// Kills the process if it still lives and waits for its end. Cancel-safe.
     pub(super) async fn end(self, breakage: Breakage) -> End {
         End { breakage, process: self.process.end().await }
+    }
+}
+
+/// Runs work that touches this many bytes, telling the runtime first if that takes long.
+fn beside_the_runtime<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    // A runtime of one thread, as in tests, has nobody who could take over meanwhile.
+    if bytes >= BLOCKING_BYTES_MIN && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+        tokio::task::block_in_place(work)
+    } else {
+        work()
     }
 }
 

@@ -186,6 +186,22 @@ async fn a_death_without_a_job_costs_no_job() {
 }
 
 #[tokio::test]
+async fn a_start_goes_on_although_each_pick_drops_the_wait_for_it() {
+    let (mut worker, health) = pool().await;
+    let first = pid(&health);
+    signal(first, Signal::KILL);
+    let is_back = || health.workers()[0].pid.is_some_and(|pid| pid != first);
+    let picks = async {
+        while !is_back() {
+            // Far shorter than a process takes to start.
+            let _ = tokio::time::timeout(Duration::from_millis(1), worker.stay_ready()).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, picks).await.expect("a new process");
+    assert_eq!(health.workers()[0].restarts, 1, "the death was counted");
+}
+
+#[tokio::test]
 async fn a_dropped_render_does_not_answer_the_next_one() {
     let (mut worker, health) = pool().await;
     let abandoned = pid(&health);
@@ -326,6 +342,6 @@ async fn an_answer_that_breaks_the_rules_ends_the_process() {
         let mut worker = set.workers.into_iter().next().expect("one was asked for");
         let error = worker.render(&job(), Instant::now() + PATIENCE).await.expect_err(kind);
         assert!(matches!(error, RenderError::WorkerBroken(_)), "{kind}: {error:?}");
-        assert!(worker.running.is_none(), "{kind}");
+        assert!(matches!(worker.process, Process::Absent), "{kind}");
     }
 }
