@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use framehook_server::app::{self, ServeError};
 use framehook_server::catalog::CatalogError;
@@ -75,7 +75,7 @@ pub(crate) async fn run(arguments: ServeArgs) -> Result<ExitCode> {
             return Ok(ExitCode::from(2));
         }
     };
-    telemetry::log::init(&config.log).map_err(|error| anyhow::anyhow!("cannot set up the log: {error}"))?;
+    let _flush = telemetry::log::init(&config.log).context("cannot set up the log")?;
     for (name, meant) in sources.unknown_variables() {
         tracing::warn!(name, meant, "environment variable sets nothing");
     }

@@ -1,5 +1,7 @@
 //! Log lines: set up once, on standard error, and kept from repeating themselves.
 
+mod lines;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io::{self, IsTerminal as _};
@@ -14,28 +16,47 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
+use self::lines::Lines;
 use crate::config::{Log, LogFormat, LogLevel};
 
+pub use self::lines::Flush;
+
+/// Why there is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error("the thread that writes the log does not start")]
+    Thread(#[source] io::Error),
+    #[error("something in this process has set up logging before")]
+    Taken(#[source] TryInitError),
+}
+
 /// Sends log lines to standard error from here on: text on a terminal (in colour unless `NO_COLOR` is set), one JSON object
-/// per line otherwise, or as the configuration says.
+/// per line otherwise, or as the configuration says. Nobody who logs ever waits for standard error; lines it does not take
+/// are dropped and counted.
 ///
 /// # Errors
-/// Something else in this process has set up logging before.
-pub fn init(log: &Log) -> Result<(), TryInitError> {
+/// See [`LogError`].
+pub fn init(log: &Log) -> Result<Flush, LogError> {
     let terminal = io::stderr().is_terminal();
     let json = match log.format {
         LogFormat::Auto => !terminal,
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let lines = fmt::layer().with_writer(io::stderr);
+    let waiting = Lines::start(io::stderr(), |left_out| {
+        tracing::warn!(left_out, "lines of this log were left out: standard error did not take them in time");
+    })
+    .map_err(LogError::Thread)?;
+    let flush = waiting.flush_on_drop();
+    let lines = fmt::layer().with_writer(waiting);
     let registry = tracing_subscriber::registry().with(targets(log.level));
-    if json {
+    let set_up = if json {
         registry.with(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)).try_init()
     } else {
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         registry.with(lines.with_ansi(colour).with_target(false)).try_init()
-    }
+    };
+    set_up.map(|()| flush).map_err(LogError::Taken)
 }
 
 /// Our own lines from `level` up; those of libraries only when something is wrong, since they do not know what matters.
