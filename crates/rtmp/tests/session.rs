@@ -345,8 +345,8 @@ fn media_becomes_events() {
         "video h264", // the same config again
         "config of 15",
         "entry point 200 of 5", // two-byte lengths now
-        "keyframe h264",          // the container's claim is wrong
-        "video h264",             // end of sequence
+        "keyframe h264",        // the container's claim is wrong
+        "video h264",           // end of sequence
         "unpublish by FcUnpublish",
     ];
     assert_eq!(play(&mut session, &mut client), expected);

@@ -76,7 +76,7 @@ section! {
         connections_per_address_max: u32 = "1024" in "1"..="100000",
         /// Time from the connection to the accepted publish. A slow or silent peer is cut off after it.
         handshake_timeout: Duration = "10s" in "1s"..="2m",
-        /// Time without a byte after which a publisher counts as gone.
+        /// Time without a whole message after which a publisher counts as gone.
         idle_timeout: Duration = "30s" in "1s"..="10m",
         /// Time within which a publisher that was cut off may return and go on with the same push: no callback is sent
         /// for the gap. CSS gives 70 s.
