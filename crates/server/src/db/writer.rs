@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
+use rusqlite::config::DbConfig;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, MAIN_DB};
@@ -145,16 +146,30 @@ impl Writer {
             let closed = catch_unwind(AssertUnwindSafe(|| self.run(waiting)));
             match closed {
                 Ok(answers) => {
-                    drop(self);
+                    self.close();
                     for answer in answers {
                         let _ = answer.send(());
                     }
                 }
-                Err(_) => fatal.raise(PART, "the writer panicked"),
+                Err(_) => {
+                    fatal.raise(PART, "the writer panicked");
+                    self.close();
+                }
             }
         };
         thread::Builder::new().name("db-writer".to_owned()).spawn(run)?;
         Ok(())
+    }
+
+    /// Closes the file. SQLite's last connection moves the WAL into it and syncs both, which after a failed sync would be
+    /// the second try that proves nothing: then the WAL is left to the next start.
+    fn close(self) {
+        if self.fatal.is_raised()
+            && let Err(error) = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        {
+            tracing::warn!(%error, "the database cannot be closed without a sync; it is left open");
+            std::mem::forget(self);
+        }
     }
 
     /// Runs until the queue is closed and empty. Returns whom to tell that the file is closed.

@@ -11,8 +11,8 @@ use std::process::Command;
 use framehook_domain::id::{SnapshotId, uuid_v7};
 use framehook_server::commit::CommitError;
 use framehook_server::credentials::Credentials;
-use framehook_server::db::DbError;
 use framehook_server::db::outbox::State;
+use framehook_server::db::{DbError, DirLock};
 use framehook_server::entropy::Entropy;
 use framehook_server::fatal::Fatal;
 use framehook_server::store::spool::{Spool, SpoolError, SpoolLimits};
@@ -66,6 +66,8 @@ fn a_failed_sync_of_the_database_ends_everything_and_is_not_repeated() {
     assert_eq!(plan.failures(), 1, "a sync that failed is never tried again");
     assert!(spooled.exists(), "whether its row reached the disk is for the next start to see");
     process.kill();
+    wait::until("the file to be closed", PATIENCE, || DirLock::take(place.dir()).ok()).expect("closed");
+    assert_eq!(plan.failures(), 1, "not even by closing");
 
     plan.fail_none();
     let process = place.start_with(only_commit());
