@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
-use framehook_domain::signature::{VerifyReport, verify, webhook};
 use framehook_domain::template::CallbackKey;
 use framehook_domain::time::UnixMs;
 use framehook_server::clock::Clock;
+use framehook_verify::css;
+use framehook_verify::webhook::{self, WebhookSecret};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -174,7 +175,8 @@ async fn check<'h>(
     key: Option<&CallbackKey>,
     now: UnixMs,
 ) -> Callback {
-    let mut checks = findings(verify(body, key, now));
+    let keys = key.map(|key| [key.expose()]);
+    let mut checks = findings(css::report(body, keys.as_ref().map(<[_; 1]>::as_slice), now.secs()));
     if let Some(key) = key {
         checks.push(Check::new("webhook_signature", webhook_signature(body, &header, key, now)));
     }
@@ -196,8 +198,8 @@ async fn check<'h>(
     }
 }
 
-/// The report of the domain's own procedure, as checks.
-pub(crate) fn findings(report: VerifyReport) -> Vec<Check> {
+/// The report on the signature in the body, as checks.
+pub(crate) fn findings(report: css::Report) -> Vec<Check> {
     report.findings.into_iter().map(|(check, result)| Check::new(check.name(), result)).collect()
 }
 
@@ -207,17 +209,10 @@ fn webhook_signature<'h>(
     key: &CallbackKey,
     now: UnixMs,
 ) -> Result<(), String> {
-    let required = |name| header(name).ok_or_else(|| format!("the header {name} is missing"));
-    let secret = webhook::WebhookSecret::from_callback_key(key);
-    webhook::verify(
-        &secret,
-        required(webhook::ID)?,
-        required(webhook::TIMESTAMP)?,
-        required(webhook::SIGNATURE)?,
-        body,
-        now,
-    )
-    .map_err(|error| error.to_string())
+    let secret = WebhookSecret::from_callback_key(key.expose());
+    let verified =
+        webhook::Headers::read(header).and_then(|headers| webhook::verify([&secret], headers, body, now.secs()));
+    verified.map(|_| ()).map_err(|error| error.to_string())
 }
 
 /// The object that is announced must be there now, and be what the callback says.

@@ -6,10 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use framehook_domain::signature::verify;
 use framehook_domain::template::CallbackKey;
-use framehook_domain::time::UnixMs;
 use framehook_server::clock::Clock;
+use framehook_verify::css;
 
 use crate::output::{self, Tone, paint};
 use crate::receiver;
@@ -62,8 +61,8 @@ fn check(arguments: &VerifyArgs) -> Result<bool> {
     let mut head = source.by_ref().take(BODY_BYTES_MAX + 1);
     head.read_to_end(&mut body).with_context(|| format!("cannot read {}", file.display()))?;
     ensure!(body.len() as u64 <= BODY_BYTES_MAX, "{} is no callback: it has more than 1 MiB", file.display());
-    let now = arguments.at.map_or_else(|| Clock::start().wall(), UnixMs::from_secs);
-    let checks = receiver::findings(verify(&body, Some(&key), now));
+    let now_secs = arguments.at.unwrap_or_else(|| Clock::start().wall().secs());
+    let checks = receiver::findings(css::report(&body, Some(&[key.expose()]), now_secs));
     let passed = checks.iter().all(|check| check.ok);
     if arguments.json {
         output::line(&serde_json::json!({ "passed": passed, "checks": checks }).to_string());

@@ -6,9 +6,10 @@ mod event;
 use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 
 pub use event::{EventKind, PushBegan, PushEnded, PushFacts, SnapshotStored};
+use framehook_verify::css;
 use serde_json::Value;
 
-use crate::{signature::css, template::CallbackKey, time::UnixMs};
+use crate::{template::CallbackKey, time::UnixMs};
 
 /// The body of an event without `t` and `sign`: what the database keeps. Every attempt sends exactly these fields and
 /// values; only `t` and `sign` differ.
@@ -48,10 +49,10 @@ impl EventBody {
 /// places; without one both are left out, because a signature under an empty key could be forged by anybody.
 pub fn render(body: &EventBody, key: Option<&CallbackKey>, sent: UnixMs) -> Vec<u8> {
     let Some(key) = key else { return body.to_json() };
-    let t = css::expiry_secs(sent);
+    let t = css::expiry_secs(sent.secs());
     let mut fields = body.0.clone();
     fields.insert("t".into(), t.into());
-    fields.insert("sign".into(), css::sign(key, t).into());
+    fields.insert("sign".into(), css::sign(key.expose(), t).into());
     to_json(&fields)
 }
 

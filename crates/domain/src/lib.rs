@@ -7,10 +7,10 @@
 //!
 //! | Specification | Followed in |
 //! |---|---|
-//! | Tencent Cloud CSS: events and their signature | [`callback`], [`signature::css`] |
+//! | Tencent Cloud CSS: events and their signature | [`callback`], `framehook_verify::css` |
 //! | Tencent Cloud CSS: hotlink keys, interruption codes | [`push_auth`], [`refusal`] |
 //! | Tencent Cloud `live` API 2018-08-01: templates and rules | [`template`], [`object_key`], [`rule`] |
-//! | Standard Webhooks 1.0.0, symmetric scheme `v1` | [`signature::webhook`] |
+//! | Standard Webhooks 1.0.0, symmetric scheme `v1` | [`signature`], `framehook_verify::webhook` |
 //! | RFC 9562 (UUID version 7) | [`id`] |
 //! | RFC 3986, section 2.3 (unreserved characters) | [`object_key`] |
 #![no_std]

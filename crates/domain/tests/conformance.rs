@@ -7,7 +7,6 @@ use framehook_domain::object_key::Naming;
 use framehook_domain::push_auth::{self, PushKey, PushKeys};
 use framehook_domain::refusal::Refusal;
 use framehook_domain::rule::{RuleScope, SnapshotRule};
-use framehook_domain::signature;
 use framehook_domain::stream::{DomainName, PublishAddress};
 use framehook_domain::template::{CallbackKey, SnapshotTemplate, SnapshotTemplateDraft};
 use framehook_domain::time::{NameZone, UnixMs};
@@ -82,8 +81,7 @@ fn item_2_the_golden_body_follows_from_the_push_and_the_template() {
     let picture = Picture { captured_secs: 1735689600, sent_secs: 1735689601, bytes: 48213 };
     assert_eq!(callback_for(&catalog("push.example.com", None), &address, &picture), golden);
 
-    let receiver_key = CallbackKey::parse("k3yForDocs2024").expect("a key");
-    let report = signature::verify(golden.as_bytes(), Some(&receiver_key), UnixMs::from_secs(1735689602));
+    let report = framehook_verify::css::report(golden.as_bytes(), Some(&["k3yForDocs2024"]), 1735689602);
     assert!(report.passed(), "{report:?}");
 }
 

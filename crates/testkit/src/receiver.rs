@@ -5,10 +5,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use framehook_domain::signature::{verify, webhook};
-use framehook_domain::template::CallbackKey;
-use framehook_domain::time::UnixMs;
+use anyhow::{Context, Result, bail, ensure};
+use framehook_verify::css;
+use framehook_verify::webhook::{self, WebhookSecret};
 
 use crate::http::{self, Headers};
 use crate::listener::{Accepted, Listener, Stop, lock, reset_on_close};
@@ -80,17 +79,15 @@ impl Request {
     /// # Errors
     /// Says which check failed.
     pub fn verify(&self, key: &str) -> Result<()> {
-        let key = CallbackKey::parse(key).map_err(|error| anyhow!("{error}"))?;
         let since_epoch = self.arrived_wall.duration_since(SystemTime::UNIX_EPOCH).context("a clock before 1970")?;
-        let arrived = UnixMs(since_epoch.as_millis().try_into().context("a clock beyond 64 bits")?);
-        let report = verify(&self.body, Some(&key), arrived);
+        let arrived_secs = since_epoch.as_secs().try_into().context("a clock beyond 63 bits")?;
+        let report = css::report(&self.body, Some(&[key]), arrived_secs);
         ensure!(report.passed(), "request {}: {:?}", self.index, report.first_failure());
-        let header = |name| self.headers.get(name).with_context(|| format!("request {} has no {name}", self.index));
-        let (id, timestamp, signature) =
-            (header(webhook::ID)?, header(webhook::TIMESTAMP)?, header(webhook::SIGNATURE)?);
-        let secret = webhook::WebhookSecret::from_callback_key(&key);
-        webhook::verify(&secret, id, timestamp, signature, &self.body, arrived)
-            .with_context(|| format!("request {}", self.index))
+        let secret = WebhookSecret::from_callback_key(key);
+        webhook::Headers::read(|name| self.headers.get(name))
+            .and_then(|headers| webhook::verify([&secret], headers, &self.body, arrived_secs))
+            .with_context(|| format!("request {}", self.index))?;
+        Ok(())
     }
 
     /// `event_type` of the body; `None` when the body has none.
@@ -353,15 +350,17 @@ mod tests {
     #[test]
     fn verifies_both_signatures() {
         use framehook_domain::id::DeliveryId;
-        use framehook_domain::signature::css;
+        use framehook_domain::signature;
+        use framehook_domain::template::CallbackKey;
+        use framehook_domain::time::UnixMs;
 
         let receiver = Receiver::start().unwrap();
         let key = CallbackKey::parse("k3yForDocs2024").unwrap();
         let now = UnixMs(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as i64);
-        let t = css::expiry_secs(now);
-        let body = format!(r#"{{"sign":"{}","t":{t}}}"#, css::sign(&key, t));
+        let t = css::expiry_secs(now.secs());
+        let body = format!(r#"{{"sign":"{}","t":{t}}}"#, css::sign(key.expose(), t));
         let id = DeliveryId(framehook_domain::id::uuid_v7(now, [7; 10]));
-        let headers: Vec<_> = webhook::headers(Some(&key), id, now, body.as_bytes()).collect();
+        let headers: Vec<_> = signature::headers(Some(&key), id, now, body.as_bytes()).collect();
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         for body in [body.clone(), body + " "] {
             http::request(receiver.address(), "POST", "/", &headers, body.as_bytes(), PATIENCE).unwrap();

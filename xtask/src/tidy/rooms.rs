@@ -13,10 +13,11 @@ struct Room {
     is_pure: bool,
 }
 
-const ROOMS: [Room; 11] = [
+const ROOMS: [Room; 12] = [
     Room { directory: "crates/media", may_use: &[], is_pure: true },
     Room { directory: "crates/rtmp", may_use: &["framehook-media"], is_pure: true },
-    Room { directory: "crates/domain", may_use: &["framehook-media"], is_pure: true },
+    Room { directory: "crates/verify", may_use: &[], is_pure: true },
+    Room { directory: "crates/domain", may_use: &["framehook-media", "framehook-verify"], is_pure: true },
     Room { directory: "crates/tc3", may_use: &[], is_pure: true },
     Room { directory: "crates/render-wire", may_use: &["framehook-media"], is_pure: true },
     Room { directory: "crates/render-worker", may_use: &["framehook-media", "framehook-render-wire"], is_pure: false },
@@ -27,12 +28,12 @@ const ROOMS: [Room; 11] = [
     },
     Room {
         directory: "crates/cli",
-        may_use: &["framehook-media", "framehook-rtmp", "framehook-domain", "framehook-server"],
+        may_use: &["framehook-media", "framehook-rtmp", "framehook-domain", "framehook-verify", "framehook-server"],
         is_pure: false,
     },
     Room {
         directory: "crates/testkit",
-        may_use: &["framehook-media", "framehook-rtmp", "framehook-domain"],
+        may_use: &["framehook-media", "framehook-rtmp", "framehook-domain", "framehook-verify"],
         is_pure: false,
     },
     Room { directory: "benches", may_use: &["framehook-testkit"], is_pure: false },

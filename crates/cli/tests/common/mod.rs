@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each suite uses its part of this")]
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -26,6 +27,12 @@ pub(crate) const FRAMEHOOK: &str = env!("CARGO_BIN_EXE_framehook");
 /// A configuration with one domain, one rule every `interval_s` and one receiver for all three events. `more` is put in
 /// front, where the tables of the server's own settings may stand.
 pub(crate) fn config(receiver: &Receiver, interval_s: u32, more: &str) -> String {
+    config_for(receiver.address(), interval_s, more)
+}
+
+/// [`config`] with a receiver that is not ours.
+pub(crate) fn config_for(receiver: SocketAddr, interval_s: u32, more: &str) -> String {
+    let url = |action: &str| format!("http://{receiver}/notify?action={action}");
     format!(
         r#"
 {more}
@@ -55,9 +62,9 @@ domain = "{DOMAIN}"
 app = "live"
 template = "receiver"
 "#,
-        snapshot = receiver.url("/notify?action=snapshot"),
-        begin = receiver.url("/notify?action=begin"),
-        end = receiver.url("/notify?action=end"),
+        snapshot = url("snapshot"),
+        begin = url("begin"),
+        end = url("end"),
     )
 }
 
@@ -104,13 +111,12 @@ pub(crate) fn check_snapshot(server: &Server, request: &Request) -> Result<Snaps
 /// Checks `t` and `sign` as a receiver does, at the moment of arrival.
 pub(crate) fn check_signature(request: &Request) -> Result<()> {
     let arrived = request.arrived_wall.duration_since(std::time::UNIX_EPOCH).context("the clock is before 1970")?;
-    let now = framehook_domain::time::UnixMs(arrived.as_millis() as i64);
-    let key = framehook_domain::template::CallbackKey::parse(CALLBACK_KEY)?;
-    let report = framehook_domain::signature::verify(&request.body, Some(&key), now);
+    let now_secs = arrived.as_secs() as i64;
+    let report = framehook_verify::css::report(&request.body, Some(&[CALLBACK_KEY]), now_secs);
     ensure!(report.passed(), "{report:?} of {}", String::from_utf8_lossy(&request.body));
     let body = request.json()?;
     let t = body["t"].as_i64().context("t is no number")?;
-    ensure!((t - 600 - now.secs()).abs() <= 1, "t is {t}, sent at {}", now.secs());
+    ensure!((t - 600 - now_secs).abs() <= 1, "t is {t}, sent at {now_secs}");
     Ok(())
 }
 

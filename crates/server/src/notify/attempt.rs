@@ -6,7 +6,7 @@ use bytes::Bytes;
 use framehook_domain::callback::{EventBody, render};
 use framehook_domain::catalog::Catalog;
 use framehook_domain::retry::{DeadReason, Next, Outcome};
-use framehook_domain::signature::webhook;
+use framehook_domain::signature;
 use framehook_domain::template::{CallbackKey, CallbackUrl};
 use framehook_domain::time::{Mono, UnixMs};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -98,7 +98,7 @@ async fn send(parts: &NotifierParts, claim: &Claim, target: &Target, sent: UnixM
     let body = EventBody::from_json(&claim.body).map_err(|error| error.to_string())?;
     let body = render(&body, target.key.as_ref(), sent);
     let mut headers = HeaderMap::new();
-    for (name, value) in webhook::headers(target.key.as_ref(), claim.id.delivery, sent, &body) {
+    for (name, value) in signature::headers(target.key.as_ref(), claim.id.delivery, sent, &body) {
         let value = HeaderValue::try_from(value).map_err(|error| error.to_string())?;
         headers.insert(HeaderName::from_static(name), value);
     }
