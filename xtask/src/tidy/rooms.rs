@@ -13,7 +13,7 @@ struct Room {
     is_pure: bool,
 }
 
-const ROOMS: [Room; 12] = [
+const ROOMS: [Room; 13] = [
     Room { directory: "crates/media", may_use: &[], is_pure: true },
     Room { directory: "crates/rtmp", may_use: &["framehook-media"], is_pure: true },
     Room { directory: "crates/verify", may_use: &[], is_pure: true },
@@ -36,6 +36,7 @@ const ROOMS: [Room; 12] = [
         may_use: &["framehook-media", "framehook-rtmp", "framehook-domain", "framehook-verify"],
         is_pure: false,
     },
+    Room { directory: "examples/receivers/rust", may_use: &["framehook-verify"], is_pure: false },
     Room { directory: "benches", may_use: &["framehook-testkit"], is_pure: false },
     Room { directory: "xtask", may_use: &[], is_pure: false },
 ];

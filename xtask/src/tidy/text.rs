@@ -9,7 +9,7 @@ const LINES_MAX: usize = 600;
 const LONG_FILES: [(&str, &str); 0] = [];
 
 /// Endings of what is written by hand and read for its length.
-const CODE: [&str; 7] = [".rs", ".c", ".h", ".sql", ".py", ".js", ".sh"];
+const CODE: [&str; 10] = [".rs", ".c", ".h", ".sql", ".py", ".js", ".mjs", ".go", ".php", ".sh"];
 
 pub(super) fn findings(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -18,7 +18,8 @@ pub(super) fn findings(tree: &Tree) -> Vec<Finding> {
             if line.ends_with([' ', '\t', '\r']) {
                 findings.push(format!("{path}:{number}: space at the end of the line"));
             }
-            if line.contains('\t') {
+            // gofmt indents with tabs and knows nothing else.
+            if line.contains('\t') && !path.ends_with(".go") {
                 findings.push(format!("{path}:{number}: a tab; write spaces"));
             }
         }
@@ -52,6 +53,7 @@ mod tests {
         let tree = Tree::of(&[
             ("a.md", "fine\n"),
             ("b.rs", "one \n\ttwo\nthree"),
+            ("b.go", "func main() {\n\treturn\n}\n"),
             ("c.rs", &long),
             ("c.md", &long),
             ("d.rs", concat!("#[", "ignore]\n")),
