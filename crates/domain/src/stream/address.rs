@@ -52,7 +52,7 @@ impl PublishAddress {
 }
 
 /// What a publisher tried, for a log line about a refusal: host, app and name as far as they can be told, without user
-/// name, password or query, and no longer than [`TRIED_BYTES_MAX`].
+/// name, password or query, and no longer than 256 bytes.
 pub fn tried(tc_url: &str, app: &str, publish_name: &str) -> String {
     let host = UrlParts::split(tc_url).host;
     let mut tried = alloc::format!("{host}/{}/{}", split_query(app).0, split_query(publish_name).0);
