@@ -4,11 +4,15 @@
 //! about a stream is made against one version of it. While nothing at all is configured a built-in rule takes its
 //! place, so that the first push of a newcomer just works.
 
+mod change;
+mod inventory;
 mod parts;
 
 use alloc::{collections::BTreeMap, sync::Arc, vec, vec::Vec};
 
-pub use parts::{CatalogError, CatalogParts, Domain, ForbiddenStream, ManagedBy, PushAuth};
+pub use change::{ChangeRefused, DOMAINS_MAX, FORBIDDEN_MAX, PushAuthEdit, RULES_MAX, Step, TEMPLATES_MAX};
+pub use inventory::{Forbiddance, Inventory, Managed, ManagedBy};
+pub use parts::{CatalogError, CatalogParts, Domain, ForbiddenStream, PushAuth};
 
 use crate::{
     id::{RuleId, TemplateId},

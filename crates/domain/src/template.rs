@@ -6,7 +6,9 @@
 mod callback;
 mod snapshot;
 
-pub use callback::{CallbackKey, CallbackTemplate, CallbackTemplateDraft, CallbackUrl, CallbackUrls, URL_BYTES_MAX};
+pub use callback::{
+    CallbackKey, CallbackTemplate, CallbackTemplateDraft, CallbackUrl, CallbackUrls, RecordExceptionLevel, URL_BYTES_MAX,
+};
 pub use snapshot::{SnapshotInterval, SnapshotTemplate, SnapshotTemplateDraft, StoreTarget};
 
 use crate::field::FieldError;

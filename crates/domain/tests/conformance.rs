@@ -1,7 +1,7 @@
 //! Conformance items of the CSS specification that cross several modules, through the public interface only.
 
 use framehook_domain::callback::{SnapshotStored, render};
-use framehook_domain::catalog::{AdmitPolicy, Catalog, CatalogParts, Domain, ManagedBy, PushAuth};
+use framehook_domain::catalog::{AdmitPolicy, Catalog, CatalogParts, Domain, PushAuth};
 use framehook_domain::id::{RuleId, TemplateId};
 use framehook_domain::object_key::Naming;
 use framehook_domain::push_auth::{self, PushKey, PushKeys};
@@ -31,7 +31,6 @@ fn catalog(domain: &str, prefix: Option<&str>) -> Catalog {
             name: DomainName::parse(domain).expect("a domain"),
             enabled: true,
             auth: Some(PushAuth { enabled: true, keys }),
-            managed_by: ManagedBy::File,
         }],
         snapshot_templates: vec![SnapshotTemplate::validate(TemplateId(1), draft).expect("a template")],
         snapshot_rules: vec![SnapshotRule {

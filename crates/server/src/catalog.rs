@@ -5,25 +5,27 @@
 
 mod declare;
 mod receiver;
+mod step;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use framehook_domain::catalog::{Catalog, CatalogError as UnfitParts};
-use framehook_domain::template::StoreTarget;
+use framehook_domain::catalog::{Catalog, CatalogError as UnfitParts, ChangeRefused, Inventory, Step};
+use framehook_domain::id::TemplateId;
+use framehook_domain::template::{CallbackTemplateDraft, CallbackUrl, CallbackUrls, StoreTarget};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Sources};
 use crate::db::secret::Vault;
-use crate::db::{Db, DbError, catalog as tables};
+use crate::db::{Db, DbError, Tx, catalog as tables};
 use crate::notify::address::AddressPolicy;
 use crate::notify::resolve::Resolver;
 use crate::telemetry::Metrics;
 use crate::telemetry::event::Reloaded;
 
-pub(crate) use receiver::check_receiver;
 pub use receiver::check_receivers;
+pub(crate) use receiver::{ForbiddenReceiver, check_receiver};
 use receiver::{RELOAD_PATIENCE, RESOLVE_PATIENCE, check_declared};
 
 /// Domains, templates and rules, stored and published.
@@ -48,6 +50,22 @@ pub enum CatalogError {
     Config(#[from] ConfigError),
     /// It could not be read or stored.
     #[error("the configuration could not be read or stored")]
+    Db(#[from] DbError),
+    /// The tables were changed by something else than Framehook.
+    #[error("the stored domains, templates and rules do not fit together")]
+    Unfit(#[from] UnfitParts),
+}
+
+/// Why a change that somebody asked for was not made. Nothing of it is stored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChangeError {
+    #[error(transparent)]
+    Refused(#[from] ChangeRefused),
+    /// Callbacks may not go to one of the template's URLs.
+    #[error("{}", .0.what)]
+    Receiver(ForbiddenReceiver),
+    /// It could not be read or stored.
+    #[error("the change could not be stored")]
     Db(#[from] DbError),
     /// The tables were changed by something else than Framehook.
     #[error("the stored domains, templates and rules do not fit together")]
@@ -109,6 +127,81 @@ impl CatalogStore {
         Ok(self.current())
     }
 
+    /// Everything configured, with who manages it and since when.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub(crate) async fn inventory(&self) -> Result<Inventory, DbError> {
+        let vault = self.vault.clone();
+        self.db.read(move |conn| tables::load(conn, &vault)).await
+    }
+
+    /// Makes the change that `decide` decides on, and publishes it. Gives the number of the template that was added, if one
+    /// was.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub(crate) async fn change<F>(&self, decide: F) -> Result<Option<TemplateId>, ChangeError>
+    where
+        F: FnOnce(&Inventory) -> Result<Step, ChangeRefused> + Send + 'static,
+    {
+        let (vault, now) = (self.vault.clone(), self.clock.wall());
+        let change = move |tx: &Tx<'_>| {
+            let step = match decide(&tables::load(tx, &vault)?) {
+                Ok(Step::Nothing) => return Ok(Ok(None)),
+                Ok(step) => step,
+                Err(refused) => return Ok(Err(refused)),
+            };
+            let added = step::take(tx, &vault, step, now)?;
+            tables::next_version(tx)?;
+            Ok(Ok(Some((added, tables::load(tx, &vault)?))))
+        };
+        let Some((added, stored)) = self.db.write_checked(change).await?? else { return Ok(None) };
+        self.publish(stored.into_catalog(self.built_in_store.clone())?);
+        Ok(added)
+    }
+
+    /// As [`CatalogStore::change`], for what makes or changes a callback template: `edit` fills in the draft. The URLs that it
+    /// gives are judged first, outside of the transaction, since names are looked up for it.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub(crate) async fn put_callback_template<F>(
+        &self,
+        id: Option<TemplateId>,
+        edit: F,
+    ) -> Result<Option<TemplateId>, ChangeError>
+    where
+        F: Fn(&mut CallbackTemplateDraft) + Send + 'static,
+    {
+        let decide = move |inventory: &Inventory| match id {
+            Some(id) => inventory.modify_callback_template(id, &edit),
+            None => {
+                let mut draft = CallbackTemplateDraft::default();
+                edit(&mut draft);
+                inventory.create_callback_template(draft)
+            }
+        };
+        if let Step::AddCallbackTemplate(template) | Step::ChangeCallbackTemplate(template) =
+            decide(&self.inventory().await?)?
+        {
+            self.check_urls(&template.urls).await?;
+        }
+        // Between the two a request beside this one may have changed the template; the URLs of each were judged.
+        self.change(decide).await
+    }
+
+    /// Judges the URLs that are sent to, all at the same time: each may wait for a resolver.
+    async fn check_urls(&self, urls: &CallbackUrls) -> Result<(), ChangeError> {
+        let check = async |url: &Option<CallbackUrl>| match url {
+            Some(url) => check_receiver(&self.resolver, url).await.map_err(ChangeError::Receiver),
+            None => Ok(()),
+        };
+        let (begin, end) = (check(&urls.stream_begin_notify), check(&urls.stream_end_notify));
+        tokio::try_join!(check(&urls.snapshot_notify), begin, end)?;
+        Ok(())
+    }
+
     fn publish(&self, catalog: Catalog) {
         // Two changes may come back from the database in either order; the newer one must stay.
         self.published.send_if_modified(|current| {
@@ -126,8 +219,10 @@ mod tests {
     use std::path::Path;
 
     use framehook_domain::catalog::ManagedBy;
-    use framehook_domain::id::TemplateId;
+    use framehook_domain::push_auth::PushKey;
     use framehook_domain::rule::RuleScope;
+    use framehook_domain::stream::{AppName, DomainName, StreamId, StreamName};
+    use framehook_domain::template::SnapshotTemplateDraft;
     use framehook_domain::time::UnixMs;
 
     use super::*;
@@ -254,11 +349,10 @@ mod tests {
 
     /// Makes the API the manager of a domain, a template and a rule, as requests will.
     async fn manage_by_api(store: &CatalogStore) {
-        let (vault, mut declared) = (store.vault.clone(), config(WHOLE).declared);
-        declared.domains[0].managed_by = ManagedBy::Api;
+        let (vault, declared) = (store.vault.clone(), config(WHOLE).declared);
         let added = store.db.write(move |tx| {
             let now = UnixMs(0);
-            tables::put_domain(tx, &vault, &declared.domains[0], now)?;
+            tables::put_domain(tx, &vault, &declared.domains[0], ManagedBy::Api, now)?;
             let template = tables::insert_snapshot_template(tx, &declared.snapshot_templates[0], ManagedBy::Api, now)?;
             let scope = &declared.snapshot_rules[0].scope;
             tables::insert_snapshot_rule(tx, scope, template, ManagedBy::Api, now)?;
@@ -350,5 +444,123 @@ mod tests {
         let page = metrics.page(&Sample::default());
         assert!(page.contains("framehook_reloads_total{outcome=\"refused\"} 1"), "{page}");
         assert!(page.contains("framehook_reloads_total{outcome=\"applied\"} 1"), "{page}");
+    }
+
+    fn draft(name: &str) -> SnapshotTemplateDraft {
+        let (app_id, bucket, region) = (1_250_000_000, "shots".to_owned(), "ap-guangzhou".to_owned());
+        SnapshotTemplateDraft { name: name.to_owned(), app_id, bucket, region, ..SnapshotTemplateDraft::default() }
+    }
+
+    fn stream() -> StreamId {
+        let name = StreamName::parse("room").unwrap();
+        StreamId { domain: DomainName::parse("api.example.com").unwrap(), app: AppName::parse("live").unwrap(), name }
+    }
+
+    fn fill_in(draft: &mut CallbackTemplateDraft) {
+        draft.name = "moderation".to_owned();
+        draft.key = Some("callback-key-of-the-test".to_owned());
+        draft.urls.snapshot_notify = Some("https://192.0.2.1/snapshot".to_owned());
+        draft.urls.record_notify = Some("https://10.0.0.1/never-sent".to_owned());
+        draft.record_exception_levels = vec!["error".to_owned(), "alarm".to_owned()];
+    }
+
+    /// A domain, both templates, both rules and a forbidden stream, as requests make them.
+    async fn configure(store: &CatalogStore) -> (TemplateId, TemplateId) {
+        let scope = || RuleScope::parse("api.example.com", "live", "").unwrap();
+        let key = PushKey::parse("push-key-of-the-test").unwrap();
+        let name = DomainName::parse("api.example.com").unwrap();
+        store.change(move |inventory| inventory.add_domain(name, key)).await.unwrap();
+        let snapshot = store.change(|inventory| inventory.create_snapshot_template(draft("covers"))).await.unwrap();
+        let callback = store.put_callback_template(None, fill_in).await.unwrap();
+        let (snapshot, callback) = (snapshot.unwrap(), callback.unwrap());
+        store.change(move |inventory| inventory.create_snapshot_rule(scope(), snapshot)).await.unwrap();
+        store.change(move |inventory| inventory.put_callback_rule(scope(), callback)).await.unwrap();
+        let now = store.clock.wall();
+        let until = now.plus(Duration::from_secs(3600));
+        store.change(move |inventory| inventory.forbid(stream(), until, "a reason".to_owned(), now)).await.unwrap();
+        (snapshot, callback)
+    }
+
+    #[tokio::test]
+    async fn what_requests_make_is_in_force_at_once_and_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), ALLOWED).await;
+        let (snapshot, callback) = configure(&store).await;
+        let inventory = store.inventory().await.unwrap();
+        assert!(inventory.domains.iter().all(|domain| domain.by == ManagedBy::Api));
+        let catalog = store.current();
+        assert_eq!(inventory.version, catalog.version());
+        assert_eq!(catalog.snapshot_rule_for(&stream()).unwrap().1.id, snapshot);
+        let template = catalog.callback_template_for(&stream()).unwrap();
+        assert_eq!((template.id, template.record_exception_levels.len()), (callback, 2));
+        assert!(catalog.is_forbidden(&stream(), store.clock.wall()));
+        assert!(catalog.domains().next().unwrap().keys_to_check().is_some());
+        store.db.close().await;
+        for file in std::fs::read_dir(dir.path()).unwrap() {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            assert!(!String::from_utf8_lossy(&bytes).contains("-of-the-test"), "a secret lies in the clear");
+        }
+        let store = open(dir.path(), ALLOWED).await;
+        assert_eq!(store.inventory().await.unwrap(), inventory);
+        assert!(store.current().is_forbidden(&stream(), store.clock.wall()));
+    }
+
+    #[tokio::test]
+    async fn a_change_is_seen_by_watchers_and_one_that_changes_nothing_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), ALLOWED).await;
+        let (snapshot, callback) = configure(&store).await;
+        let mut watching = store.watch();
+        watching.mark_unchanged();
+        store.change(move |inventory| inventory.modify_snapshot_template(snapshot, |_| ())).await.unwrap();
+        store
+            .change(|inventory| Ok(inventory.resume(StreamId { app: AppName::parse("vod").unwrap(), ..stream() })))
+            .await
+            .unwrap();
+        let refused = store.change(move |inventory| inventory.delete_callback_template(callback)).await;
+        assert!(matches!(refused, Err(ChangeError::Refused(ChangeRefused::TemplateInUse { .. }))), "{refused:?}");
+        assert!(!watching.has_changed().unwrap());
+
+        let edit = |draft: &mut SnapshotTemplateDraft| draft.interval_secs = Some(2);
+        store.change(move |inventory| inventory.modify_snapshot_template(snapshot, edit)).await.unwrap();
+        assert!(watching.has_changed().unwrap());
+        let (_, template) = watching.borrow_and_update().snapshot_rule_for(&stream()).unwrap();
+        assert_eq!(template.interval.secs(), 2);
+    }
+
+    #[tokio::test]
+    async fn everything_that_requests_made_they_can_remove() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), ALLOWED).await;
+        let (snapshot, callback) = configure(&store).await;
+        let scope = || RuleScope::parse("api.example.com", "live", "").unwrap();
+        let name = DomainName::parse("api.example.com").unwrap();
+        store.change(move |inventory| inventory.delete_snapshot_rule(&scope())).await.unwrap();
+        store.change(move |inventory| inventory.delete_callback_rule(&scope())).await.unwrap();
+        store.change(move |inventory| inventory.delete_snapshot_template(snapshot)).await.unwrap();
+        store.change(move |inventory| inventory.delete_callback_template(callback)).await.unwrap();
+        assert!(!store.current().is_empty(), "the domain is left");
+        store.change(move |inventory| inventory.delete_domain(&name)).await.unwrap();
+        assert!(store.current().is_empty());
+        assert!(store.current().is_forbidden(&stream(), store.clock.wall()), "a forbidden stream stays forbidden");
+    }
+
+    #[tokio::test]
+    async fn a_callback_template_with_a_private_address_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), ALLOWED).await;
+        let (_, callback) = configure(&store).await;
+        let private = |draft: &mut CallbackTemplateDraft| {
+            fill_in(draft);
+            draft.urls.stream_end_notify = Some("http://10.0.0.1/".to_owned());
+        };
+        for id in [None, Some(callback)] {
+            let refused = store.put_callback_template(id, private).await;
+            let Err(ChangeError::Receiver(forbidden)) = refused else { panic!("{refused:?}") };
+            assert!(forbidden.what.contains("--allow-receiver 10.0.0.1"), "{forbidden:?}");
+        }
+        let templates = store.inventory().await.unwrap().callback_templates;
+        assert_eq!(templates.len(), 1);
+        assert_eq!(templates[0].value.urls.stream_end_notify, None);
     }
 }

@@ -12,13 +12,6 @@ use crate::{
     time::UnixMs,
 };
 
-/// Where an object is changed: what the file declares, the API cannot change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ManagedBy {
-    File,
-    Api,
-}
-
 /// A push domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Domain {
@@ -27,7 +20,6 @@ pub struct Domain {
     pub enabled: bool,
     /// `None`: it never had keys.
     pub auth: Option<PushAuth>,
-    pub managed_by: ManagedBy,
 }
 
 /// A domain's keys, kept while authentication is off.

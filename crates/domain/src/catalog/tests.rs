@@ -14,7 +14,7 @@ fn domain_name(text: &str) -> DomainName {
 }
 
 fn domain(name: &str) -> Domain {
-    Domain { name: domain_name(name), enabled: true, auth: None, managed_by: ManagedBy::File }
+    Domain { name: domain_name(name), enabled: true, auth: None }
 }
 
 fn guarded(name: &str, enabled: bool) -> Domain {

@@ -1,6 +1,6 @@
 //! Callback templates (CSS §5.1).
 
-use alloc::{string::String, sync::Arc};
+use alloc::{string::String, sync::Arc, vec::Vec};
 use core::fmt;
 
 use url::Url;
@@ -110,6 +110,21 @@ impl CallbackUrls {
         }
     }
 
+    fn to_draft(&self) -> CallbackUrls<Option<String>> {
+        let text = |url: &Option<CallbackUrl>| url.as_ref().map(|url| url.expose().as_str().into());
+        CallbackUrls {
+            snapshot_notify: text(&self.snapshot_notify),
+            stream_begin_notify: text(&self.stream_begin_notify),
+            stream_end_notify: text(&self.stream_end_notify),
+            record_notify: text(&self.record_notify),
+            record_status_notify: text(&self.record_status_notify),
+            record_exception_notify: text(&self.record_exception_notify),
+            porn_censorship_notify: text(&self.porn_censorship_notify),
+            push_exception_notify: text(&self.push_exception_notify),
+            audio_audit_notify: text(&self.audio_audit_notify),
+        }
+    }
+
     fn validate(draft: CallbackUrls<Option<String>>) -> Result<Self, FieldError> {
         // CSS's programs send an empty string where they mean no URL.
         let url = |field, text: Option<String>| match text.as_deref() {
@@ -139,8 +154,40 @@ pub struct CallbackTemplate {
     /// `None`: nothing is signed, and `t` and `sign` are left out.
     pub key: Option<CallbackKey>,
     pub urls: CallbackUrls,
+    /// Kept for programs that set and read them, as the URLs of recordings are.
+    pub record_exception_levels: Vec<RecordExceptionLevel>,
     /// Whether a receiver's certificate must be good; off only for private authorities.
     pub verify_tls: bool,
+}
+
+/// Which exceptions of recordings are to be told (event 341).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordExceptionLevel {
+    Error,
+    Warning,
+    Info,
+    /// In answers of CSS where requests say `warning`.
+    Alarm,
+}
+
+impl RecordExceptionLevel {
+    /// As CSS writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+            Self::Alarm => "alarm",
+        }
+    }
+
+    /// # Errors
+    /// None of the four names.
+    pub fn parse(text: &str) -> Result<Self, FieldError> {
+        let all = [Self::Error, Self::Warning, Self::Info, Self::Alarm];
+        let known = all.into_iter().find(|level| level.name() == text);
+        known.ok_or_else(|| FieldError::new("record_exception_levels", text, "error, warning, info or alarm"))
+    }
 }
 
 /// A callback template as plain values.
@@ -150,10 +197,24 @@ pub struct CallbackTemplateDraft {
     pub description: Option<String>,
     pub key: Option<String>,
     pub urls: CallbackUrls<Option<String>>,
+    pub record_exception_levels: Vec<String>,
     pub verify_tls: Option<bool>,
 }
 
 impl CallbackTemplate {
+    /// The values that [`CallbackTemplate::validate`] makes this template of, to change some of them. Keys and passwords
+    /// stand in it as they are.
+    pub fn to_draft(&self) -> CallbackTemplateDraft {
+        CallbackTemplateDraft {
+            name: self.name.clone(),
+            description: Some(self.description.clone()),
+            key: self.key.as_ref().map(|key| key.expose().into()),
+            urls: self.urls.to_draft(),
+            record_exception_levels: self.record_exception_levels.iter().map(|level| level.name().into()).collect(),
+            verify_tls: Some(self.verify_tls),
+        }
+    }
+
     /// # Errors
     /// The first field outside its limits, or no URL at all. Whether an address may be called is not decided here.
     pub fn validate(id: TemplateId, draft: CallbackTemplateDraft) -> Result<Self, FieldError> {
@@ -170,7 +231,16 @@ impl CallbackTemplate {
                 "at least one of the template's URLs must be given",
             ));
         }
-        Ok(Self { id, name: draft.name, description, key, urls, verify_tls: draft.verify_tls.unwrap_or(true) })
+        let levels = draft.record_exception_levels.iter().map(|level| RecordExceptionLevel::parse(level));
+        Ok(Self {
+            id,
+            name: draft.name,
+            description,
+            key,
+            urls,
+            record_exception_levels: levels.collect::<Result<_, _>>()?,
+            verify_tls: draft.verify_tls.unwrap_or(true),
+        })
     }
 }
 

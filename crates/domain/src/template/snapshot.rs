@@ -195,6 +195,23 @@ impl SnapshotTemplate {
         })
     }
 
+    /// The values that [`SnapshotTemplate::validate`] makes this template of, to change some of them.
+    pub fn to_draft(&self) -> SnapshotTemplateDraft {
+        SnapshotTemplateDraft {
+            name: self.name.clone(),
+            description: Some(self.description.clone()),
+            interval_secs: Some(self.interval.secs().into()),
+            width: Some(self.width.into()),
+            height: Some(self.height.into()),
+            jpeg_quality: Some(self.jpeg_quality.into()),
+            app_id: self.store.app_id(),
+            bucket: self.store.bucket().into(),
+            region: self.store.region().into(),
+            prefix: Some(self.pattern.prefix().as_str().into()),
+            file_name: Some(self.pattern.file_name().as_str().into()),
+        }
+    }
+
     /// The template of the built-in rule: every default, into `store`. Its id is 0, which no list shows.
     pub fn built_in(store: StoreTarget) -> Self {
         Self {

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use framehook_domain::catalog::{Domain, ManagedBy};
+use framehook_domain::catalog::{Domain, Inventory, Managed, ManagedBy};
 use framehook_domain::id::{RuleId, TemplateId};
 use framehook_domain::rule::{CallbackRule, RuleScope, SnapshotRule};
 use framehook_domain::template::{CallbackTemplate, SnapshotTemplate};
 use framehook_domain::time::UnixMs;
 
 use crate::config::{ConfigError, Declared, DeclaredRule, Problem};
-use crate::db::catalog::{self as tables, Managed, StoredCatalog};
+use crate::db::catalog as tables;
 use crate::db::secret::Vault;
 use crate::db::{DbError, Tx};
 
@@ -19,7 +19,7 @@ pub(super) fn apply(
     vault: &Vault,
     declared: &Declared,
     now: UnixMs,
-) -> Result<Result<Option<StoredCatalog>, ConfigError>, DbError> {
+) -> Result<Result<Option<Inventory>, ConfigError>, DbError> {
     let stored = tables::load(tx, vault)?;
     let problems = conflicts(&stored, declared);
     if !problems.is_empty() {
@@ -41,7 +41,7 @@ pub(super) fn apply(
 }
 
 /// What the file declares and the API manages, and what the file no longer declares and the API still refers to.
-fn conflicts(stored: &StoredCatalog, declared: &Declared) -> Vec<Problem> {
+fn conflicts(stored: &Inventory, declared: &Declared) -> Vec<Problem> {
     let mut problems = Vec::new();
     let by_api = "is managed by the API; delete it there or here".to_owned();
     let mut refuse = |path: &str, index: usize, field: &str, value: &dyn ToString| {
@@ -49,7 +49,7 @@ fn conflicts(stored: &StoredCatalog, declared: &Declared) -> Vec<Problem> {
         problems.push(Problem::in_file(key, Some(value), by_api.clone()));
     };
     for (index, domain) in declared.domains.iter().enumerate() {
-        if stored.domains.iter().any(|known| known.name == domain.name && known.managed_by == ManagedBy::Api) {
+        if managed(&stored.domains, ManagedBy::Api).any(|known| known.name == domain.name) {
             refuse("domain", index, "name", &domain.name);
         }
     }
@@ -93,10 +93,11 @@ struct Change<'a> {
 }
 
 impl Change<'_> {
-    fn put_domains(&self, stored: &StoredCatalog, declared: &Declared) -> Result<bool, DbError> {
+    fn put_domains(&self, stored: &Inventory, declared: &Declared) -> Result<bool, DbError> {
         let mut changed = false;
-        for domain in declared.domains.iter().filter(|domain| !stored.domains.contains(domain)) {
-            tables::put_domain(self.tx, self.vault, domain, self.now)?;
+        let is_stored = |domain: &Domain| managed(&stored.domains, ManagedBy::File).any(|known| known == domain);
+        for domain in declared.domains.iter().filter(|domain| !is_stored(domain)) {
+            tables::put_domain(self.tx, self.vault, domain, ManagedBy::File, self.now)?;
             changed = true;
         }
         Ok(changed)
@@ -105,7 +106,7 @@ impl Change<'_> {
     /// Also says which id each declared template has.
     fn put_snapshot_templates(
         &self,
-        stored: &StoredCatalog,
+        stored: &Inventory,
         declared: &Declared,
     ) -> Result<(BTreeMap<String, TemplateId>, bool), DbError> {
         let mut ids = BTreeMap::new();
@@ -134,7 +135,7 @@ impl Change<'_> {
     /// Also says which id each declared template has.
     fn put_callback_templates(
         &self,
-        stored: &StoredCatalog,
+        stored: &Inventory,
         declared: &Declared,
     ) -> Result<(BTreeMap<String, TemplateId>, bool), DbError> {
         let mut ids = BTreeMap::new();
@@ -162,7 +163,7 @@ impl Change<'_> {
 
     fn put_snapshot_rules(
         &self,
-        stored: &StoredCatalog,
+        stored: &Inventory,
         declared: &Declared,
         templates: &BTreeMap<String, TemplateId>,
     ) -> Result<bool, DbError> {
@@ -182,7 +183,7 @@ impl Change<'_> {
 
     fn put_callback_rules(
         &self,
-        stored: &StoredCatalog,
+        stored: &Inventory,
         declared: &Declared,
         templates: &BTreeMap<String, TemplateId>,
     ) -> Result<bool, DbError> {
@@ -201,7 +202,7 @@ impl Change<'_> {
     }
 
     /// Removes the templates and domains that the file no longer declares. Their rules are gone by now.
-    fn remove_unreferred(&self, stored: &StoredCatalog, declared: &Declared) -> Result<bool, DbError> {
+    fn remove_unreferred(&self, stored: &Inventory, declared: &Declared) -> Result<bool, DbError> {
         let mut removed = false;
         for template in gone_snapshot_templates(stored, declared) {
             tables::remove_snapshot_template(self.tx, template.id)?;
@@ -270,7 +271,7 @@ fn managed<T>(rows: &[Managed<T>], by: ManagedBy) -> impl Iterator<Item = &T> {
 }
 
 fn gone_snapshot_templates<'a>(
-    stored: &'a StoredCatalog,
+    stored: &'a Inventory,
     declared: &'a Declared,
 ) -> impl Iterator<Item = &'a SnapshotTemplate> {
     let kept = |name: &str| declared.snapshot_templates.iter().any(|kept| kept.name == name);
@@ -278,14 +279,14 @@ fn gone_snapshot_templates<'a>(
 }
 
 fn gone_callback_templates<'a>(
-    stored: &'a StoredCatalog,
+    stored: &'a Inventory,
     declared: &'a Declared,
 ) -> impl Iterator<Item = &'a CallbackTemplate> {
     let kept = |name: &str| declared.callback_templates.iter().any(|kept| kept.name == name);
     managed(&stored.callback_templates, ManagedBy::File).filter(move |template| !kept(&template.name))
 }
 
-fn gone_domains<'a>(stored: &'a StoredCatalog, declared: &'a Declared) -> impl Iterator<Item = &'a Domain> {
-    let of_file = stored.domains.iter().filter(|domain| domain.managed_by == ManagedBy::File);
-    of_file.filter(|domain| !declared.domains.iter().any(|kept| kept.name == domain.name))
+fn gone_domains<'a>(stored: &'a Inventory, declared: &'a Declared) -> impl Iterator<Item = &'a Domain> {
+    managed(&stored.domains, ManagedBy::File)
+        .filter(|domain| !declared.domains.iter().any(|kept| kept.name == domain.name))
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use framehook_domain::catalog::{Domain, ManagedBy, PushAuth};
+use framehook_domain::catalog::{Domain, PushAuth};
 use framehook_domain::field::FieldError;
 use framehook_domain::id::TemplateId;
 use framehook_domain::push_auth::{PushKey, PushKeys};
@@ -244,7 +244,7 @@ fn domain(table: DomainTable) -> Result<Domain, Refused> {
             return Err(Refused { field: "main_key", value: None, what });
         }
     };
-    Ok(Domain { name, enabled: table.enabled, auth, managed_by: ManagedBy::File })
+    Ok(Domain { name, enabled: table.enabled, auth })
 }
 
 fn snapshot_template(table: SnapshotTemplateTable, app_id: i64) -> Result<SnapshotTemplate, Refused> {
@@ -289,6 +289,7 @@ fn callback_template(table: CallbackTemplateTable) -> Result<CallbackTemplate, R
             stream_end_notify: url(table.stream_end_notify_url),
             ..CallbackUrls::default()
         },
+        record_exception_levels: Vec::new(),
         verify_tls: Some(table.verify_tls),
     };
     CallbackTemplate::validate(NOT_STORED, draft).map_err(|error| refused(error, &[("key", "callback_key")]))

@@ -1,71 +1,29 @@
-//! The configuration tables: domains, templates and rules. Keys and callback URLs are sealed at rest.
+//! The configuration tables: domains, templates, rules and forbidden streams. Keys and callback URLs are sealed at rest.
 
 use std::time::Duration;
 
-use framehook_domain::catalog::{Catalog, CatalogError, CatalogParts, Domain, ManagedBy, PushAuth};
+use framehook_domain::catalog::{Domain, Forbiddance, ForbiddenStream, Inventory, Managed, ManagedBy, PushAuth};
 use framehook_domain::id::{RuleId, TemplateId};
 use framehook_domain::push_auth::{PushKey, PushKeys};
 use framehook_domain::rule::{CallbackRule, RuleScope, SnapshotRule};
-use framehook_domain::stream::{AppName, DomainName, StreamName};
+use framehook_domain::stream::{AppName, DomainName, StreamId, StreamName};
 use framehook_domain::template::{
-    CallbackTemplate, CallbackTemplateDraft, CallbackUrls, SnapshotTemplate, SnapshotTemplateDraft, StoreTarget,
+    CallbackTemplate, CallbackTemplateDraft, CallbackUrls, SnapshotTemplate, SnapshotTemplateDraft,
 };
 use framehook_domain::time::UnixMs;
 use rusqlite::{Connection, Row, params};
 
-use super::row::{number, stored};
+use super::row::{number, stored, stream_id};
 use super::secret::Vault;
 use super::{DbError, Tx};
-
-/// Everything configured, with the version it has.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StoredCatalog {
-    /// Grows with every change.
-    pub version: u64,
-    /// Each says who manages it.
-    pub domains: Vec<Domain>,
-    pub snapshot_templates: Vec<Managed<SnapshotTemplate>>,
-    pub callback_templates: Vec<Managed<CallbackTemplate>>,
-    pub snapshot_rules: Vec<Managed<SnapshotRule>>,
-    pub callback_rules: Vec<Managed<CallbackRule>>,
-}
-
-/// A row and who changes it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Managed<T> {
-    pub value: T,
-    pub by: ManagedBy,
-}
-
-impl StoredCatalog {
-    /// As the domain sees it.
-    ///
-    /// # Errors
-    /// [`CatalogError`] if the parts do not fit together.
-    pub fn into_catalog(self, built_in_store: StoreTarget) -> Result<Catalog, CatalogError> {
-        fn values<T>(rows: Vec<Managed<T>>) -> Vec<T> {
-            rows.into_iter().map(|row| row.value).collect()
-        }
-        let parts = CatalogParts {
-            domains: self.domains,
-            snapshot_templates: values(self.snapshot_templates),
-            callback_templates: values(self.callback_templates),
-            snapshot_rules: values(self.snapshot_rules),
-            callback_rules: values(self.callback_rules),
-            built_in_store,
-            ..CatalogParts::default()
-        };
-        Catalog::build(self.version, parts)
-    }
-}
 
 /// Reads everything configured.
 ///
 /// # Errors
 /// Those of the database; [`DbError::Damaged`] where a row is none that we write or does not open with this key.
-pub fn load(conn: &Connection, vault: &Vault) -> Result<StoredCatalog, DbError> {
+pub fn load(conn: &Connection, vault: &Vault) -> Result<Inventory, DbError> {
     let version = conn.query_row("SELECT catalog_version FROM meta", [], |row| row.get::<_, i64>(0))?;
-    Ok(StoredCatalog {
+    Ok(Inventory {
         version: u64::try_from(version).map_err(|_| DbError::Damaged { what: "the catalog's version" })?,
         domains: rows(conn, "SELECT * FROM domain ORDER BY name", |row| domain(row, vault))?,
         snapshot_templates: rows(conn, "SELECT * FROM snapshot_template ORDER BY id", snapshot_template)?,
@@ -74,12 +32,13 @@ pub fn load(conn: &Connection, vault: &Vault) -> Result<StoredCatalog, DbError> 
         })?,
         snapshot_rules: rows(conn, "SELECT * FROM snapshot_rule ORDER BY id", |row| {
             let (id, scope, template) = rule(row, &row.get::<_, String>("stream")?)?;
-            Ok(Managed { value: SnapshotRule { id, scope, template }, by: managed_by(row)? })
+            managed(row, SnapshotRule { id, scope, template })
         })?,
         callback_rules: rows(conn, "SELECT * FROM callback_rule ORDER BY id", |row| {
             let (id, scope, template) = rule(row, "")?;
-            Ok(Managed { value: CallbackRule { id, scope, template }, by: managed_by(row)? })
+            managed(row, CallbackRule { id, scope, template })
         })?,
+        forbidden: rows(conn, "SELECT * FROM forbidden_stream ORDER BY domain, app, stream", forbiddance)?,
     })
 }
 
@@ -99,7 +58,7 @@ pub fn next_version(tx: &Tx<'_>) -> Result<u64, DbError> {
 ///
 /// # Errors
 /// Those of the database.
-pub fn put_domain(tx: &Tx<'_>, vault: &Vault, domain: &Domain, now: UnixMs) -> Result<(), DbError> {
+pub fn put_domain(tx: &Tx<'_>, vault: &Vault, domain: &Domain, by: ManagedBy, now: UnixMs) -> Result<(), DbError> {
     let keys = domain.auth.as_ref().map(|auth| &auth.keys);
     let seal = |purpose, key: &PushKey| vault.seal(purpose, key.expose());
     tx.prepare_cached(
@@ -115,7 +74,7 @@ pub fn put_domain(tx: &Tx<'_>, vault: &Vault, domain: &Domain, now: UnixMs) -> R
         keys.map(|keys| seal(MAIN_KEY, &keys.main)),
         keys.and_then(|keys| keys.backup.as_ref()).map(|key| seal(BACKUP_KEY, key)),
         keys.map_or(0, |keys| stored(keys.auth_delta.as_millis())),
-        by_name(domain.managed_by),
+        by_name(by),
         now.0,
     ])?;
     Ok(())
@@ -235,11 +194,12 @@ pub fn update_callback_template(
     let urls = by_column(&template.urls)
         .map(|(column, url)| url.as_ref().map(|url| vault.seal(column, url.expose().as_str())));
     let [snapshot, begin, end, record, record_status, record_exception, censorship, push_exception, audio] = urls;
+    let levels: Vec<_> = template.record_exception_levels.iter().map(|level| level.name()).collect();
     tx.prepare_cached(
         "UPDATE callback_template SET name = ?2, description = ?3, callback_key = ?4, verify_tls = ?5, updated_ms = ?6,
              snapshot_notify = ?7, stream_begin_notify = ?8, stream_end_notify = ?9, record_notify = ?10,
              record_status_notify = ?11, record_exception_notify = ?12, porn_censorship_notify = ?13,
-             push_exception_notify = ?14, audio_audit_notify = ?15
+             push_exception_notify = ?14, audio_audit_notify = ?15, record_exception_levels = ?16
          WHERE id = ?1",
     )?
     .execute(params![
@@ -258,6 +218,7 @@ pub fn update_callback_template(
         censorship,
         push_exception,
         audio,
+        levels.join(","),
     ])?;
     Ok(())
 }
@@ -351,6 +312,41 @@ pub fn remove_callback_rule(tx: &Tx<'_>, id: RuleId) -> Result<(), DbError> {
     Ok(())
 }
 
+/// Forbids a stream, or does so anew. Those whose time was over by then are forgotten.
+///
+/// # Errors
+/// Those of the database.
+pub fn forbid_stream(tx: &Tx<'_>, forbiddance: &Forbiddance) -> Result<(), DbError> {
+    let Forbiddance { stream: ForbiddenStream { stream, until }, reason, created } = forbiddance;
+    tx.prepare_cached("DELETE FROM forbidden_stream WHERE until_ms <= ?1")?.execute([created.0])?;
+    tx.prepare_cached(
+        "INSERT OR REPLACE INTO forbidden_stream (domain, app, stream, until_ms, reason, created_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute(params![
+        stream.domain.as_str(),
+        stream.app.as_str(),
+        stream.name.as_str(),
+        until.0,
+        reason,
+        created.0,
+    ])?;
+    Ok(())
+}
+
+/// Lets a stream be pushed again.
+///
+/// # Errors
+/// Those of the database.
+pub fn resume_stream(tx: &Tx<'_>, stream: &StreamId) -> Result<(), DbError> {
+    tx.prepare_cached("DELETE FROM forbidden_stream WHERE domain = ?1 AND app = ?2 AND stream = ?3")?.execute([
+        stream.domain.as_str(),
+        stream.app.as_str(),
+        stream.name.as_str(),
+    ])?;
+    Ok(())
+}
+
 // What a sealed value is bound to: its column, so that one moved elsewhere does not open.
 const MAIN_KEY: &str = "domain.main_key";
 const BACKUP_KEY: &str = "domain.backup_key";
@@ -393,19 +389,15 @@ fn opened(row: &Row<'_>, vault: &Vault, purpose: &'static str) -> Result<Option<
     sealed.map(open).transpose()
 }
 
-fn domain(row: &Row<'_>, vault: &Vault) -> Result<Domain, DbError> {
+fn domain(row: &Row<'_>, vault: &Vault) -> Result<Managed<Domain>, DbError> {
     let damaged = |_| DbError::Damaged { what: "a domain" };
     let key = |purpose| opened(row, vault, purpose)?.map(|key| PushKey::parse(&key)).transpose().map_err(damaged);
     let backup = key(BACKUP_KEY)?;
     let auth_delta = Duration::from_millis(number(row, "auth_delta_ms")?);
     let enabled = row.get("auth_enabled")?;
     let auth = key(MAIN_KEY)?.map(|main| PushAuth { enabled, keys: PushKeys { main, backup, auth_delta } });
-    Ok(Domain {
-        name: DomainName::parse(&row.get::<_, String>("name")?).map_err(damaged)?,
-        enabled: row.get("enabled")?,
-        auth,
-        managed_by: managed_by(row)?,
-    })
+    let name = DomainName::parse(&row.get::<_, String>("name")?).map_err(damaged)?;
+    managed(row, Domain { name, enabled: row.get("enabled")?, auth })
 }
 
 fn snapshot_template(row: &Row<'_>) -> Result<Managed<SnapshotTemplate>, DbError> {
@@ -424,12 +416,13 @@ fn snapshot_template(row: &Row<'_>) -> Result<Managed<SnapshotTemplate>, DbError
     };
     let value = SnapshotTemplate::validate(TemplateId(row.get("id")?), draft);
     let value = value.map_err(|_| DbError::Damaged { what: "a snapshot template" })?;
-    Ok(Managed { value, by: managed_by(row)? })
+    managed(row, value)
 }
 
 fn callback_template(row: &Row<'_>, vault: &Vault) -> Result<Managed<CallbackTemplate>, DbError> {
     let columns = by_column(&CallbackUrls::<()>::default()).map(|(column, ())| opened(row, vault, column));
     let [snapshot, begin, end, record, record_status, record_exception, censorship, push_exception, audio] = columns;
+    let levels: String = row.get("record_exception_levels")?;
     let draft = CallbackTemplateDraft {
         name: row.get("name")?,
         description: row.get("description")?,
@@ -445,11 +438,12 @@ fn callback_template(row: &Row<'_>, vault: &Vault) -> Result<Managed<CallbackTem
             push_exception_notify: push_exception?,
             audio_audit_notify: audio?,
         },
+        record_exception_levels: levels.split_terminator(',').map(str::to_owned).collect(),
         verify_tls: row.get("verify_tls")?,
     };
     let value = CallbackTemplate::validate(TemplateId(row.get("id")?), draft);
     let value = value.map_err(|_| DbError::Damaged { what: "a callback template" })?;
-    Ok(Managed { value, by: managed_by(row)? })
+    managed(row, value)
 }
 
 fn rule(row: &Row<'_>, stream: &str) -> Result<(RuleId, RuleScope, TemplateId), DbError> {
@@ -473,10 +467,17 @@ fn by_name(by: ManagedBy) -> &'static str {
     }
 }
 
-fn managed_by(row: &Row<'_>) -> Result<ManagedBy, DbError> {
-    match row.get_ref("managed_by")?.as_str() {
-        Ok("file") => Ok(ManagedBy::File),
-        Ok("api") => Ok(ManagedBy::Api),
-        _ => Err(DbError::Damaged { what: "managed_by" }),
-    }
+fn managed<T>(row: &Row<'_>, value: T) -> Result<Managed<T>, DbError> {
+    let by = match row.get_ref("managed_by")?.as_str() {
+        Ok("file") => ManagedBy::File,
+        Ok("api") => ManagedBy::Api,
+        _ => return Err(DbError::Damaged { what: "managed_by" }),
+    };
+    let (created, updated) = (UnixMs(row.get("created_ms")?), UnixMs(row.get("updated_ms")?));
+    Ok(Managed { value, by, created, updated })
+}
+
+fn forbiddance(row: &Row<'_>) -> Result<Forbiddance, DbError> {
+    let stream = ForbiddenStream { stream: stream_id(row)?, until: UnixMs(row.get("until_ms")?) };
+    Ok(Forbiddance { stream, reason: row.get("reason")?, created: UnixMs(row.get("created_ms")?) })
 }

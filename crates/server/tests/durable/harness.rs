@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use framehook_domain::callback::EventKind;
-use framehook_domain::catalog::{Catalog, CatalogParts, Domain, ManagedBy};
+use framehook_domain::catalog::{Catalog, CatalogParts, Domain};
 use framehook_domain::id::{DeliveryId, PushSequence, RuleId, SnapshotId, TemplateId, uuid_v7};
 use framehook_domain::pick::Subscriber;
 use framehook_domain::retry::Schedule;
@@ -349,7 +349,7 @@ pub(crate) fn telling(receivers: &[(&str, &str)]) -> Catalog {
         let id = TemplateId(index as i64 + 1);
         let name = DomainName::parse(domain).expect("a domain");
         let scope = RuleScope { domain: name.clone(), app: None, stream: None };
-        parts.domains.push(Domain { name, enabled: true, auth: None, managed_by: ManagedBy::File });
+        parts.domains.push(Domain { name, enabled: true, auth: None });
         parts.callback_templates.push(callback_template(id, url, KEY));
         parts.callback_rules.push(CallbackRule { id: RuleId(id.0), scope, template: id });
     }
@@ -364,7 +364,7 @@ pub(crate) fn telling_room(url: &str) -> Catalog {
 /// Domains and nothing else.
 pub(crate) fn telling_nobody() -> Catalog {
     let name = DomainName::parse("push.example.com").expect("a domain");
-    let domain = Domain { name, enabled: true, auth: None, managed_by: ManagedBy::File };
+    let domain = Domain { name, enabled: true, auth: None };
     Catalog::build(2, CatalogParts { domains: vec![domain], ..CatalogParts::default() }).expect("a catalog")
 }
 
