@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
+use crate::api;
 use crate::catalog::{CatalogError, CatalogStore};
 use crate::clock::Clock;
 use crate::commit::{CommitParts, Committer};
@@ -166,7 +167,7 @@ struct Server {
     fatal: Fatal,
     db: Db,
     pipeline: Arc<Pipeline>,
-    catalog: CatalogStore,
+    catalog: Arc<CatalogStore>,
     metrics: Arc<Metrics>,
     control_socket: PathBuf,
 }
@@ -183,7 +184,8 @@ impl Server {
         let vault = Vault::open(&lock, master_key.as_deref(), &entropy)?;
         let db = Db::open(lock, &vault, clock, fatal.clone())?;
         let (credentials, credentials_are_new) = Credentials::open(dir, &entropy)?;
-        let catalog = CatalogStore::open(db.clone(), vault.clone(), clock, config).await?;
+        let credentials = Arc::new(credentials);
+        let catalog = Arc::new(CatalogStore::open(db.clone(), vault.clone(), clock, config).await?);
         let timeline = Timeline::new(clock);
         let metrics = Arc::new(Metrics::new(clock.wall()));
         let repeats = Arc::new(Repeats::default());
@@ -335,6 +337,16 @@ impl Server {
         );
 
         // The pages.
+        let api = api::page(api::Parts {
+            clock,
+            entropy: entropy.clone(),
+            catalog: Arc::clone(&catalog),
+            lives: Arc::clone(&lives),
+            credentials: Arc::clone(&credentials),
+            metrics: Arc::clone(&metrics),
+            repeats: Arc::clone(&repeats),
+            request_timeout: config.http.request_timeout,
+        });
         let shared = Arc::new(Shared {
             clock,
             entropy: entropy.clone(),
@@ -381,7 +393,7 @@ impl Server {
             body_bytes_max: config.http.body_bytes_max.0 as usize,
             connections_max: config.http.connections_max as usize,
         };
-        let mut pages = http::public_pages(&shared, http_limits);
+        let mut pages = http::public_pages(&shared, http_limits).merge(api);
         let mut listeners = vec![(control_listener, http::control_pages(&shared, http_limits))];
         match admin_listener {
             Some(listener) => listeners.push((Listener::Tcp(listener), http::operator_pages(&shared))),

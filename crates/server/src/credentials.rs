@@ -114,11 +114,21 @@ impl Credentials {
         if self.is_ours(presented) {
             return Ok(());
         }
+        Err(self.note_wrong(peer, now))
+    }
+
+    /// The key that requests of this SecretId are signed with, if it is ours.
+    pub fn key_of(&self, secret_id: &str) -> Option<&Secret> {
+        (secret_id == self.secret_id).then_some(&self.secret_key)
+    }
+
+    /// Notes that `peer` has presented wrong credentials, and says what to answer.
+    pub fn note_wrong(&self, peer: IpAddr, now: Mono) -> LoginError {
         if self.has_failed_too_often(peer, now) {
-            return Err(LoginError::TooMany);
+            return LoginError::TooMany;
         }
         self.note_failure(peer, now);
-        Err(LoginError::Wrong)
+        LoginError::Wrong
     }
 
     fn is_ours(&self, presented: &str) -> bool {
@@ -161,7 +171,7 @@ impl Credentials {
 }
 
 /// Letters and digits that survive copying: base32 without the pairs that look alike (Crockford's alphabet).
-fn token(random: &[u8]) -> String {
+pub(crate) fn token(random: &[u8]) -> String {
     const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
     let mut token = String::with_capacity(random.len() * 8 / 5);
     for five in random.chunks_exact(5) {

@@ -32,6 +32,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::config::ByteSize;
@@ -87,7 +88,7 @@ pub(crate) struct Shared {
     pub(crate) replayer: Replayer,
     /// Judges the URLs that requests bring.
     pub(crate) resolver: Resolver,
-    pub(crate) credentials: Credentials,
+    pub(crate) credentials: Arc<Credentials>,
     /// Collapses log lines that say the same again and again.
     pub(crate) repeats: Arc<Repeats>,
 }
@@ -102,7 +103,11 @@ pub(crate) struct HttpLimits {
 
 /// Whom a request comes from; an extension of each request.
 #[derive(Clone, Copy, Debug)]
-struct Peer(SocketAddr);
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// What the answer names the request by; an extension of each request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RequestId(pub(crate) Uuid);
 
 /// `/metrics`, `/healthz` and `/readyz`.
 pub(crate) fn operator_pages(shared: &Arc<Shared>) -> Router {
@@ -262,6 +267,7 @@ async fn answer(
     let id = uuid_v7(shared.clock.wall(), shared.entropy.id_bytes());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     request.extensions_mut().insert(Peer(peer));
+    request.extensions_mut().insert(RequestId(id));
     let answered = tokio::time::timeout(timeout, tower::ServiceExt::oneshot(pages, request)).await;
     let mut response = match answered {
         Ok(Ok(response)) => response,

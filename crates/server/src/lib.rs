@@ -2,6 +2,7 @@
 //!
 //! Read `pipeline.rs` first: it is one picture's life, top to bottom. `app.rs` builds every part once and joins them.
 
+mod api;
 pub mod app;
 pub mod catalog;
 pub mod clock;

@@ -380,6 +380,18 @@ impl Lives {
         self.lock().by_stream.values().cloned().collect()
     }
 
+    /// Every push that has a session at this instant, in no order.
+    pub(crate) fn online(&self) -> Vec<Arc<Push>> {
+        self.lock().by_stream.values().filter(|push| push.held()).cloned().collect()
+    }
+
+    /// Tells the publisher of a stream to go, if it has one.
+    pub(crate) fn cut(&self, stream: &StreamId, reason: CutReason) {
+        if let Some(push) = self.lock().by_stream.get(stream) {
+            push.cut(reason);
+        }
+    }
+
     /// Pushes with a session, and pushes that may come back.
     pub(crate) fn population(&self) -> (u64, u64) {
         let pushes = self.pushes();

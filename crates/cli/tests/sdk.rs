@@ -1,0 +1,560 @@
+//! The control API as the vendor's own SDK for Python uses it, unmodified, against the running server.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a suite runs the programs that a customer would, by the machine's clock"
+)]
+
+mod common;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use common::{DOMAIN, FRAMEHOOK, PATIENCE, check_snapshot, config, push_url, wait_for_snapshots};
+use framehook_testkit::clip::ClipSpec;
+use framehook_testkit::http;
+use framehook_testkit::publisher::{End, Publisher, PublisherSpec};
+use framehook_testkit::receiver::Receiver;
+use framehook_testkit::server::{Server, ServerSpec};
+use framehook_testkit::wait;
+use serde_json::{Value, json};
+
+/// A program of a customer's: it keeps one SDK client and carries out what it is told.
+struct Sdk {
+    program: Child,
+    orders: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    /// What every order says unless a test changes it.
+    order: Value,
+}
+
+/// An error of the API as the SDK raises it.
+#[derive(Debug)]
+struct Refused {
+    code: String,
+    message: String,
+}
+
+impl Sdk {
+    fn start(server: &Server) -> Self {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let python = repository.join("target/sdk/bin/python");
+        assert!(python.exists(), "the vendor's SDK is not installed: run ./dev sdk");
+        let mut program = Command::new(python)
+            .arg(repository.join("crates/cli/tests/sdk/call.py"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let credentials = server.credentials().unwrap();
+        let order = json!({
+            "endpoint": server.http_address().to_string(),
+            "secret_id": credentials.secret_id,
+            "secret_key": credentials.secret_key,
+            "method": "POST",
+            "sign": "TC3-HMAC-SHA256",
+            "now": null,
+            "nonce": null,
+        });
+        let (orders, answers) = (program.stdin.take(), BufReader::new(program.stdout.take().unwrap()));
+        Self { program, orders, answers, order }
+    }
+
+    fn with(&mut self, name: &str, value: impl Into<Value>) -> &mut Self {
+        self.order[name] = value.into();
+        self
+    }
+
+    fn try_call(&mut self, action: &str, params: &Value) -> Result<Value, Refused> {
+        let mut order = self.order.clone();
+        order["action"] = action.into();
+        order["params"] = params.clone();
+        writeln!(self.orders.as_mut().unwrap(), "{order}").unwrap();
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        let mut answer: Value =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{action}: {error}: {line:?}"));
+        if answer["response"].is_object() {
+            assert!(is_uuid(&answer["response"]["RequestId"]), "{action}: {answer}");
+            return Ok(answer["response"].take());
+        }
+        assert!(is_uuid(&answer["request_id"]), "{action}: {answer}");
+        let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
+        Err(Refused { code: text("code"), message: text("message") })
+    }
+
+    fn call(&mut self, action: &str, params: Value) -> Value {
+        self.try_call(action, &params).unwrap_or_else(|refused| panic!("{action} {params}: {refused:?}"))
+    }
+
+    /// The code of an error.
+    fn code(&mut self, action: &str, params: Value) -> String {
+        match self.try_call(action, &params) {
+            Ok(response) => panic!("{action} {params} was carried out: {response}"),
+            Err(Refused { code, message }) => {
+                assert!(!message.is_empty(), "{action}: {code} without a word");
+                code
+            }
+        }
+    }
+}
+
+impl Drop for Sdk {
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        let _ = self.program.wait();
+    }
+}
+
+fn is_uuid(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.len() == 36 && text.split('-').count() == 5)
+}
+
+fn serve() -> Server {
+    ServerSpec::new(FRAMEHOOK).start().unwrap()
+}
+
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed()
+}
+
+fn snapshot_template(name: &str) -> Value {
+    json!({ "TemplateName": name, "CosAppId": 1_250_000_000, "CosBucket": "shots", "CosRegion": "ap-guangzhou" })
+}
+
+fn id(response: &Value) -> i64 {
+    response["TemplateId"].as_i64().unwrap_or_else(|| panic!("no TemplateId in {response}"))
+}
+
+/// Adds the push domain and lets anybody publish to it.
+fn open_domain(sdk: &mut Sdk) {
+    sdk.call("AddLiveDomain", json!({ "DomainName": DOMAIN, "DomainType": 0 }));
+    sdk.call("ModifyLivePushAuthKey", json!({ "DomainName": DOMAIN, "Enable": 0 }));
+}
+
+/// A publisher with a keyframe every second.
+fn publish(server: &Server, stream: &str) -> Publisher {
+    let spec = ClipSpec { width: 320, height: 180, gop: Duration::from_secs(1), ..ClipSpec::default() };
+    let url = push_url(server, stream).parse().unwrap();
+    PublisherSpec::new(url, spec.build().unwrap().flv().unwrap()).looped().start().unwrap()
+}
+
+#[test]
+fn snapshot_templates_and_their_rules_from_creation_to_deletion() {
+    let server = serve();
+    let mut sdk = Sdk::start(&server);
+    open_domain(&mut sdk);
+
+    let template = id(&sdk.call("CreateLiveSnapshotTemplate", snapshot_template("covers")));
+    let described = sdk.call("DescribeLiveSnapshotTemplate", json!({ "TemplateId": template }))["Template"].take();
+    assert_eq!(
+        described,
+        json!({
+            "TemplateId": template,
+            "TemplateName": "covers",
+            "SnapshotInterval": 10,
+            "Width": 0,
+            "Height": 0,
+            "PornFlag": 0,
+            "CosAppId": 1_250_000_000,
+            "CosBucket": "shots",
+            "CosRegion": "ap-guangzhou",
+            "Description": "",
+            "CosPrefix": "/{Year}-{Month}-{Day}",
+            "CosFileName": "{StreamID}-screenshot-{Hour}-{Minute}-{Second}-{Width}x{Height}{Ext}",
+            // Of third-party storage accounts, which nobody can set.
+            "CosSecretId": null,
+            "CosSecretKey": null,
+        })
+    );
+    let mut modification = snapshot_template("covers of rooms");
+    modification["TemplateId"] = template.into();
+    modification["SnapshotInterval"] = 2.into();
+    modification["Width"] = 640.into();
+    sdk.call("ModifyLiveSnapshotTemplate", modification.clone());
+    let listed = sdk.call("DescribeLiveSnapshotTemplates", json!({}))["Templates"].take();
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    assert_eq!((&listed[0]["TemplateName"], &listed[0]["SnapshotInterval"]), (&json!("covers of rooms"), &json!(2)));
+    assert_eq!((&listed[0]["Width"], &listed[0]["CosPrefix"]), (&json!(640), &described["CosPrefix"]));
+
+    let rule = json!({ "DomainName": DOMAIN, "AppName": "live", "StreamName": "room", "TemplateId": template });
+    sdk.call("CreateLiveSnapshotRule", rule.clone());
+    sdk.call("CreateLiveSnapshotRule", json!({ "DomainName": DOMAIN, "TemplateId": template }));
+    let rules = sdk.call("DescribeLiveSnapshotRules", json!({}))["Rules"].take();
+    let names: Vec<_> = rules.as_array().unwrap().iter().map(|rule| (&rule["AppName"], &rule["StreamName"])).collect();
+    assert_eq!(names, [(&json!("live"), &json!("room")), (&json!("live"), &json!(""))]);
+    assert_eq!((&rules[0]["TemplateId"], &rules[0]["DomainName"]), (&template.into(), &DOMAIN.into()));
+    assert_eq!(rules[0]["CreateTime"].as_str().map(str::len), Some("2018-09-12 15:52:01".len()));
+
+    let one = json!({ "TemplateId": template });
+    assert_eq!(sdk.code("DeleteLiveSnapshotTemplate", one.clone()), "FailedOperation.ConfInUsed");
+    assert_eq!(sdk.code("CreateLiveSnapshotRule", rule.clone()), "FailedOperation.RuleAlreadyExist");
+    let inexact = json!({ "DomainName": DOMAIN, "AppName": "", "StreamName": "" });
+    assert_eq!(sdk.code("DeleteLiveSnapshotRule", inexact), "FailedOperation.NotFound");
+    sdk.call("DeleteLiveSnapshotRule", json!({ "DomainName": DOMAIN, "AppName": "live", "StreamName": "room" }));
+    sdk.call("DeleteLiveSnapshotRule", json!({ "DomainName": DOMAIN, "AppName": "live", "StreamName": "" }));
+    sdk.call("DeleteLiveSnapshotTemplate", one.clone());
+
+    assert_eq!(sdk.code("DescribeLiveSnapshotTemplate", one.clone()), "FailedOperation.NotFound");
+    assert_eq!(sdk.code("ModifyLiveSnapshotTemplate", modification), "FailedOperation.NotFound");
+    assert_eq!(sdk.code("DeleteLiveSnapshotTemplate", one), "InternalError.ConfNotFound");
+    assert_eq!(sdk.code("CreateLiveSnapshotRule", rule), "InvalidParameter.ConfNotFound");
+}
+
+#[test]
+fn callback_templates_and_their_rules_from_creation_to_deletion() {
+    let server = serve();
+    let mut sdk = Sdk::start(&server);
+    open_domain(&mut sdk);
+
+    let creation = json!({
+        "TemplateName": "moderation",
+        "CallbackKey": "k3y",
+        "SnapshotNotifyUrl": "http://127.0.0.1:9/snapshot?token=1",
+        "RecordExceptionNotifyUrl": "http://127.0.0.1:9/record",
+        "RecordExceptionLevels": ["error", "warning"],
+    });
+    let template = id(&sdk.call("CreateLiveCallbackTemplate", creation.clone()));
+    let one = json!({ "TemplateId": template });
+    let described = sdk.call("DescribeLiveCallbackTemplate", one.clone())["Template"].take();
+    for (name, value) in creation.as_object().unwrap() {
+        assert_eq!(&described[name], value, "{name}");
+    }
+    assert_eq!((&described["StreamEndNotifyUrl"], &described["StreamMixNotifyUrl"]), (&json!(""), &json!("")));
+    sdk.call(
+        "ModifyLiveCallbackTemplate",
+        json!({ "TemplateId": template, "Description": "of rooms", "CallbackKey": "", "StreamEndNotifyUrl": "http://127.0.0.1:9/" }),
+    );
+    let listed = sdk.call("DescribeLiveCallbackTemplates", json!({}))["Templates"].take();
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    assert_eq!((&listed[0]["Description"], &listed[0]["CallbackKey"]), (&json!("of rooms"), &json!("")));
+    assert_eq!(listed[0]["SnapshotNotifyUrl"], creation["SnapshotNotifyUrl"], "what was not given stays");
+    assert_eq!(listed[0]["StreamEndNotifyUrl"], "http://127.0.0.1:9/");
+
+    let other = id(&sdk.call("CreateLiveCallbackTemplate", creation.clone()));
+    let rule = |template: i64| json!({ "DomainName": DOMAIN, "AppName": "live", "TemplateId": template });
+    sdk.call("CreateLiveCallbackRule", rule(template));
+    assert_eq!(sdk.code("DeleteLiveCallbackTemplate", one.clone()), "FailedOperation.ConfInUsed");
+    sdk.call("CreateLiveCallbackRule", rule(other));
+    let rules = sdk.call("DescribeLiveCallbackRules", json!({}))["Rules"].take();
+    assert_eq!(rules.as_array().unwrap().len(), 1, "one template for each app: {rules}");
+    assert_eq!((&rules[0]["TemplateId"], &rules[0]["AppName"]), (&other.into(), &json!("live")));
+    sdk.call("DeleteLiveCallbackTemplate", one.clone());
+    let scope = json!({ "DomainName": DOMAIN, "AppName": "live" });
+    sdk.call("DeleteLiveCallbackRule", scope.clone());
+
+    assert_eq!(sdk.code("DeleteLiveCallbackRule", scope), "FailedOperation.NotFound");
+    assert_eq!(sdk.code("DeleteLiveCallbackTemplate", one.clone()), "FailedOperation.NotFound");
+    assert_eq!(sdk.code("DescribeLiveCallbackTemplate", one), "FailedOperation.NotFound");
+    assert_eq!(sdk.code("CreateLiveCallbackRule", rule(template)), "InvalidParameter.ConfNotFound");
+    let private = json!({ "TemplateName": "inside", "SnapshotNotifyUrl": "http://10.0.0.1/" });
+    assert_eq!(sdk.code("CreateLiveCallbackTemplate", private), "InvalidParameter.UrlNotSafe");
+    let private = json!({ "TemplateId": other, "StreamBeginNotifyUrl": "http://192.168.0.1/" });
+    assert_eq!(sdk.code("ModifyLiveCallbackTemplate", private), "InvalidParameter.UrlNotSafe");
+}
+
+#[test]
+fn domains_and_push_keys_from_creation_to_deletion() {
+    let server = serve();
+    let mut sdk = Sdk::start(&server);
+    let one = json!({ "DomainName": DOMAIN });
+    let push = json!({ "DomainName": DOMAIN, "DomainType": 0 });
+    sdk.call("AddLiveDomain", push.clone());
+    assert_eq!(sdk.code("AddLiveDomain", push.clone()), "FailedOperation.DomainAdded");
+    let key = sdk.call("DescribeLivePushAuthKey", one.clone())["PushAuthKeyInfo"].take();
+    assert_eq!((&key["Enable"], &key["BackupAuthKey"], &key["AuthDelta"]), (&json!(1), &json!(""), &json!(0)));
+    assert_eq!(key["MasterAuthKey"].as_str().map(str::len), Some(32), "a key of its own");
+
+    sdk.call("ModifyLivePushAuthKey", json!({ "DomainName": DOMAIN, "BackupAuthKey": "backup", "AuthDelta": 60 }));
+    let modified = sdk.call("DescribeLivePushAuthKey", one.clone())["PushAuthKeyInfo"].take();
+    assert_eq!((&modified["Enable"], &modified["MasterAuthKey"]), (&json!(1), &key["MasterAuthKey"]));
+    assert_eq!((&modified["BackupAuthKey"], &modified["AuthDelta"]), (&json!("backup"), &json!(60)));
+
+    let status =
+        |sdk: &mut Sdk| sdk.call("DescribeLiveDomain", json!({ "DomainName": DOMAIN }))["DomainInfo"]["Status"].take();
+    sdk.call("ForbidLiveDomain", one.clone());
+    assert_eq!(status(&mut sdk), 0);
+    sdk.call("EnableLiveDomain", one.clone());
+    assert_eq!(status(&mut sdk), 1);
+
+    sdk.call("AddLiveDomain", json!({ "DomainName": "other.example.com", "DomainType": 0 }));
+    let listed = sdk.call("DescribeLiveDomains", json!({ "DomainPrefix": "push" }));
+    assert_eq!((&listed["AllCount"], &listed["CreateLimitCount"]), (&json!(1), &json!(98)));
+    assert_eq!(listed["DomainList"][0]["Name"], DOMAIN);
+
+    let template = id(&sdk.call("CreateLiveSnapshotTemplate", snapshot_template("covers")));
+    sdk.call("CreateLiveSnapshotRule", json!({ "DomainName": DOMAIN, "TemplateId": template }));
+    assert_eq!(sdk.code("DeleteLiveDomain", push.clone()), "FailedOperation", "a rule is bound to it");
+    sdk.call("DeleteLiveSnapshotRule", one.clone());
+    sdk.call("DeleteLiveDomain", push.clone());
+
+    assert_eq!(sdk.code("DeleteLiveDomain", push), "ResourceNotFound.DomainNotExist");
+    assert_eq!(sdk.code("DescribeLiveDomain", one.clone()), "ResourceNotFound.DomainNotExist");
+    assert_eq!(sdk.code("EnableLiveDomain", one.clone()), "ResourceNotFound.DomainNoRecord");
+    assert_eq!(sdk.code("ForbidLiveDomain", one.clone()), "ResourceNotFound");
+    assert_eq!(sdk.code("DescribeLivePushAuthKey", one), "ResourceNotFound.PushDomainNoRecord");
+    let play = json!({ "DomainName": "play.example.com", "DomainType": 1 });
+    assert_eq!(sdk.code("AddLiveDomain", play), "UnsupportedOperation");
+    let malformed = json!({ "DomainName": "not a domain", "DomainType": 0 });
+    assert_eq!(sdk.code("AddLiveDomain", malformed), "InvalidParameter.DomainFormatError");
+}
+
+#[test]
+fn values_out_of_their_limits_are_refused_by_name() {
+    let server = serve();
+    let mut sdk = Sdk::start(&server);
+    open_domain(&mut sdk);
+    let changed = |name: &str, value: Value| {
+        let mut params = snapshot_template("covers");
+        params[name] = value;
+        params
+    };
+    for (params, code) in [
+        (changed("SnapshotInterval", 1.into()), "InvalidParameterValue"),
+        (changed("SnapshotInterval", 301.into()), "InvalidParameterValue"),
+        (changed("Width", 3001.into()), "InvalidParameterValue"),
+        (changed("Height", (-1).into()), "InvalidParameterValue"),
+        (changed("TemplateName", "a/b".into()), "InvalidParameterValue"),
+        (changed("CosBucket", "Shots".into()), "InvalidParameterValue"),
+        (changed("CosFileName", "{Nobody}{Ext}".into()), "InvalidParameter.COSCustomFileNameError"),
+        (changed("CosPrefix", "../up".into()), "InvalidParameter.COSCustomFileNameError"),
+        (changed("CosAppId", Value::Null), "MissingParameter"),
+        (changed("PornFlag", 1.into()), "UnsupportedOperation"),
+    ] {
+        assert_eq!(sdk.code("CreateLiveSnapshotTemplate", params.clone()), code, "{params}");
+    }
+    let template = id(&sdk.call("CreateLiveSnapshotTemplate", changed("SnapshotInterval", 300.into())));
+    let elsewhere = json!({ "DomainName": "other.example.com", "TemplateId": template });
+    assert_eq!(sdk.code("CreateLiveSnapshotRule", elsewhere), "ResourceNotFound");
+    let no_url = json!({ "TemplateName": "moderation" });
+    assert_eq!(sdk.code("CreateLiveCallbackTemplate", no_url), "MissingParameter");
+    let no_http = json!({ "TemplateName": "moderation", "SnapshotNotifyUrl": "ftp://127.0.0.1/" });
+    assert_eq!(sdk.code("CreateLiveCallbackTemplate", no_http), "InvalidParameterValue");
+    assert_eq!(sdk.code("DescribeLiveRecordTemplates", json!({})), "InvalidAction");
+
+    for _ in 1..50 {
+        sdk.call("CreateLiveSnapshotTemplate", snapshot_template("covers"));
+    }
+    assert_eq!(sdk.code("CreateLiveSnapshotTemplate", snapshot_template("covers")), "InternalError.ConfOutLimit");
+}
+
+#[test]
+fn what_the_file_declares_can_be_read_and_not_changed() {
+    let receiver = Receiver::start().unwrap();
+    let server = ServerSpec::new(FRAMEHOOK).config(config(&receiver, 2, "")).start().unwrap();
+    let mut sdk = Sdk::start(&server);
+    let snapshot = sdk.call("DescribeLiveSnapshotTemplates", json!({}))["Templates"][0]["TemplateId"].take();
+    let callback = sdk.call("DescribeLiveCallbackTemplates", json!({}))["Templates"][0]["TemplateId"].take();
+    let scope = json!({ "DomainName": DOMAIN, "AppName": "live" });
+    for (action, params) in [
+        ("DeleteLiveSnapshotTemplate", json!({ "TemplateId": snapshot })),
+        ("DeleteLiveCallbackTemplate", json!({ "TemplateId": callback })),
+        ("ModifyLiveCallbackTemplate", json!({ "TemplateId": callback, "CallbackKey": "other" })),
+        ("DeleteLiveSnapshotRule", scope.clone()),
+        ("DeleteLiveCallbackRule", scope),
+        ("ForbidLiveDomain", json!({ "DomainName": DOMAIN })),
+        ("ModifyLivePushAuthKey", json!({ "DomainName": DOMAIN, "Enable": 1 })),
+    ] {
+        assert_eq!(sdk.code(action, params), "UnsupportedOperation", "{action}");
+    }
+    let own = json!({ "DomainName": DOMAIN, "AppName": "vod", "TemplateId": snapshot });
+    sdk.call("CreateLiveSnapshotRule", own);
+    sdk.call("DeleteLiveSnapshotRule", json!({ "DomainName": DOMAIN, "AppName": "vod" }));
+}
+
+#[test]
+fn only_holders_of_the_key_are_heard_and_only_now() {
+    let server = serve();
+    let mut sdk = Sdk::start(&server);
+    let key = sdk.order["secret_key"].clone();
+    for (method, sign) in [
+        ("POST", "TC3-HMAC-SHA256"),
+        ("GET", "TC3-HMAC-SHA256"),
+        ("POST", "HmacSHA1"),
+        ("GET", "HmacSHA1"),
+        ("POST", "HmacSHA256"),
+        ("GET", "HmacSHA256"),
+    ] {
+        let what = format!("{method} {sign}");
+        sdk.with("method", method).with("sign", sign);
+        let list = |sdk: &mut Sdk| sdk.try_call("DescribeLiveDomains", &json!({})).map_err(|refused| refused.code);
+        let failure = |code: &str| Err(code.to_owned());
+        assert_eq!(list(&mut sdk).unwrap()["AllCount"], 0, "{what}");
+        for off in [-305, 305] {
+            sdk.with("now", now() + off);
+            assert_eq!(list(&mut sdk), failure("AuthFailure.SignatureExpire"), "{what}, {off} s off");
+        }
+        sdk.with("now", now() - 290);
+        assert!(list(&mut sdk).is_ok(), "{what}");
+        sdk.with("now", Value::Null).with("secret_key", "nobody's");
+        assert_eq!(list(&mut sdk), failure("AuthFailure.SignatureFailure"), "{what}");
+        sdk.with("secret_key", key.clone());
+        let id = sdk.order["secret_id"].clone();
+        sdk.with("secret_id", "AKIDnobody");
+        assert_eq!(list(&mut sdk), failure("AuthFailure.SecretIdNotFound"), "{what}");
+        sdk.with("secret_id", id);
+    }
+}
+
+#[test]
+fn a_request_signed_with_version_1_is_carried_out_once() {
+    let server = serve();
+    let mut sdk = Sdk::start(&server);
+    sdk.with("sign", "HmacSHA256").with("now", now()).with("nonce", 424_242);
+    sdk.call("DescribeLiveDomains", json!({}));
+    assert_eq!(sdk.code("DescribeLiveDomains", json!({})), "AuthFailure.SignatureFailure");
+    // Another request with the same nonce in the same second is another request.
+    sdk.call("DescribeLiveDomains", json!({ "PageSize": 20 }));
+    sdk.with("nonce", 424_243).call("DescribeLiveDomains", json!({}));
+}
+
+#[test]
+fn an_address_that_guesses_is_told_to_wait_and_holders_of_the_key_are_not() {
+    let server = serve();
+    let mut sdk = Sdk::start(&server);
+    let key = sdk.order["secret_key"].clone();
+    sdk.with("secret_key", "a guess");
+    let codes: Vec<String> = (0..25).map(|_| sdk.code("DescribeLiveDomains", json!({}))).collect();
+    assert_eq!(codes[0], "AuthFailure.SignatureFailure");
+    assert_eq!(codes[24], "RequestLimitExceeded.IPLimitExceeded");
+    sdk.with("secret_key", key).call("DescribeLiveDomains", json!({}));
+    assert!(!server.log().contains("a guess"));
+}
+
+#[test]
+fn every_answer_is_one_that_the_sdks_can_read() {
+    let server = serve();
+    let (version, action) = (("x-tc-version", "2018-08-01"), ("x-tc-action", "DescribeLiveDomains"));
+    let json_type = ("content-type", "application/json");
+    let big = vec![b' '; 300 << 10];
+    let cases: [(&str, &str, &[(&str, &str)], &[u8], &str); 6] = [
+        ("nobody signed", "POST", &[json_type, version, action], b"{}", "AuthFailure.InvalidAuthorization"),
+        ("no JSON", "POST", &[json_type, version, action, ("authorization", "x")], b"{", "InvalidParameter"),
+        ("too large", "POST", &[json_type, version, action], &big, "RequestSizeLimitExceeded"),
+        ("no such method", "PUT", &[json_type, version, action], b"{}", "UnsupportedProtocol"),
+        (
+            "no such version",
+            "POST",
+            &[json_type, ("x-tc-version", "2019"), action, ("authorization", "x")],
+            b"{}",
+            "NoSuchVersion",
+        ),
+        (
+            "no such action",
+            "POST",
+            &[json_type, version, ("x-tc-action", "Nothing"), ("authorization", "x")],
+            b"{}",
+            "InvalidAction",
+        ),
+    ];
+    for (name, method, headers, body, code) in cases {
+        let answer = http::request(server.http_address(), method, "/", headers, body, PATIENCE).unwrap();
+        assert_eq!(answer.status, 200, "{name}");
+        assert_eq!(answer.headers.get("content-type"), Some("application/json"), "{name}");
+        let response = answer.json().unwrap()["Response"].take();
+        assert_eq!(response["Error"]["Code"], code, "{name}: {response}");
+        assert!(is_uuid(&response["RequestId"]), "{name}: {response}");
+        assert_eq!(response["RequestId"].as_str(), answer.headers.get("x-request-id"), "{name}");
+    }
+}
+
+#[test]
+fn a_live_stream_follows_what_requests_change() {
+    let receiver = Receiver::start().unwrap();
+    let server = serve();
+    let mut sdk = Sdk::start(&server);
+    open_domain(&mut sdk);
+    let publisher = publish(&server, "room");
+    publisher.wait_for_keyframes(2, PATIENCE).unwrap();
+
+    let urls = json!({
+        "TemplateName": "receiver",
+        "CallbackKey": common::CALLBACK_KEY,
+        "SnapshotNotifyUrl": receiver.url("/"),
+        "StreamEndNotifyUrl": receiver.url("/"),
+    });
+    let callback = id(&sdk.call("CreateLiveCallbackTemplate", urls));
+    sdk.call("CreateLiveCallbackRule", json!({ "DomainName": DOMAIN, "AppName": "live", "TemplateId": callback }));
+    let mut every_two_seconds = snapshot_template("covers");
+    every_two_seconds["SnapshotInterval"] = 2.into();
+    let snapshot = id(&sdk.call("CreateLiveSnapshotTemplate", every_two_seconds));
+    sdk.call("CreateLiveSnapshotRule", json!({ "DomainName": DOMAIN, "TemplateId": snapshot }));
+    let pictures = wait_for_snapshots(&receiver, 2).unwrap();
+    for picture in &pictures {
+        check_snapshot(&server, picture).unwrap();
+    }
+    let rule = json!({ "DomainName": DOMAIN, "AppName": "live" });
+    sdk.call("DeleteLiveSnapshotRule", rule);
+    let streams = server.v1("GET", "/v1/streams", None).unwrap();
+    let live = &streams["streams"][0];
+    assert_eq!((&live["sessions"], &live["rules"]), (&json!(1), &json!([])), "the same session, without a rule");
+
+    sdk.call("ForbidLiveDomain", json!({ "DomainName": DOMAIN }));
+    let End::Refused { description, .. } = publisher.wait_for_end(PATIENCE).unwrap() else { panic!("not cut") };
+    assert!(description.contains("21/101"), "{description}");
+}
+
+#[test]
+fn streams_are_listed_dropped_forbidden_and_resumed() {
+    let server = serve();
+    let mut sdk = Sdk::start(&server);
+    open_domain(&mut sdk);
+    let room = json!({ "DomainName": DOMAIN, "AppName": "live", "StreamName": "room" });
+    let state = |sdk: &mut Sdk| sdk.call("DescribeLiveStreamState", room.clone())["StreamState"].take();
+    let wait_for_state = |sdk: &mut Sdk, wanted: &str| {
+        wait::until(wanted, PATIENCE, || (state(sdk) == wanted).then_some(())).unwrap();
+    };
+    let cut_with = |publisher: &Publisher, code: &str| {
+        let end = publisher.wait_for_end(PATIENCE).unwrap();
+        let End::Refused { description, .. } = end else { panic!("{end:?}") };
+        assert!(description.contains(code), "{description}");
+    };
+    assert_eq!(state(&mut sdk), "inactive");
+    sdk.call("DropLiveStream", room.clone());
+
+    let first = publish(&server, "room");
+    let other = publish(&server, "other");
+    wait_for_state(&mut sdk, "active");
+    other.wait_for_keyframes(1, PATIENCE).unwrap();
+    let online = sdk.call("DescribeLiveStreamOnlineList", json!({ "DomainName": DOMAIN }));
+    let names: Vec<_> = online["OnlineInfo"].as_array().unwrap().iter().map(|info| &info["StreamName"]).collect();
+    assert_eq!((names, &online["TotalNum"]), (vec![&json!("other"), &json!("room")], &json!(2)));
+    let info = &sdk.call("DescribeLiveStreamOnlineList", json!({ "StreamName": "room" }))["OnlineInfo"][0];
+    assert_eq!((&info["AppName"], &info["DomainName"]), (&json!("live"), &DOMAIN.into()));
+    assert!(info["PublishTimeList"][0]["PublishTime"].as_str().unwrap().ends_with('Z'), "{info}");
+
+    sdk.call("DropLiveStream", room.clone());
+    cut_with(&first, "21/100");
+    let again = publish(&server, "room");
+    wait_for_state(&mut sdk, "active");
+    let mut forbidding = room.clone();
+    forbidding["Reason"] = "a test".into();
+    sdk.call("ForbidLiveStream", forbidding);
+    cut_with(&again, "21/101");
+    assert_eq!(state(&mut sdk), "forbid");
+    assert!(other.log().end.is_none(), "no other stream is cut");
+    cut_with(&publish(&server, "room"), "18/305");
+    let listed = sdk.call("DescribeLiveForbidStreamList", json!({}));
+    assert_eq!((&listed["TotalNum"], &listed["ForbidStreamList"][0]["StreamName"]), (&json!(1), &json!("room")));
+
+    sdk.call("ResumeLiveStream", room.clone());
+    assert_eq!(state(&mut sdk), "inactive");
+    let _resumed = publish(&server, "room");
+    wait_for_state(&mut sdk, "active");
+    assert_eq!(sdk.call("DescribeLiveForbidStreamList", json!({}))["TotalNum"], 0);
+}
+
+#[test]
+fn a_forbidden_stream_stays_forbidden_over_a_restart() {
+    let mut server = serve();
+    let mut sdk = Sdk::start(&server);
+    open_domain(&mut sdk);
+    let room = json!({ "DomainName": DOMAIN, "AppName": "live", "StreamName": "room" });
+    sdk.call("ForbidLiveStream", room.clone());
+    server.kill9().unwrap();
+    server.restart().unwrap();
+    assert_eq!(sdk.call("DescribeLiveStreamState", room)["StreamState"], "forbid");
+    assert_eq!(sdk.call("DescribeLiveDomain", json!({ "DomainName": DOMAIN }))["DomainInfo"]["Name"], DOMAIN);
+}
