@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use common::{DOMAIN, FRAMEHOOK, PATIENCE, check_snapshot, config, push_url, wait_for_snapshots};
 use framehook_testkit::clip::ClipSpec;
 use framehook_testkit::http;
-use framehook_testkit::publisher::{End, Publisher, PublisherSpec};
+use framehook_testkit::publisher::{End, PublishError, Publisher, PublisherSpec};
 use framehook_testkit::receiver::Receiver;
 use framehook_testkit::server::{Server, ServerSpec};
 use framehook_testkit::wait;
@@ -136,9 +136,13 @@ fn open_domain(sdk: &mut Sdk) {
 
 /// A publisher with a keyframe every second.
 fn publish(server: &Server, stream: &str) -> Publisher {
+    try_publish(server, stream).unwrap()
+}
+
+fn try_publish(server: &Server, stream: &str) -> Result<Publisher, PublishError> {
     let spec = ClipSpec { width: 320, height: 180, gop: Duration::from_secs(1), ..ClipSpec::default() };
     let url = push_url(server, stream).parse().unwrap();
-    PublisherSpec::new(url, spec.build().unwrap().flv().unwrap()).looped().start().unwrap()
+    PublisherSpec::new(url, spec.build().unwrap().flv().unwrap()).looped().start()
 }
 
 #[test]
@@ -535,7 +539,8 @@ fn streams_are_listed_dropped_forbidden_and_resumed() {
     cut_with(&again, "21/101");
     assert_eq!(state(&mut sdk), "forbid");
     assert!(other.log().end.is_none(), "no other stream is cut");
-    cut_with(&publish(&server, "room"), "18/305");
+    let refused = try_publish(&server, "room").expect_err("it is forbidden").to_string();
+    assert!(refused.contains("18/305"), "{refused}");
     let listed = sdk.call("DescribeLiveForbidStreamList", json!({}));
     assert_eq!((&listed["TotalNum"], &listed["ForbidStreamList"][0]["StreamName"]), (&json!(1), &json!("room")));
 
