@@ -235,6 +235,8 @@ CREATE TABLE callback_template (
     porn_censorship_notify  BLOB,
     push_exception_notify   BLOB,
     audio_audit_notify      BLOB,
+    -- Names with commas between them. Recordings are not made here; what is said about them is kept for whoever reads it.
+    record_exception_levels TEXT NOT NULL DEFAULT '',
     verify_tls              INTEGER NOT NULL DEFAULT 1,
     managed_by              TEXT NOT NULL CHECK (managed_by IN ('file', 'api')),
     created_ms              INTEGER NOT NULL,
@@ -266,3 +268,14 @@ CREATE TABLE callback_rule (
     UNIQUE (domain, app)
 ) STRICT;
 CREATE INDEX callback_rule_by_template ON callback_rule (template_id);
+
+-- Streams that may not be pushed for a while; only requests forbid them. A row outlives its time until the next is added.
+CREATE TABLE forbidden_stream (
+    domain     TEXT NOT NULL,
+    app        TEXT NOT NULL,
+    stream     TEXT NOT NULL,
+    until_ms   INTEGER NOT NULL,
+    reason     TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    PRIMARY KEY (domain, app, stream)
+) STRICT, WITHOUT ROWID;

@@ -20,10 +20,8 @@ struct Migration {
 }
 
 /// Migration `n` (from 1) makes schema `n` of schema `n − 1`. Never edit one that was released: add another.
-const MIGRATIONS: &[Migration] = &[
-    Migration { name: "start", sql: include_str!("../../../../migrations/0001-start.sql") },
-    Migration { name: "control", sql: include_str!("../../../../migrations/0002-control.sql") },
-];
+const MIGRATIONS: &[Migration] =
+    &[Migration { name: "start", sql: include_str!("../../../../migrations/0001-start.sql") }];
 
 /// The newest schema that this program knows.
 pub(super) fn known() -> i64 {
