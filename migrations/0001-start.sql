@@ -113,7 +113,8 @@ CREATE TABLE event (
     -- Whether a delivery of it was made. Those without are forgotten by age alone.
     is_told       INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX event_by_stream ON event (domain, app, stream, id);
+-- The name first: the log of callbacks is asked for by it alone.
+CREATE INDEX event_by_stream ON event (stream, domain, app, id);
 CREATE INDEX event_untold ON event (created_ms) WHERE is_told = 0;
 
 

@@ -13,10 +13,11 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::{DOMAIN, FRAMEHOOK, PATIENCE, check_snapshot, config, push_url, wait_for_snapshots};
+use framehook_domain::time::{CivilTime, NameZone, UnixMs};
 use framehook_testkit::clip::ClipSpec;
 use framehook_testkit::http;
 use framehook_testkit::publisher::{End, PublishError, Publisher, PublisherSpec};
-use framehook_testkit::receiver::Receiver;
+use framehook_testkit::receiver::{Receiver, Reply};
 use framehook_testkit::server::{Server, ServerSpec};
 use framehook_testkit::wait;
 use serde_json::{Value, json};
@@ -118,6 +119,13 @@ fn serve() -> Server {
 
 fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed()
+}
+
+/// As `2025-01-01T00:00:00Z`.
+fn utc(secs: i64) -> String {
+    let zone: NameZone = "UTC".parse().unwrap();
+    let CivilTime { year, month, day, hour, minute, second } = zone.civil(UnixMs::from_secs(secs));
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 fn snapshot_template(name: &str) -> Value {
@@ -549,6 +557,52 @@ fn streams_are_listed_dropped_forbidden_and_resumed() {
     let _resumed = publish(&server, "room");
     wait_for_state(&mut sdk, "active");
     assert_eq!(sdk.call("DescribeLiveForbidStreamList", json!({}))["TotalNum"], 0);
+}
+
+#[test]
+fn callbacks_and_pushes_of_the_past_are_listed() {
+    let receiver = Receiver::start().unwrap();
+    receiver.on_request(|request| match request.event_type() {
+        Some(1) => Reply::Status(503),
+        _ => Reply::Status(200),
+    });
+    let server = ServerSpec::new(FRAMEHOOK).config(config(&receiver, 2, "")).start().unwrap();
+    let mut sdk = Sdk::start(&server);
+    let publisher = publish(&server, "room");
+    let picture = wait_for_snapshots(&receiver, 1).unwrap()[0].json().unwrap();
+    publisher.stop();
+    let window = |name: &str| json!({ "StartTime": utc(now() - 3600), "EndTime": utc(now() + 60), "StreamName": name });
+    let with = |mut params: Value, more: Value| {
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        params
+    };
+    let callbacks = |sdk: &mut Sdk, more: Value| {
+        let params = with(with(window("room"), json!({ "PageNum": 1, "PageSize": 100 })), more);
+        sdk.call("DescribeCallbackRecordsList", params)
+    };
+    let pictures = wait::until("a record", PATIENCE, || {
+        let listed = callbacks(&mut sdk, json!({ "EventType": 200, "ResultCode": 0 }));
+        (listed["TotalNum"] != 0).then_some(listed)
+    });
+    let record = &pictures.unwrap()["DataInfoList"][0];
+    let sent: Value = serde_json::from_str(record["Request"].as_str().unwrap()).unwrap();
+    assert_eq!((&sent["pic_full_url"], &record["StreamId"]), (&picture["pic_full_url"], &json!("room")));
+    assert!(record["ResponseTime"].as_str().unwrap().ends_with('Z'), "in the notation of the question: {record}");
+    let failed = callbacks(&mut sdk, json!({ "ResultCode": 1 }));
+    let codes: Vec<_> = failed["DataInfoList"].as_array().unwrap().iter().map(|record| &record["ResultCode"]).collect();
+    assert_eq!(codes, [503]);
+    assert_eq!(failed["DataInfoList"][0]["EventType"], 1);
+
+    let pushes = |sdk: &mut Sdk, params: Value| sdk.call("DescribeLiveStreamEventList", params);
+    let ended = wait::until("the push to be listed", PATIENCE, || {
+        let listed = pushes(&mut sdk, window("oo"));
+        (listed["TotalNum"] == 1).then_some(listed)
+    });
+    let push = &ended.unwrap()["EventList"][0];
+    assert_eq!((&push["StreamName"], &push["Resolution"]), (&json!("room"), &json!("320x180")));
+    assert_eq!((&push["ClientIp"], &push["StopReason"]), (&json!("127.0.0.1"), &json!("recv rtmp deleteStream")));
+    assert_eq!(pushes(&mut sdk, with(window("oo"), json!({ "IsStrict": 1 })))["TotalNum"], 0);
+    assert_eq!(pushes(&mut sdk, with(window("room"), json!({ "IsStrict": 1, "DomainName": DOMAIN })))["TotalNum"], 1);
 }
 
 #[test]

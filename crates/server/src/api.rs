@@ -6,6 +6,7 @@
 mod callback;
 mod domain;
 mod error;
+mod history;
 mod replay;
 mod rule;
 mod stream;
@@ -33,6 +34,7 @@ use framehook_tc3::time::UnixSecs;
 use crate::catalog::CatalogStore;
 use crate::clock::Clock;
 use crate::credentials::{Credentials, LoginError};
+use crate::db::Db;
 use crate::entropy::Entropy;
 use crate::http::{Peer, RequestId};
 use crate::live::Lives;
@@ -46,6 +48,7 @@ use replay::Seen;
 pub(crate) struct Api {
     clock: Clock,
     entropy: Entropy,
+    db: Db,
     catalog: Arc<CatalogStore>,
     lives: Arc<Lives>,
     credentials: Arc<Credentials>,
@@ -59,6 +62,7 @@ pub(crate) struct Api {
 pub(crate) struct Parts {
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
+    pub(crate) db: Db,
     pub(crate) catalog: Arc<CatalogStore>,
     pub(crate) lives: Arc<Lives>,
     pub(crate) credentials: Arc<Credentials>,
@@ -70,11 +74,11 @@ pub(crate) struct Parts {
 
 /// The page `/`.
 pub(crate) fn page(parts: Parts) -> Router {
-    let Parts { clock, entropy, catalog, lives, credentials, metrics, repeats, request_timeout } = parts;
+    let Parts { clock, entropy, db, catalog, lives, credentials, metrics, repeats, request_timeout } = parts;
     // A little less than every request has, so that it is this module that says so, in words which SDKs understand.
     let timeout = request_timeout.mul_f32(0.9);
     let seen = Seen::default();
-    let api = Api { clock, entropy, catalog, lives, credentials, metrics, repeats, timeout, seen };
+    let api = Api { clock, entropy, db, catalog, lives, credentials, metrics, repeats, timeout, seen };
     Router::new().route("/", any(answer)).with_state(Arc::new(api))
 }
 
@@ -203,6 +207,9 @@ impl Api {
             Request::ResumeLiveStream(request) => stream::resume(self, request).await,
             Request::DescribeLiveForbidStreamList(request) => stream::list_forbidden(self, request).await,
 
+            Request::DescribeCallbackRecordsList(request) => history::list_callbacks(&self.db, request).await,
+            Request::DescribeLiveStreamEventList(request) => history::list_pushes(&self.db, request).await,
+
             // Refused before their parameters were read.
             request => Err(invalid_action(request.action()).into()),
         }
@@ -221,9 +228,7 @@ fn is_missing(action: Action) -> bool {
             | Action::DescribeScreenshotTask
             | Action::StopScreenshotTask
             | Action::DeleteScreenshotTask
-            | Action::DescribeCallbackRecordsList
             | Action::DescribeScreenShotSheetNumList
-            | Action::DescribeLiveStreamEventList
     )
 }
 

@@ -340,6 +340,7 @@ impl Server {
         let api = api::page(api::Parts {
             clock,
             entropy: entropy.clone(),
+            db: db.clone(),
             catalog: Arc::clone(&catalog),
             lives: Arc::clone(&lives),
             credentials: Arc::clone(&credentials),

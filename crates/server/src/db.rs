@@ -12,6 +12,7 @@ pub mod catalog;
 mod dir_lock;
 pub mod dues;
 mod error;
+pub mod history;
 pub mod inspect;
 mod migrate;
 pub mod outbox;
