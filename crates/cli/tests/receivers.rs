@@ -17,7 +17,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
-use common::{CALLBACK_KEY, DOMAIN, FRAMEHOOK, PATIENCE, config_for, push_url};
+use common::{CALLBACK_KEY, DOMAIN, FRAMEHOOK, PATIENCE, config_for, push_url, target};
 use framehook_testkit::clip::ClipSpec;
 use framehook_testkit::encoder::{self, Program, Source};
 use framehook_testkit::http;
@@ -34,11 +34,6 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// How to get what a test starts and does not find.
 const INSTALL: &str = "`./dev test receivers` installs what these tests need, and runs them";
-
-/// Where cargo builds, and where `./dev` puts the reference libraries.
-fn target() -> &'static Path {
-    Path::new(FRAMEHOOK).parent().and_then(Path::parent).expect("executables lie in target/PROFILE")
-}
 
 /// An example receiver that listens.
 struct Example {

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use common::{DOMAIN, FRAMEHOOK, PATIENCE, check_snapshot, config, push_url, wait_for_snapshots};
+use common::{DOMAIN, FRAMEHOOK, PATIENCE, check_snapshot, config, push_url, target, wait_for_snapshots};
 use framehook_domain::time::{CivilTime, NameZone, UnixMs};
 use framehook_testkit::clip::ClipSpec;
 use framehook_testkit::http;
@@ -40,11 +40,10 @@ struct Refused {
 
 impl Sdk {
     fn start(server: &Server) -> Self {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let python = repository.join("target/sdk/bin/python");
+        let python = target().join("sdk/bin/python");
         assert!(python.exists(), "the vendor's SDK is not installed: run ./dev sdk");
         let mut program = Command::new(python)
-            .arg(repository.join("crates/cli/tests/sdk/call.py"))
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk/call.py"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -83,6 +83,7 @@ coded! {
 coded! {
     /// Why a running push is cut by us.
     CutReason: 21 {
+        Dropped = 100, "dropped", "the stream was dropped by its operator";
         Forbidden = 101, "forbidden", "the stream was forbidden by its operator";
         Displaced = 102, "displaced", "a newer push of the same stream took over";
     }
@@ -124,6 +125,7 @@ impl PushEnd {
         Self::BadRtmp,
         Self::MessageTooBig,
         Self::Silent,
+        Self::Cut(CutReason::Dropped),
         Self::Cut(CutReason::Forbidden),
         Self::Cut(CutReason::Displaced),
         Self::BadAmf,
@@ -217,6 +219,7 @@ mod tests {
             (PushEnd::BadRtmp, 6, "bad rtmp content"),
             (PushEnd::MessageTooBig, 7, "rtmp message too big"),
             (PushEnd::Silent, 8, "no data for a long time"),
+            (PushEnd::Cut(CutReason::Dropped), 21, "the stream was dropped by its operator"),
             (PushEnd::Cut(CutReason::Forbidden), 21, "the stream was forbidden by its operator"),
             (PushEnd::BadAmf, 33, "amf error"),
         ];

@@ -7,7 +7,8 @@ mod callback;
 mod snapshot;
 
 pub use callback::{
-    CallbackKey, CallbackTemplate, CallbackTemplateDraft, CallbackUrl, CallbackUrls, RecordExceptionLevel, URL_BYTES_MAX,
+    CallbackKey, CallbackTemplate, CallbackTemplateDraft, CallbackUrl, CallbackUrls, RecordExceptionLevel,
+    URL_BYTES_MAX,
 };
 pub use snapshot::{SnapshotInterval, SnapshotTemplate, SnapshotTemplateDraft, StoreTarget};
 

@@ -382,7 +382,7 @@ impl Lives {
 
     /// Every push that has a session at this instant, in no order.
     pub(crate) fn online(&self) -> Vec<Arc<Push>> {
-        self.lock().by_stream.values().filter(|push| push.held()).cloned().collect()
+        self.lock().by_stream.values().filter(|push| push.is_held()).cloned().collect()
     }
 
     /// Tells the publisher of a stream to go, if it has one.

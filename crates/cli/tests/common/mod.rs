@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each suite uses its part of this")]
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -23,6 +24,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 /// The executable under test.
 pub(crate) const FRAMEHOOK: &str = env!("CARGO_BIN_EXE_framehook");
+
+/// Where cargo builds, and where `./dev` puts what only tests need.
+pub(crate) fn target() -> &'static Path {
+    Path::new(FRAMEHOOK).parent().and_then(Path::parent).expect("executables lie in target/PROFILE")
+}
 
 /// A configuration with one domain, one rule every `interval_s` and one receiver for all three events. `more` is put in
 /// front, where the tables of the server's own settings may stand.

@@ -2,7 +2,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use bytes::Bytes;
-use framehook_domain::catalog::{CatalogParts, Domain, ForbiddenStream, ManagedBy};
+use framehook_domain::catalog::{CatalogParts, Domain, ForbiddenStream};
 use framehook_domain::id::{RuleId, TemplateId};
 use framehook_domain::rule::{RuleScope, SnapshotRule};
 use framehook_domain::template::{
@@ -32,7 +32,7 @@ impl Scene {
 }
 
 fn domain() -> Domain {
-    Domain { name: stream("room").domain, enabled: true, auth: None, managed_by: ManagedBy::File }
+    Domain { name: stream("room").domain, enabled: true, auth: None }
 }
 
 /// The domain of all streams here, with a picture every so many seconds.
