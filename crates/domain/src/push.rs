@@ -21,7 +21,7 @@ pub fn on_session_end(end: PushEnd) -> SessionEnd {
     match end {
         PushEnd::Unpublished | PushEnd::DeleteStream | PushEnd::CloseStream => SessionEnd::EndPush,
         PushEnd::Cut(CutReason::Displaced) => SessionEnd::Displaced,
-        PushEnd::Cut(CutReason::Forbidden) => SessionEnd::EndPush,
+        PushEnd::Cut(CutReason::Dropped | CutReason::Forbidden) => SessionEnd::EndPush,
         // What we cut for its content is a broken connection to the publisher, which will come back and may do better.
         PushEnd::BadRtmp | PushEnd::BadAmf | PushEnd::MessageTooBig => SessionEnd::AwaitReturn,
         PushEnd::PeerClosed | PushEnd::ReadError | PushEnd::Silent => SessionEnd::AwaitReturn,
@@ -70,6 +70,7 @@ mod tests {
             (PushEnd::Unpublished, SessionEnd::EndPush),
             (PushEnd::DeleteStream, SessionEnd::EndPush),
             (PushEnd::CloseStream, SessionEnd::EndPush),
+            (PushEnd::Cut(CutReason::Dropped), SessionEnd::EndPush),
             (PushEnd::Cut(CutReason::Forbidden), SessionEnd::EndPush),
             (PushEnd::Cut(CutReason::Displaced), SessionEnd::Displaced),
             (PushEnd::PeerClosed, SessionEnd::AwaitReturn),
