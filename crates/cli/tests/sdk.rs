@@ -5,14 +5,14 @@
     reason = "a suite runs the programs that a customer would, by the machine's clock"
 )]
 
+#[path = "sdk/client.rs"]
+mod client;
 mod common;
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use common::{DOMAIN, FRAMEHOOK, PATIENCE, check_snapshot, config, push_url, target, wait_for_snapshots};
+use client::{Sdk, is_uuid};
+use common::{DOMAIN, FRAMEHOOK, PATIENCE, check_snapshot, config, push_url, wait_for_snapshots};
 use framehook_domain::time::{CivilTime, NameZone, UnixMs};
 use framehook_testkit::clip::ClipSpec;
 use framehook_testkit::http;
@@ -21,96 +21,6 @@ use framehook_testkit::receiver::{Receiver, Reply};
 use framehook_testkit::server::{Server, ServerSpec};
 use framehook_testkit::wait;
 use serde_json::{Value, json};
-
-/// A program of a customer's: it keeps one SDK client and carries out what it is told.
-struct Sdk {
-    program: Child,
-    orders: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
-    /// What every order says unless a test changes it.
-    order: Value,
-}
-
-/// An error of the API as the SDK raises it.
-#[derive(Debug)]
-struct Refused {
-    code: String,
-    message: String,
-}
-
-impl Sdk {
-    fn start(server: &Server) -> Self {
-        let python = target().join("sdk/bin/python");
-        assert!(python.exists(), "the vendor's SDK is not installed: run ./dev sdk");
-        let mut program = Command::new(python)
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk/call.py"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let credentials = server.credentials().unwrap();
-        let order = json!({
-            "endpoint": server.http_address().to_string(),
-            "secret_id": credentials.secret_id,
-            "secret_key": credentials.secret_key,
-            "method": "POST",
-            "sign": "TC3-HMAC-SHA256",
-            "now": null,
-            "nonce": null,
-        });
-        let (orders, answers) = (program.stdin.take(), BufReader::new(program.stdout.take().unwrap()));
-        Self { program, orders, answers, order }
-    }
-
-    fn with(&mut self, name: &str, value: impl Into<Value>) -> &mut Self {
-        self.order[name] = value.into();
-        self
-    }
-
-    fn try_call(&mut self, action: &str, params: &Value) -> Result<Value, Refused> {
-        let mut order = self.order.clone();
-        order["action"] = action.into();
-        order["params"] = params.clone();
-        writeln!(self.orders.as_mut().unwrap(), "{order}").unwrap();
-        let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
-        let mut answer: Value =
-            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{action}: {error}: {line:?}"));
-        if answer["response"].is_object() {
-            assert!(is_uuid(&answer["response"]["RequestId"]), "{action}: {answer}");
-            return Ok(answer["response"].take());
-        }
-        assert!(is_uuid(&answer["request_id"]), "{action}: {answer}");
-        let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
-        Err(Refused { code: text("code"), message: text("message") })
-    }
-
-    fn call(&mut self, action: &str, params: Value) -> Value {
-        self.try_call(action, &params).unwrap_or_else(|refused| panic!("{action} {params}: {refused:?}"))
-    }
-
-    /// The code of an error.
-    fn code(&mut self, action: &str, params: Value) -> String {
-        match self.try_call(action, &params) {
-            Ok(response) => panic!("{action} {params} was carried out: {response}"),
-            Err(Refused { code, message }) => {
-                assert!(!message.is_empty(), "{action}: {code} without a word");
-                code
-            }
-        }
-    }
-}
-
-impl Drop for Sdk {
-    fn drop(&mut self) {
-        drop(self.orders.take());
-        let _ = self.program.wait();
-    }
-}
-
-fn is_uuid(value: &Value) -> bool {
-    value.as_str().is_some_and(|text| text.len() == 36 && text.split('-').count() == 5)
-}
 
 fn serve() -> Server {
     ServerSpec::new(FRAMEHOOK).start().unwrap()
@@ -440,28 +350,23 @@ fn every_answer_is_one_that_the_sdks_can_read() {
     let (version, action) = (("x-tc-version", "2018-08-01"), ("x-tc-action", "DescribeLiveDomains"));
     let json_type = ("content-type", "application/json");
     let big = vec![b' '; 300 << 10];
-    let cases: [(&str, &str, &[(&str, &str)], &[u8], &str); 6] = [
-        ("nobody signed", "POST", &[json_type, version, action], b"{}", "AuthFailure.InvalidAuthorization"),
-        ("no JSON", "POST", &[json_type, version, action, ("authorization", "x")], b"{", "InvalidParameter"),
-        ("too large", "POST", &[json_type, version, action], &big, "RequestSizeLimitExceeded"),
-        ("no such method", "PUT", &[json_type, version, action], b"{}", "UnsupportedProtocol"),
-        (
-            "no such version",
-            "POST",
-            &[json_type, ("x-tc-version", "2019"), action, ("authorization", "x")],
-            b"{}",
-            "NoSuchVersion",
-        ),
+    let (empty, signed): (&[u8], _) = (b"{}", ("authorization", "x"));
+    let cases = [
+        ("nobody signed", "POST", vec![json_type, version, action], empty, "AuthFailure.InvalidAuthorization"),
+        ("no JSON", "POST", vec![json_type, version, action, signed], b"{", "InvalidParameter"),
+        ("too large", "POST", vec![json_type, version, action], &big, "RequestSizeLimitExceeded"),
+        ("no such method", "PUT", vec![json_type, version, action], empty, "UnsupportedProtocol"),
+        ("no such version", "POST", vec![json_type, ("x-tc-version", "2019"), action, signed], empty, "NoSuchVersion"),
         (
             "no such action",
             "POST",
-            &[json_type, version, ("x-tc-action", "Nothing"), ("authorization", "x")],
-            b"{}",
+            vec![json_type, version, ("x-tc-action", "Nothing"), signed],
+            empty,
             "InvalidAction",
         ),
     ];
     for (name, method, headers, body, code) in cases {
-        let answer = http::request(server.http_address(), method, "/", headers, body, PATIENCE).unwrap();
+        let answer = http::request(server.http_address(), method, "/", &headers, body, PATIENCE).unwrap();
         assert_eq!(answer.status, 200, "{name}");
         assert_eq!(answer.headers.get("content-type"), Some("application/json"), "{name}");
         let response = answer.json().unwrap()["Response"].take();

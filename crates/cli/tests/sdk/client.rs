@@ -1,0 +1,100 @@
+//! The vendor's SDK, in a program of its own.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use framehook_testkit::server::Server;
+use serde_json::{Value, json};
+
+use crate::common::target;
+
+/// A program of a customer's: it keeps one SDK client and carries out what it is told.
+pub(crate) struct Sdk {
+    program: Child,
+    orders: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    /// What every order says unless a test changes it.
+    pub(crate) order: Value,
+}
+
+/// An error of the API as the SDK raises it.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) code: String,
+    message: String,
+}
+
+impl Sdk {
+    pub(crate) fn start(server: &Server) -> Self {
+        let python = target().join("sdk/bin/python");
+        assert!(python.exists(), "the vendor's SDK is not installed: run ./dev sdk");
+        let mut program = Command::new(python)
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk/call.py"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let credentials = server.credentials().unwrap();
+        let order = json!({
+            "endpoint": server.http_address().to_string(),
+            "secret_id": credentials.secret_id,
+            "secret_key": credentials.secret_key,
+            "method": "POST",
+            "sign": "TC3-HMAC-SHA256",
+            "now": null,
+            "nonce": null,
+        });
+        let (orders, answers) = (program.stdin.take(), BufReader::new(program.stdout.take().unwrap()));
+        Self { program, orders, answers, order }
+    }
+
+    pub(crate) fn with(&mut self, name: &str, value: impl Into<Value>) -> &mut Self {
+        self.order[name] = value.into();
+        self
+    }
+
+    pub(crate) fn try_call(&mut self, action: &str, params: &Value) -> Result<Value, Refused> {
+        let mut order = self.order.clone();
+        order["action"] = action.into();
+        order["params"] = params.clone();
+        writeln!(self.orders.as_mut().unwrap(), "{order}").unwrap();
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        let mut answer: Value =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{action}: {error}: {line:?}"));
+        if answer["response"].is_object() {
+            assert!(is_uuid(&answer["response"]["RequestId"]), "{action}: {answer}");
+            return Ok(answer["response"].take());
+        }
+        assert!(is_uuid(&answer["request_id"]), "{action}: {answer}");
+        let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
+        Err(Refused { code: text("code"), message: text("message") })
+    }
+
+    pub(crate) fn call(&mut self, action: &str, params: Value) -> Value {
+        self.try_call(action, &params).unwrap_or_else(|refused| panic!("{action} {params}: {refused:?}"))
+    }
+
+    /// The code of an error.
+    pub(crate) fn code(&mut self, action: &str, params: Value) -> String {
+        match self.try_call(action, &params) {
+            Ok(response) => panic!("{action} {params} was carried out: {response}"),
+            Err(Refused { code, message }) => {
+                assert!(!message.is_empty(), "{action}: {code} without a word");
+                code
+            }
+        }
+    }
+}
+
+impl Drop for Sdk {
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        let _ = self.program.wait();
+    }
+}
+
+pub(crate) fn is_uuid(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.len() == 36 && text.split('-').count() == 5)
+}
