@@ -122,8 +122,10 @@ async fn a_publish_that_is_withdrawn_at_once_never_becomes_a_push() {
     peer.until_told("NetStream.Unpublish.Success").await;
     peer.publish("meant");
     peer.send().await;
-    until_live(&scene, &["meant"]).await;
+    // Rows of one connection are written in order, so one of the withdrawn publish would be there by then.
+    until("a row", async || scene.open_rows().await.contains(&stream("meant"))).await;
     assert_eq!(scene.open_rows().await, [stream("meant")]);
+    until_live(&scene, &["meant"]).await;
 }
 
 #[tokio::test]
