@@ -10,10 +10,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use common::{FRAMEHOOK, PATIENCE, check_signature, config, push_url, serve, wait_for_snapshots};
-use framehook_testkit::clip::ClipSpec;
+use common::{FRAMEHOOK, PATIENCE, check_signature, config, push_once, push_url, serve, wait_for_snapshots};
 use framehook_testkit::encoder::{self, Program, Source};
-use framehook_testkit::process::Process;
 use framehook_testkit::receiver::{Receiver, Reply, Request};
 use framehook_testkit::server::{Server, ServerSpec};
 use framehook_testkit::wait;
@@ -22,19 +20,6 @@ use serde_json::Value;
 /// CSS's schedule at a six-hundredth: 200 ms for the 2 min of event 200, 100 ms for the 1 min of events 1 and 0. The
 /// time-out stays long, so that a busy machine is not taken for a receiver that hangs.
 const SCALED: &str = "[deliver]\nsnapshot_retry_interval = \"200ms\"\npush_retry_interval = \"100ms\"\n";
-
-/// A short push that ends by itself, so that exactly one snapshot is owed: the clip is shorter than the interval.
-fn push_once(server: &Server) -> Result<Process> {
-    let spec = ClipSpec {
-        width: 320,
-        height: 180,
-        kbit_per_s: 300,
-        duration: Duration::from_secs(1),
-        gop: Duration::from_secs(1),
-        ..ClipSpec::default()
-    };
-    encoder::push(Program::Ffmpeg, Source::Clip(&spec.build()?.path), &push_url(server, "room_1001"))
-}
 
 fn of_type(requests: &[Request], event_type: u64) -> Vec<Request> {
     requests.iter().filter(|request| request.event_type() == Some(event_type)).cloned().collect()
@@ -76,7 +61,7 @@ fn retried_to_death(reply: Reply, settings: &str) -> Result<()> {
     let receiver = Receiver::start()?;
     receiver.reply_always(reply.clone());
     let server = serve(&receiver, 10, settings)?;
-    let _encoder = push_once(&server)?;
+    let _encoder = push_once(&server, "room_1001")?;
     let snapshots = attempts(&receiver, 200, 6)?;
     let begins = attempts(&receiver, 1, 13)?;
     attempts(&receiver, 0, 13)?;
@@ -143,7 +128,7 @@ fn a_200_with_any_body_ends_it_at_once() {
     };
     receiver.on_request(failed_before);
     let server = serve(&receiver, 10, SCALED).unwrap();
-    let _encoder = push_once(&server).unwrap();
+    let _encoder = push_once(&server, "room_1001").unwrap();
     wait::until("everything delivered", PATIENCE, || {
         let owed = deliveries(&server, &["list", "--state", "delivered"]).ok()?;
         (owed["deliveries"].as_array()?.len() == 3).then_some(())
@@ -156,7 +141,7 @@ fn a_dead_letter_is_shown_with_every_attempt_and_replayed_under_its_id() {
     let receiver = Receiver::start().unwrap();
     receiver.reply_always(Reply::Status(500));
     let server = serve(&receiver, 10, &format!("{SCALED}snapshot_retries = 2\npush_retries = 0\n")).unwrap();
-    let _encoder = push_once(&server).unwrap();
+    let _encoder = push_once(&server, "room_1001").unwrap();
     let dead = wait_until_dead(&server, 3).unwrap();
     let snapshot = dead.iter().find(|delivery| delivery["event_type"] == 200).expect("a dead snapshot callback");
     let id = snapshot["id"].as_str().unwrap();
@@ -186,7 +171,7 @@ fn what_is_owed_survives_kill_9_and_keeps_its_id() {
     receiver.reply_always(Reply::Hang);
     let slow = "[deliver]\nsnapshot_retry_interval = \"1s\"\npush_retry_interval = \"1s\"\n";
     let mut server = serve(&receiver, 10, slow).unwrap();
-    let encoder = push_once(&server).unwrap();
+    let encoder = push_once(&server, "room_1001").unwrap();
     let first = wait_for_snapshots(&receiver, 1).unwrap().remove(0);
     drop(encoder);
     server.kill9().unwrap();
@@ -234,7 +219,7 @@ fn an_empty_key_sends_neither_t_nor_sign_and_an_empty_url_sends_nothing() {
         .replace(&format!("callback_key = \"{}\"\n", common::CALLBACK_KEY), "")
         .replace(&format!("stream_begin_notify_url = \"{}\"\n", receiver.url("/notify?action=begin")), "");
     let server = ServerSpec::new(FRAMEHOOK).config(toml).start().unwrap();
-    let _encoder = push_once(&server).unwrap();
+    let _encoder = push_once(&server, "room_1001").unwrap();
     let snapshot = wait_for_snapshots(&receiver, 1).unwrap().remove(0).json().unwrap();
     assert!(snapshot.get("t").is_none() && snapshot.get("sign").is_none(), "{snapshot}");
     receiver.wait_until("event 0", PATIENCE, |requests| (!of_type(requests, 0).is_empty()).then_some(())).unwrap();

@@ -14,12 +14,10 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
-use common::{CALLBACK_KEY, DOMAIN, FRAMEHOOK, PATIENCE, config_for, push_url, target};
-use framehook_testkit::clip::ClipSpec;
-use framehook_testkit::encoder::{self, Program, Source};
+use common::{CALLBACK_KEY, DOMAIN, FRAMEHOOK, PATIENCE, config_for, push_once, target};
 use framehook_testkit::http;
 use framehook_testkit::process::Process;
 use framehook_testkit::receiver::{Receiver, Request};
@@ -132,19 +130,10 @@ fn now_secs() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
-/// A server that calls back `address`, and a short push to it that ends in order: events 1, 200 and 0.
-fn push_once(address: SocketAddr, stream: &str) -> Result<(Server, Process)> {
+/// A server that calls back `address`, and a short push to it.
+fn serve_and_push(address: SocketAddr, stream: &str) -> Result<(Server, Process)> {
     let server = ServerSpec::new(FRAMEHOOK).config(config_for(address, 10, "")).start()?;
-    let spec = ClipSpec {
-        width: 320,
-        height: 180,
-        kbit_per_s: 300,
-        duration: Duration::from_secs(1),
-        gop: Duration::from_secs(1),
-        ..ClipSpec::default()
-    };
-    let clip = spec.build()?;
-    let encoder = encoder::push(Program::Ffmpeg, Source::Clip(&clip.path), &push_url(&server, stream))?;
+    let encoder = push_once(&server, stream)?;
     Ok((server, encoder))
 }
 
@@ -191,7 +180,7 @@ fn receives_and_refuses(example: &Example) -> Result<()> {
 }
 
 fn accepts_real_callbacks(example: &Example) -> Result<()> {
-    let (server, _encoder) = push_once(example.address, "room_1001")?;
+    let (server, _encoder) = serve_and_push(example.address, "room_1001")?;
     let stream = format!("{DOMAIN}/live/room_1001");
     let expected =
         [format!("push-began {stream}"), format!("snapshot {stream} 320x180 http://"), format!("push-ended {stream}")];
@@ -332,7 +321,7 @@ fn header<'a>(request: &'a Request, name: &str) -> Result<&'a str> {
 #[test]
 fn the_reference_libraries_agree_with_every_byte_of_the_headers() {
     let receiver = Receiver::start().unwrap();
-    let (_server, _encoder) = push_once(receiver.address(), "room_1001").unwrap();
+    let (_server, _encoder) = serve_and_push(receiver.address(), "room_1001").unwrap();
     let requests = receiver.wait_for(3, PATIENCE).unwrap();
     let libraries: [(&str, Library); 3] = [("Rust", rust_library), ("Python", python_library), ("Node", node_library)];
     for request in &requests {

@@ -45,20 +45,6 @@ use error::Failure;
 use replay::Seen;
 
 /// What the actions are carried out with.
-pub(crate) struct Api {
-    clock: Clock,
-    entropy: Entropy,
-    db: Db,
-    catalog: Arc<CatalogStore>,
-    lives: Arc<Lives>,
-    credentials: Arc<Credentials>,
-    metrics: Arc<Metrics>,
-    repeats: Arc<Repeats>,
-    timeout: Duration,
-    seen: Seen,
-}
-
-/// The parts an [`Api`] is built from.
 pub(crate) struct Parts {
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
@@ -72,13 +58,14 @@ pub(crate) struct Parts {
     pub(crate) request_timeout: Duration,
 }
 
+struct Api {
+    parts: Parts,
+    seen: Seen,
+}
+
 /// The page `/`.
 pub(crate) fn page(parts: Parts) -> Router {
-    let Parts { clock, entropy, db, catalog, lives, credentials, metrics, repeats, request_timeout } = parts;
-    // A little less than every request has, so that it is this module that says so, in words which SDKs understand.
-    let timeout = request_timeout.mul_f32(0.9);
-    let seen = Seen::default();
-    let api = Api { clock, entropy, db, catalog, lives, credentials, metrics, repeats, timeout, seen };
+    let api = Api { parts, seen: Seen::default() };
     Router::new().route("/", any(answer)).with_state(Arc::new(api))
 }
 
@@ -86,7 +73,9 @@ async fn answer(State(api): State<Arc<Api>>, request: HttpRequest) -> HttpRespon
     let Peer(peer) = *request.extensions().get().expect("every request is given its peer");
     let RequestId(id) = *request.extensions().get().expect("every request is given an id");
     let id = id.to_string();
-    let carried_out = match tokio::time::timeout(api.timeout, api.carry_out(request, peer, &id)).await {
+    // A little less than every request has, so that it is this module that says so, in words which SDKs understand.
+    let timeout = api.parts.request_timeout.mul_f32(0.9);
+    let carried_out = match tokio::time::timeout(timeout, api.carry_out(request, peer, &id)).await {
         Ok(carried_out) => carried_out,
         Err(_) => Err(ApiError::new(ErrorCode::ServiceUnavailable, "The request took too long.")),
     };
@@ -127,7 +116,7 @@ impl Api {
     /// `AuthFailure.…`, or `RequestLimitExceeded.IPLimitExceeded` for who has failed too often.
     fn authenticate(&self, unverified: Unverified, peer: SocketAddr) -> Result<(), ApiError> {
         let now = self.now();
-        let verified = match self.credentials.key_of(unverified.secret_id()) {
+        let verified = match self.parts.credentials.key_of(unverified.secret_id()) {
             Some(key) => unverified.verify(key.expose(), now),
             None => Err(ApiError::secret_id_not_found()),
         };
@@ -147,8 +136,8 @@ impl Api {
         if error.code == ErrorCode::AuthFailureSignatureExpire {
             return error;
         }
-        let now = self.clock.mono();
-        let (reason, error) = match self.credentials.note_wrong(peer.ip(), now) {
+        let now = self.parts.clock.mono();
+        let (reason, error) = match self.parts.credentials.note_wrong(peer.ip(), now) {
             LoginError::TooMany => {
                 let message = "Too many requests from your address could not be authenticated; wait a minute.";
                 let code = ErrorCode::RequestLimitExceededIpLimitExceeded;
@@ -156,7 +145,7 @@ impl Api {
             }
             LoginError::Missing | LoginError::Wrong => ("wrong", error),
         };
-        LoginRefused { peer, reason }.emit(&self.metrics, &self.repeats, now);
+        LoginRefused { peer, reason }.emit(&self.parts.metrics, &self.parts.repeats, now);
         error
     }
 
@@ -164,14 +153,15 @@ impl Api {
     fn note_unread(&self, action: Action, params: &Params) {
         let unread: Vec<&str> = params.unread().collect();
         if !unread.is_empty()
-            && let Some(left_out) = self.repeats.admit(action.name(), "unknown_parameter", self.clock.mono())
+            && let Some(left_out) =
+                self.parts.repeats.admit(action.name(), "unknown_parameter", self.parts.clock.mono())
         {
             tracing::warn!(%action, parameters = ?unread, left_out, "parameters that this action does not know were ignored");
         }
     }
 
     async fn perform(&self, request: Request) -> Result<Response, Failure> {
-        let catalog = &*self.catalog;
+        let (parts, catalog) = (&self.parts, &*self.parts.catalog);
         match request {
             Request::CreateLiveSnapshotTemplate(request) => template::create(catalog, request).await,
             Request::DescribeLiveSnapshotTemplate(request) => template::describe(catalog, request).await,
@@ -191,7 +181,7 @@ impl Api {
             Request::DescribeLiveCallbackRules(_) => rule::list_callback_rules(catalog).await,
             Request::DeleteLiveCallbackRule(request) => rule::delete_callback_rule(catalog, request).await,
 
-            Request::AddLiveDomain(request) => domain::add(catalog, &self.entropy, request).await,
+            Request::AddLiveDomain(request) => domain::add(catalog, &self.parts.entropy, request).await,
             Request::DeleteLiveDomain(request) => domain::delete(catalog, request).await,
             Request::DescribeLiveDomain(request) => domain::describe(catalog, request).await,
             Request::DescribeLiveDomains(request) => domain::list(catalog, request).await,
@@ -200,15 +190,15 @@ impl Api {
             Request::DescribeLivePushAuthKey(request) => domain::describe_key(catalog, request).await,
             Request::ModifyLivePushAuthKey(request) => domain::modify_key(catalog, request).await,
 
-            Request::DescribeLiveStreamOnlineList(request) => stream::list_online(self, request),
-            Request::DescribeLiveStreamState(request) => stream::state(self, request).await,
-            Request::DropLiveStream(request) => stream::drop_stream(self, request),
-            Request::ForbidLiveStream(request) => stream::forbid(self, request).await,
-            Request::ResumeLiveStream(request) => stream::resume(self, request).await,
-            Request::DescribeLiveForbidStreamList(request) => stream::list_forbidden(self, request).await,
+            Request::DescribeLiveStreamOnlineList(request) => stream::list_online(parts, request),
+            Request::DescribeLiveStreamState(request) => stream::state(parts, request).await,
+            Request::DropLiveStream(request) => stream::drop_stream(parts, request),
+            Request::ForbidLiveStream(request) => stream::forbid(parts, request).await,
+            Request::ResumeLiveStream(request) => stream::resume(parts, request).await,
+            Request::DescribeLiveForbidStreamList(request) => stream::list_forbidden(parts, request).await,
 
-            Request::DescribeCallbackRecordsList(request) => history::list_callbacks(&self.db, request).await,
-            Request::DescribeLiveStreamEventList(request) => history::list_pushes(&self.db, request).await,
+            Request::DescribeCallbackRecordsList(request) => history::list_callbacks(&self.parts.db, request).await,
+            Request::DescribeLiveStreamEventList(request) => history::list_pushes(&self.parts.db, request).await,
 
             // Refused before their parameters were read.
             request => Err(invalid_action(request.action()).into()),
@@ -216,7 +206,7 @@ impl Api {
     }
 
     fn now(&self) -> UnixSecs {
-        UnixSecs(self.clock.wall().secs())
+        UnixSecs(self.parts.clock.wall().secs())
     }
 }
 

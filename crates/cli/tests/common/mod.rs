@@ -7,8 +7,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use framehook_testkit::clip::ClipSpec;
+use framehook_testkit::encoder::{self, Program, Source};
 use framehook_testkit::jpeg;
 use framehook_testkit::picture::Picture;
+use framehook_testkit::process::Process;
 use framehook_testkit::receiver::{Receiver, Request};
 use framehook_testkit::server::{Server, ServerSpec};
 use serde_json::Value;
@@ -133,4 +136,17 @@ pub(crate) fn wait_for_snapshots(receiver: &Receiver, count: usize) -> Result<Ve
             requests.iter().filter(|request| request.event_type() == Some(200)).cloned().collect();
         (snapshots.len() >= count).then_some(snapshots)
     })
+}
+
+/// A push of one second that ends in order: events 1, 200 and 0, and exactly one of each.
+pub(crate) fn push_once(server: &Server, stream: &str) -> Result<Process> {
+    let spec = ClipSpec {
+        width: 320,
+        height: 180,
+        kbit_per_s: 300,
+        duration: Duration::from_secs(1),
+        gop: Duration::from_secs(1),
+        ..ClipSpec::default()
+    };
+    encoder::push(Program::Ffmpeg, Source::Clip(&spec.build()?.path), &push_url(server, stream))
 }

@@ -12,10 +12,10 @@ use framehook_tc3::action::stream::{
 use framehook_tc3::time::{ApiTime, UnixSecs};
 
 use super::error::Failure;
-use super::{Api, paged};
+use super::{Parts, paged};
 
 /// Streams with a publisher; one that may come back within its grace is not among them.
-pub(super) fn list_online(api: &Api, request: DescribeOnlineStreams) -> Result<Response, Failure> {
+pub(super) fn list_online(parts: &Parts, request: DescribeOnlineStreams) -> Result<Response, Failure> {
     let DescribeOnlineStreams { domain_name, app_name, stream_name, page } = request;
     let domain = domain_name.map(|name| DomainName::parse(&name)).transpose()?;
     let fits = |stream: &StreamId| {
@@ -23,7 +23,7 @@ pub(super) fn list_online(api: &Api, request: DescribeOnlineStreams) -> Result<R
             && app_name.as_ref().is_none_or(|app| app == stream.app.as_str())
             && stream_name.as_ref().is_none_or(|name| name == stream.name.as_str())
     };
-    let mut online = api.lives.online();
+    let mut online = parts.lives.online();
     online.retain(|push| fits(push.stream()));
     online.sort_by(|a, b| a.stream().cmp(b.stream()));
     let (online, paging) = paged(online, page);
@@ -37,13 +37,13 @@ pub(super) fn list_online(api: &Api, request: DescribeOnlineStreams) -> Result<R
     Ok(Response::OnlineStreams { online_info: online_info.collect(), paging })
 }
 
-pub(super) async fn state(api: &Api, request: OneStream) -> Result<Response, Failure> {
+pub(super) async fn state(parts: &Parts, request: OneStream) -> Result<Response, Failure> {
     let stream = stream_id(&request)?;
-    let now = api.clock.wall();
+    let now = parts.clock.wall();
     let is_forbidden = |known: &Forbiddance| known.stream.stream == stream && now < known.stream.until;
-    let stream_state = if api.catalog.inventory().await?.forbidden.iter().any(is_forbidden) {
+    let stream_state = if parts.catalog.inventory().await?.forbidden.iter().any(is_forbidden) {
         StreamState::Forbid
-    } else if api.lives.online().iter().any(|push| *push.stream() == stream) {
+    } else if parts.lives.online().iter().any(|push| *push.stream() == stream) {
         StreamState::Active
     } else {
         StreamState::Inactive
@@ -52,30 +52,30 @@ pub(super) async fn state(api: &Api, request: OneStream) -> Result<Response, Fai
 }
 
 /// Cuts a publisher, who may come back at once. A stream without one is as it should be.
-pub(super) fn drop_stream(api: &Api, request: OneStream) -> Result<Response, Failure> {
-    api.lives.cut(&stream_id(&request)?, CutReason::Dropped);
+pub(super) fn drop_stream(parts: &Parts, request: OneStream) -> Result<Response, Failure> {
+    parts.lives.cut(&stream_id(&request)?, CutReason::Dropped);
     Ok(Response::Done {})
 }
 
 /// All three names must match, unlike the vendor's, where an account has to ask for that.
-pub(super) async fn forbid(api: &Api, request: ForbidStream) -> Result<Response, Failure> {
+pub(super) async fn forbid(parts: &Parts, request: ForbidStream) -> Result<Response, Failure> {
     let ForbidStream { stream, resume, reason } = request;
-    let (stream, until, now) = (stream_id(&stream)?, UnixMs::from_secs(resume.0), api.clock.wall());
+    let (stream, until, now) = (stream_id(&stream)?, UnixMs::from_secs(resume.0), parts.clock.wall());
     let reason = reason.unwrap_or_default();
-    api.catalog.change(move |inventory| inventory.forbid(stream, until, reason, now)).await?;
+    parts.catalog.change(move |inventory| inventory.forbid(stream, until, reason, now)).await?;
     Ok(Response::Done {})
 }
 
 /// A stream that is not forbidden is as it should be.
-pub(super) async fn resume(api: &Api, request: OneStream) -> Result<Response, Failure> {
+pub(super) async fn resume(parts: &Parts, request: OneStream) -> Result<Response, Failure> {
     let stream = stream_id(&request)?;
-    api.catalog.change(move |inventory| Ok(inventory.resume(stream))).await?;
+    parts.catalog.change(move |inventory| Ok(inventory.resume(stream))).await?;
     Ok(Response::Done {})
 }
 
-pub(super) async fn list_forbidden(api: &Api, request: DescribeForbiddenStreams) -> Result<Response, Failure> {
-    let now = api.clock.wall();
-    let mut forbidden = api.catalog.inventory().await?.forbidden;
+pub(super) async fn list_forbidden(parts: &Parts, request: DescribeForbiddenStreams) -> Result<Response, Failure> {
+    let now = parts.clock.wall();
+    let mut forbidden = parts.catalog.inventory().await?.forbidden;
     forbidden.retain(|known| {
         let name = known.stream.stream.name.as_str();
         now < known.stream.until && request.stream_name.as_ref().is_none_or(|wanted| wanted == name)

@@ -113,18 +113,24 @@ fn a_retry_keeps_its_place_in_the_schedule_over_restarts() {
     assert_eq!(ids.len(), 1);
 }
 
-#[test]
-fn a_clock_that_was_set_back_while_nobody_watched_makes_nothing_wait_for_hours() {
+/// A place whose process has ended after one attempt that its receiver refused, as it refuses every further one.
+fn after_a_refused_attempt(schedule: Schedule) -> (Receiver, Place, Settings) {
     let receiver = receiver();
     receiver.reply_always(Reply::Status(500));
     let place = Place::new(telling_room(&receiver.url("/")));
-    let schedule = Schedule { step: Duration::from_millis(500), retries: 2 };
     let settings = Settings { schedule, ..Settings::default() };
     let process = place.start_with(settings.clone());
     process.commit(&room());
     receiver.wait_for(1, PATIENCE).expect("the first attempt");
     process.wait_for_state(State::Due);
     process.stop();
+    (receiver, place, settings)
+}
+
+#[test]
+fn a_clock_that_was_set_back_while_nobody_watched_makes_nothing_wait_for_hours() {
+    let schedule = Schedule { step: Duration::from_millis(500), retries: 2 };
+    let (receiver, place, settings) = after_a_refused_attempt(schedule);
     // As if everything had been written with a clock six hours ahead.
     place.tamper("UPDATE delivery SET due_ms = due_ms + 6 * 3600 * 1000");
 
@@ -136,16 +142,8 @@ fn a_clock_that_was_set_back_while_nobody_watched_makes_nothing_wait_for_hours()
 
 #[test]
 fn a_clock_that_was_set_forward_makes_one_attempt_early_and_no_second() {
-    let receiver = receiver();
-    receiver.reply_always(Reply::Status(500));
-    let place = Place::new(telling_room(&receiver.url("/")));
     let schedule = Schedule { step: Duration::from_millis(1500), retries: 3 };
-    let settings = Settings { schedule, ..Settings::default() };
-    let process = place.start_with(settings.clone());
-    process.commit(&room());
-    receiver.wait_for(1, PATIENCE).expect("the first attempt");
-    process.wait_for_state(State::Due);
-    process.stop();
+    let (receiver, place, settings) = after_a_refused_attempt(schedule);
     place.tamper("UPDATE delivery SET due_ms = due_ms - 6 * 3600 * 1000");
 
     let _process = place.start_with(settings);
