@@ -51,7 +51,7 @@ CREATE TABLE snapshot (
     rule_id         INTEGER,
     task_id         TEXT,
     template_id     INTEGER NOT NULL,
-    -- The configuration under which it was committed.
+    -- The configuration under which it was picked.
     catalog_version INTEGER NOT NULL,
     event_id        BLOB NOT NULL,
     create_time_ms  INTEGER NOT NULL,

@@ -384,3 +384,26 @@ fn colour_is_for_terminals_that_want_it() {
     assert!(!on_terminal("NO_COLOR=1").contains('\x1b'));
     assert!(!stdout(&run(&["config", "check"])).contains('\x1b'));
 }
+
+#[test]
+fn a_terminal_is_shown_text_and_the_first_start_s_secret_once() {
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    let start_and_end = || {
+        let line = format!(
+            "{FRAMEHOOK} serve --data-dir {data} --rtmp 127.0.0.1:0 --http 127.0.0.1:0 & \
+             until [ -e {data}/addresses.json ]; do sleep 0.05; done; kill $!; wait $!; rm {data}/addresses.json",
+            data = utf8(&data)
+        );
+        stdout(&Command::new("script").args(["-qec", &line, "/dev/null"]).output().unwrap())
+    };
+    let first = start_and_end();
+    let secret = fs::read_to_string(data.join("credentials")).unwrap();
+    let secret = secret.lines().find_map(|line| line.strip_prefix("secret_key=")).unwrap();
+    assert!(first.contains(&format!("secret_key={secret}")), "{first}");
+    let again = start_and_end();
+    assert!(!again.contains(secret), "{again}");
+    for text in [first, again] {
+        assert!(text.contains("listens") && !text.lines().any(|line| line.starts_with('{')), "{text}");
+    }
+}

@@ -39,10 +39,10 @@ const SLOWDOWN_MAX: f64 = 1.5;
 const PAIRS_MAX: usize = 9;
 
 /// The fewest pairs for what any stranger would try first.
-const PAIRS_OF_THE_USUAL: usize = 3;
+const PAIRS_OF_THE_USUAL: usize = 5;
 
 /// The fewest for everything else, so that the suite does not take all day.
-const PAIRS_OF_THE_REST: usize = 1;
+const PAIRS_OF_THE_REST: usize = 3;
 
 /// What the server may need at its peak beyond what it needed without hostile peers. The largest legitimate demand of one
 /// connection is 9 MiB for unfinished messages, and no case has more than four such peers at a time.

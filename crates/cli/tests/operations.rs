@@ -19,7 +19,7 @@ use framehook_testkit::failing_sync::FailingSync;
 use framehook_testkit::http::{self, Response};
 use framehook_testkit::process::Process;
 use framehook_testkit::publisher::PublisherSpec;
-use framehook_testkit::receiver::{Receiver, Reply};
+use framehook_testkit::receiver::{Receiver, Reply, Request};
 use framehook_testkit::server::{STOP_PATIENCE, Server, ServerSpec};
 use framehook_testkit::wait;
 use rustix::process::Signal;
@@ -28,6 +28,13 @@ use tempfile::TempDir;
 
 fn push(server: &Server, stream: &str) -> Process {
     encoder::push(Program::Ffmpeg, Source::TestPicture, &push_url(server, stream)).unwrap()
+}
+
+/// What is asked of the server for the object that a callback names.
+fn object_target(snapshot: &Request) -> String {
+    let body = snapshot.json().unwrap();
+    let url = body["pic_full_url"].as_str().unwrap();
+    url[url.find("/objects/").unwrap()..].to_owned()
 }
 
 fn get(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Response {
@@ -149,9 +156,7 @@ fn objects_lead_nowhere_else() {
     let receiver = Receiver::start().unwrap();
     let server = serve(&receiver, 2, "").unwrap();
     let _encoder = push(&server, "room");
-    let body = wait_for_snapshots(&receiver, 1).unwrap().remove(0).json().unwrap();
-    let url = body["pic_full_url"].as_str().unwrap();
-    let target = &url[url.find("/objects/").unwrap()..];
+    let target = &object_target(&wait_for_snapshots(&receiver, 1).unwrap()[0]);
     let whole = server.get(target).unwrap();
     assert_eq!((whole.status, whole.headers.get("content-type")), (200, Some("image/jpeg")));
     let tag = whole.headers.get("etag").unwrap();
@@ -410,4 +415,33 @@ fn what_is_not_there_is_a_problem_in_json() {
     assert_eq!((answer.status, answer.headers.get("content-type")), (404, Some("application/problem+json")));
     let answer = http::request(server.http_address(), "POST", "/metrics", &[], b"", STOP_PATIENCE).unwrap();
     assert_eq!(answer.status, 405);
+}
+
+#[test]
+fn signed_urls_open_their_own_object_and_nothing_else_does() {
+    let receiver = Receiver::start().unwrap();
+    let server = serve(&receiver, 2, "[store.local]\nsigned_urls = true\n").unwrap();
+    let _encoder = push(&server, "room");
+    let snapshots = wait_for_snapshots(&receiver, 2).unwrap();
+    let targets: Vec<String> = snapshots.iter().map(object_target).collect();
+    let whole = server.get(&targets[0]).unwrap();
+    assert_eq!((whole.status, whole.headers.get("content-type")), (200, Some("image/jpeg")));
+    assert!(whole.headers.get("cache-control").is_some_and(|caching| caching.starts_with("private")));
+
+    let (path, query) = targets[0].split_once('?').unwrap();
+    let other = targets[1].split_once('?').unwrap().1;
+    let forged = query.replace("expires=", "expires=1");
+    for (what, target) in [
+        ("no signature", path.to_owned()),
+        ("another object's", format!("{path}?{other}")),
+        ("a later end", format!("{path}?{forged}")),
+        ("no object", "/objects/framehook-1250000000/nothing.jpg".to_owned()),
+    ] {
+        let answer = server.get(&target).unwrap();
+        assert_eq!(
+            (answer.status, answer.headers.get("content-type")),
+            (403, Some("application/problem+json")),
+            "{what}"
+        );
+    }
 }

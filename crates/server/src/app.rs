@@ -45,7 +45,7 @@ use crate::push_log::PushLog;
 use crate::render::{RenderConfig, StartError, WorkerSet};
 use crate::shutdown::Stage;
 use crate::store::spool::{Spool, SpoolLimits};
-use crate::store::{LocalStore, StoreUrls, Storer, StorerParts};
+use crate::store::{LocalStore, StoreUrls, Storer, StorerParts, UrlSigner};
 use crate::telemetry::Metrics;
 use crate::telemetry::log::Repeats;
 use crate::timeline::Timeline;
@@ -185,7 +185,8 @@ impl Server {
         let db = Db::open(lock, &vault, clock, fatal.clone())?;
         let (credentials, credentials_are_new) = Credentials::open(dir, &entropy)?;
         let credentials = Arc::new(credentials);
-        let catalog = Arc::new(CatalogStore::open(db.clone(), vault.clone(), clock, config).await?);
+        let catalog =
+            Arc::new(CatalogStore::open(db.clone(), vault.clone(), clock, config, stages.rest.clone()).await?);
         let timeline = Timeline::new(clock);
         let metrics = Arc::new(Metrics::new(clock.wall()));
         let repeats = Arc::new(Repeats::default());
@@ -227,6 +228,9 @@ impl Server {
             .map_err(|source| ServeError::Files { path: objects_dir, source })?;
         let store = Arc::new(store);
         let public_url = public_url(config, addresses.http);
+        let signer =
+            config.store_local.signed_urls.then(|| UrlSigner::new(vault.clone(), config.store_local.signed_url_life));
+        let urls = StoreUrls::new(&public_url, signer);
         let committer = Committer::start(
             CommitParts {
                 db: db.clone(),
@@ -236,7 +240,7 @@ impl Server {
                 timeline: timeline.clone(),
                 entropy: entropy.clone(),
                 zone: config.names.time_zone.clone(),
-                urls: StoreUrls::new(&public_url),
+                urls: urls.clone(),
                 storer_wake: Arc::clone(&storer_wake),
             },
             &stages.committer,
@@ -253,6 +257,7 @@ impl Server {
             wake: storer_wake,
             notifier_wake: Arc::clone(&notifier_wake),
             slots: config.store.concurrency as usize,
+            stage: stages.puts.clone(),
         });
         let tls = Tls::new(None)?;
         if tls.roots() == 0 {
@@ -363,17 +368,18 @@ impl Server {
             spool_bytes_max: config.spool.bytes_max,
             disk_reserve: config.spool.disk_reserve,
             store: Arc::clone(&store),
+            urls: urls.clone(),
             storer: Arc::clone(&storer),
             catalog: catalog.watch(),
             resolver: Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone())),
-            replayer: Replayer { db: db.clone(), vault, store, timeline: timeline.clone(), notifier_wake },
+            replayer: Replayer { db: db.clone(), vault, store, urls, clock, timeline: timeline.clone(), notifier_wake },
             credentials,
             repeats,
         });
 
         // Everything is there: let it run, from right to left, so that nothing is handed to a part that does not.
         stages.attempts.spawn_vital("notifier", Arc::clone(&notifier).run(stages.attempts.clone()));
-        stages.puts.spawn_vital("storer", Arc::clone(&storer).run(stages.puts.clone()));
+        stages.puts.spawn_vital("storer", Arc::clone(&storer).run());
         for worker in workers.workers {
             stages.renders.spawn_vital("render worker", Arc::clone(&pipeline).drive(worker));
         }

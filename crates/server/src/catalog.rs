@@ -21,6 +21,7 @@ use crate::db::secret::Vault;
 use crate::db::{Db, DbError, Tx, catalog as tables};
 use crate::notify::address::AddressPolicy;
 use crate::notify::resolve::Resolver;
+use crate::shutdown::Stage;
 use crate::telemetry::Metrics;
 use crate::telemetry::event::Reloaded;
 
@@ -40,6 +41,8 @@ pub struct CatalogStore {
     /// Judges receivers as the sender does: by what this process was started with.
     resolver: Arc<Resolver>,
     published: watch::Sender<Arc<Catalog>>,
+    /// Whose tasks the changes are.
+    stage: Stage,
 }
 
 /// Why a change was not made. What was in force before still is, and nothing of the change is stored.
@@ -56,7 +59,7 @@ pub enum CatalogError {
     Unfit(#[from] UnfitParts),
 }
 
-/// Why a change that somebody asked for was not made. Nothing of it is stored.
+/// Why a change that somebody asked for was not made. Nothing of it is stored, and nothing will be.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChangeError {
     #[error(transparent)]
@@ -77,12 +80,12 @@ impl CatalogStore {
     ///
     /// # Errors
     /// See [`CatalogError`].
-    pub async fn open(db: Db, vault: Vault, clock: Clock, config: &Config) -> Result<Self, CatalogError> {
+    pub async fn open(db: Db, vault: Vault, clock: Clock, config: &Config, stage: Stage) -> Result<Self, CatalogError> {
         let (key, built_in_store) = (vault.clone(), config.built_in_store());
         let stored = db.read(move |conn| tables::load(conn, &key)).await?;
         let published = watch::Sender::new(Arc::new(stored.into_catalog(built_in_store.clone())?));
         let resolver = Arc::new(Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone())));
-        let store = Self { db, vault, clock, built_in_store, running: config.clone(), resolver, published };
+        let store = Self { db, vault, clock, built_in_store, running: config.clone(), resolver, published, stage };
         store.apply(config, RESOLVE_PATIENCE).await?;
         Ok(store)
     }
@@ -122,7 +125,7 @@ impl CatalogStore {
         let (vault, declared, now) = (self.vault.clone(), config.declared.clone(), self.clock.wall());
         let changed = self.db.write_checked(move |tx| declare::apply(tx, &vault, &declared, now)).await??;
         if let Some(stored) = changed {
-            self.publish(stored.into_catalog(self.built_in_store.clone())?);
+            publish(&self.published, stored.into_catalog(self.built_in_store.clone())?);
         }
         Ok(self.current())
     }
@@ -136,8 +139,8 @@ impl CatalogStore {
         self.db.read(move |conn| tables::load(conn, &vault)).await
     }
 
-    /// Makes the change that `decide` decides on, and publishes it. Gives the number of the template that was added, if one
-    /// was.
+    /// Makes the change that `decide` decides on, and publishes it, also if this future is dropped half-way. Gives the number
+    /// of the template that was added, if one was.
     ///
     /// # Errors
     /// See [`ChangeError`].
@@ -156,9 +159,14 @@ impl CatalogStore {
             tables::next_version(tx)?;
             Ok(Ok(Some((added, tables::load(tx, &vault)?))))
         };
-        let Some((added, stored)) = self.db.write_checked(change).await?? else { return Ok(None) };
-        self.publish(stored.into_catalog(self.built_in_store.clone())?);
-        Ok(added)
+        let (db, published, built_in) = (self.db.clone(), self.published.clone(), self.built_in_store.clone());
+        // Whoever asks may hang up while the database writes; what it has written must be published all the same.
+        let work = async move {
+            let Some((added, stored)) = db.write_checked(change).await?? else { return Ok(None) };
+            publish(&published, stored.into_catalog(built_in)?);
+            Ok(added)
+        };
+        self.stage.finish(work).await.unwrap_or(Err(DbError::Stopped.into()))
     }
 
     /// As [`CatalogStore::change`], for what makes or changes a callback template: `edit` fills in the draft. The URLs that it
@@ -201,17 +209,18 @@ impl CatalogStore {
         tokio::try_join!(check(&urls.snapshot_notify), begin, end)?;
         Ok(())
     }
+}
 
-    fn publish(&self, catalog: Catalog) {
-        // Two changes may come back from the database in either order; the newer one must stay.
-        self.published.send_if_modified(|current| {
-            let newer = current.version() < catalog.version();
-            if newer {
-                *current = Arc::new(catalog);
-            }
-            newer
-        });
-    }
+/// Puts a catalog in force.
+fn publish(published: &watch::Sender<Arc<Catalog>>, catalog: Catalog) {
+    // Two changes may come back from the database in either order; the newer one must stay.
+    published.send_if_modified(|current| {
+        let newer = current.version() < catalog.version();
+        if newer {
+            *current = Arc::new(catalog);
+        }
+        newer
+    });
 }
 
 #[cfg(test)]

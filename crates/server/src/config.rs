@@ -48,7 +48,7 @@ section! {
         admin: Option<SocketAddr> = "",
         /// Time for one request to be received and answered, apart from the body of a stored object.
         request_timeout: Duration = "30s" in "1s"..="10m",
-        /// Largest request body. API requests are a few kilobytes.
+        /// Largest request body of `/v1`, whose requests are a few kilobytes. CSS's API at `/` takes 256 KiB.
         body_bytes_max: ByteSize = "1MiB" in "4KiB"..="64MiB",
         /// Connections at a time; further ones wait to be accepted.
         connections_max: u32 = "1024" in "8"..="65536",
@@ -124,6 +124,12 @@ section! {
         /// What a callback's `pic_full_url` starts with, before `/<bucket>-<appid>/<key>`. Set it to how your receiver
         /// reaches `http.addr`; without it the URL is `http://<http.addr>/objects`.
         public_url: Option<url::Url> = "",
+        /// Gives objects out to signed URLs only: each `pic_full_url` ends in `?expires=…&signature=…`, and everything else
+        /// is answered 403. Callbacks made before the switch name URLs that are refused after it.
+        signed_urls: bool = "false",
+        /// How long a signed URL opens its object, from the moment the picture is committed. As long as
+        /// `deliver.log_retention`, a callback that is sent again on its last day still names a picture that can be fetched.
+        signed_url_life: Duration = "14d" in "1d"..="3650d",
     }
 }
 

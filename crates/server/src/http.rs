@@ -6,6 +6,7 @@
 mod auth;
 mod deliveries;
 mod json;
+mod latest;
 mod objects;
 mod operator;
 mod patience;
@@ -49,7 +50,7 @@ use crate::pipeline::Pipeline;
 use crate::render::PoolHealth;
 use crate::shutdown::Stage;
 use crate::store::spool::Spool;
-use crate::store::{LocalStore, Storer};
+use crate::store::{LocalStore, StoreUrls, Storer};
 use crate::telemetry::Metrics;
 use crate::telemetry::log::Repeats;
 use patience::Patient;
@@ -83,6 +84,7 @@ pub(crate) struct Shared {
     pub(crate) spool_bytes_max: ByteSize,
     pub(crate) disk_reserve: ByteSize,
     pub(crate) store: Arc<LocalStore>,
+    pub(crate) urls: StoreUrls,
     pub(crate) storer: Arc<Storer>,
     pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
     pub(crate) replayer: Replayer,
@@ -133,6 +135,7 @@ pub(crate) fn control_pages(shared: &Arc<Shared>, limits: HttpLimits) -> Router 
 fn v1(shared: &Arc<Shared>) -> Router {
     Router::new()
         .route("/v1/streams", get(streams::list))
+        .route("/v1/streams/{domain}/{app}/{stream}/latest.jpg", get(latest::get))
         .route("/v1/deliveries", get(deliveries::list))
         .route("/v1/deliveries/{id}", get(deliveries::show))
         .route("/v1/deliveries/{id}/replay", post(deliveries::replay))

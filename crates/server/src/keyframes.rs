@@ -17,6 +17,20 @@ pub(crate) struct Arrival {
     pub(crate) wall: UnixMs,
 }
 
+/// An entry point as it is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct EntryPoint {
+    pub(crate) unit: AccessUnit,
+    pub(crate) arrival: Arrival,
+}
+
+impl EntryPoint {
+    /// What it takes in memory.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.unit.data.len() as u64
+    }
+}
+
 /// The store of kept entry points. Shared by all sessions; every call holds its lock for a few map operations only.
 #[derive(Debug)]
 pub(crate) struct Keyframes {
@@ -37,7 +51,7 @@ struct Inner {
 #[derive(Debug)]
 struct Kept {
     turn: u64,
-    unit: AccessUnit,
+    entry_point: EntryPoint,
 }
 
 impl Keyframes {
@@ -51,10 +65,10 @@ impl Keyframes {
         self.lock().pushes.entry(push).or_default();
     }
 
-    /// Keeps `unit` as the newest entry point of `push`, dropping the one before it and, if the budget asks for it, the
+    /// Keeps the newest entry point of `push`, dropping the one before it and, if the budget asks for it, the
     /// oldest ones of other pushes. A unit larger than the whole budget is not kept, nor is one of a push that has ended:
     /// its last session may still be reading when another task closes it.
-    pub(crate) fn keep(&self, push: PushSequence, unit: AccessUnit) {
+    pub(crate) fn keep(&self, push: PushSequence, entry_point: EntryPoint) {
         // Dropped when the lock is free again: giving megabytes back to the kernel takes longer than all the rest.
         let mut dropped = Vec::new();
         let mut inner = self.lock();
@@ -62,7 +76,7 @@ impl Keyframes {
             return;
         }
         dropped.extend(inner.take(push));
-        let size = unit.data.len() as u64;
+        let size = entry_point.bytes();
         if size <= self.bytes_max {
             while inner.bytes + size > self.bytes_max {
                 let Some((_, &oldest)) = inner.by_turn.first_key_value() else { break };
@@ -72,14 +86,14 @@ impl Keyframes {
             inner.next_turn += 1;
             inner.bytes += size;
             inner.by_turn.insert(turn, push);
-            inner.pushes.insert(push, Some(Kept { turn, unit }));
+            inner.pushes.insert(push, Some(Kept { turn, entry_point }));
         }
         drop(inner);
     }
 
     /// The newest entry point of `push`, if it is still kept.
-    pub(crate) fn newest(&self, push: PushSequence) -> Option<AccessUnit> {
-        self.lock().pushes.get(&push)?.as_ref().map(|kept| kept.unit.clone())
+    pub(crate) fn newest(&self, push: PushSequence) -> Option<EntryPoint> {
+        self.lock().pushes.get(&push)?.as_ref().map(|kept| kept.entry_point.clone())
     }
 
     /// A push has ended: drops what is kept for it.
@@ -105,7 +119,7 @@ impl Inner {
     /// Takes out what is kept of a push.
     fn take(&mut self, push: PushSequence) -> Option<Kept> {
         let old = self.pushes.get_mut(&push)?.take()?;
-        self.bytes -= old.unit.data.len() as u64;
+        self.bytes -= old.entry_point.bytes();
         self.by_turn.remove(&old.turn);
         Some(old)
     }
@@ -120,9 +134,10 @@ mod tests {
 
     use super::*;
 
-    fn unit(bytes: usize) -> AccessUnit {
+    fn entry_point(bytes: usize) -> EntryPoint {
         let config = Arc::new(DecoderConfig { codec: Codec::H264, record: Bytes::new() });
-        AccessUnit { config, data: Bytes::from(vec![0; bytes]), dts_ms: 0 }
+        let unit = AccessUnit { config, data: Bytes::from(vec![0; bytes]), dts_ms: 0 };
+        EntryPoint { unit, arrival: Arrival { mono: Mono::default(), wall: UnixMs(0) } }
     }
 
     fn push(number: i64) -> PushSequence {
@@ -139,22 +154,22 @@ mod tests {
     fn the_oldest_goes_when_the_budget_is_full() {
         let keyframes = keyframes(1..=3);
         let (first, second, third) = (push(1), push(2), push(3));
-        keyframes.keep(first, unit(40));
-        keyframes.keep(second, unit(40));
-        keyframes.keep(first, unit(50));
+        keyframes.keep(first, entry_point(40));
+        keyframes.keep(second, entry_point(40));
+        keyframes.keep(first, entry_point(50));
         assert_eq!(keyframes.bytes(), 90);
-        keyframes.keep(third, unit(30));
+        keyframes.keep(third, entry_point(30));
         assert!(keyframes.newest(second).is_none(), "the second push's entry point was the oldest");
-        assert_eq!(keyframes.newest(first).unwrap().data.len(), 50);
-        assert_eq!(keyframes.newest(third).unwrap().data.len(), 30);
+        assert_eq!(keyframes.newest(first).unwrap().bytes(), 50);
+        assert_eq!(keyframes.newest(third).unwrap().bytes(), 30);
         assert_eq!(keyframes.bytes(), 80);
     }
 
     #[test]
     fn a_unit_larger_than_the_budget_is_not_kept_and_costs_nobody_else() {
         let keyframes = keyframes(1..=2);
-        keyframes.keep(push(1), unit(60));
-        keyframes.keep(push(2), unit(101));
+        keyframes.keep(push(1), entry_point(60));
+        keyframes.keep(push(2), entry_point(101));
         assert!(keyframes.newest(push(2)).is_none());
         assert!(keyframes.newest(push(1)).is_some());
     }
@@ -162,7 +177,7 @@ mod tests {
     #[test]
     fn an_ended_push_gives_its_bytes_back() {
         let keyframes = keyframes([1]);
-        keyframes.keep(push(1), unit(60));
+        keyframes.keep(push(1), entry_point(60));
         keyframes.forget(push(1));
         assert_eq!(keyframes.bytes(), 0);
     }
@@ -171,7 +186,7 @@ mod tests {
     fn nothing_is_kept_of_a_push_that_has_ended() {
         let keyframes = keyframes([1]);
         keyframes.forget(push(1));
-        keyframes.keep(push(1), unit(60));
+        keyframes.keep(push(1), entry_point(60));
         assert_eq!((keyframes.bytes(), keyframes.newest(push(1)).is_none()), (0, true));
     }
 }

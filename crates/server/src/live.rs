@@ -380,6 +380,11 @@ impl Lives {
         self.lock().by_stream.values().cloned().collect()
     }
 
+    /// The push of a stream that lives or may come back.
+    pub(crate) fn push_of(&self, stream: &StreamId) -> Option<Arc<Push>> {
+        self.lock().by_stream.get(stream).cloned()
+    }
+
     /// Every push that has a session at this instant, in no order.
     pub(crate) fn online(&self) -> Vec<Arc<Push>> {
         self.lock().by_stream.values().filter(|push| push.is_held()).cloned().collect()

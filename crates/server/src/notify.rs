@@ -39,10 +39,3 @@ impl Schedules {
         }
     }
 }
-
-impl Default for Schedules {
-    /// CSS's: 5 times every 2 min, and 12 times every 1 min.
-    fn default() -> Self {
-        Self { snapshot: Schedule::css(EventKind::Snapshot), push: Schedule::css(EventKind::PushBegan) }
-    }
-}

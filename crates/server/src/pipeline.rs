@@ -5,12 +5,13 @@
 //! ([`Pipeline::drive`]) takes the pick that is due first, has it rendered, and hands the pictures to the committer. Past
 //! that line nothing is lost: storing and notifying find their work in the database.
 
+mod look;
 pub(crate) mod queue;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use framehook_domain::id::{SnapshotId, uuid_v7};
+use framehook_domain::id::{PushSequence, SnapshotId, uuid_v7};
 use framehook_domain::pick::{CommittingPick, SkipReason, Want};
 use framehook_domain::template::SnapshotTemplate;
 use framehook_domain::time::Mono;
@@ -21,7 +22,7 @@ use tokio::sync::Semaphore;
 use crate::clock::Clock;
 use crate::commit::{CommitError, Committer, Rendered, RenderedRendition};
 use crate::entropy::Entropy;
-use crate::keyframes::{Arrival, Keyframes};
+use crate::keyframes::{Arrival, EntryPoint, Keyframes};
 use crate::live::Push;
 use crate::render::{RenderError, RenderJob, RenderedImage, RenderedPicture, Worker};
 use crate::shutdown::Stage;
@@ -29,7 +30,10 @@ use crate::store::spool::Spool;
 use crate::telemetry::Metrics;
 use crate::telemetry::event::{Chain, RenderFailed};
 use crate::telemetry::log::Repeats;
+use look::{Look, Looks};
 use queue::PickQueue;
+
+pub(crate) use look::LookError;
 
 /// What a picture is likely to need on the disk, to refuse early: a 1080p JPEG of quality 85 has some 280 KB.
 pub(crate) const IMAGE_BYTES_EXPECTED: u64 = 512 << 10;
@@ -82,6 +86,7 @@ pub(crate) struct Pipeline {
     /// How long one entry point may take a worker before it is killed.
     pub(crate) render_deadline: Duration,
     queue: PickQueue,
+    looks: Looks,
     commits: Arc<Semaphore>,
     commit_stage: Stage,
 }
@@ -111,6 +116,7 @@ impl Pipeline {
             committer: parts.committer,
             render_deadline: parts.render_deadline,
             queue: PickQueue::default(),
+            looks: Looks::default(),
             commits: Arc::new(Semaphore::new(COMMIT_BYTES_MAX / COMMIT_BYTES_PER_PERMIT)),
             commit_stage: parts.commit_stage,
         })
@@ -139,7 +145,7 @@ impl Pipeline {
     /// Keeps an entry point that has arrived in full, and queues what the push's grids want of it. Never waits: a
     /// publisher's session calls this between two reads.
     pub(crate) fn entry_point(&self, push: &Arc<Push>, unit: AccessUnit, arrival: Arrival, wants: Vec<Want>) {
-        self.keyframes.keep(push.sequence(), unit.clone());
+        self.keyframes.keep(push.sequence(), EntryPoint { unit: unit.clone(), arrival });
         if wants.is_empty() {
             return;
         }
@@ -151,10 +157,14 @@ impl Pipeline {
             return;
         }
         let trace = SnapshotId(uuid_v7(arrival.wall, self.entropy.id_bytes()));
-        tracing::debug!(%trace, stream = %push.stream(), dues = wants.len(), "picked an entry point");
-        if let Err(pick) = self.queue.put(Pick { trace, push: Arc::clone(push), unit, arrival, wants }) {
-            for want in pick.wants {
-                pick.push.skip(arrival.mono, want.ticket, SkipReason::Overload);
+        let dues = wants.len();
+        tracing::debug!(%trace, stream = %push.stream(), dues, "picked an entry point");
+        match self.queue.put(Pick { trace, push: Arc::clone(push), unit, arrival, wants }) {
+            Ok(()) => self.metrics.picked(dues),
+            Err(pick) => {
+                for want in pick.wants {
+                    pick.push.skip(arrival.mono, want.ticket, SkipReason::Overload);
+                }
             }
         }
     }
@@ -162,15 +172,39 @@ impl Pipeline {
     /// One render worker's loop: ends when the queue is closed and empty.
     pub(crate) async fn drive(self: Arc<Self>, mut worker: Worker) {
         loop {
-            let pick = tokio::select! {
-                pick = self.queue.next() => pick,
+            tokio::select! {
+                // What is due goes before what somebody would like to see.
+                biased;
+                pick = self.queue.next() => match pick {
+                    Some(pick) => self.make_picture(&mut worker, pick).await,
+                    None => return,
+                },
+                look = self.looks.next() => self.make_look(&mut worker, look).await,
                 never = worker.stay_ready() => match never {},
-            };
-            match pick {
-                Some(pick) => self.make_picture(&mut worker, pick).await,
-                None => return,
             }
         }
+    }
+
+    /// The picture of a push's entry point, `width` pixels wide (0: as wide as the stream), for somebody to see.
+    ///
+    /// # Errors
+    /// See [`LookError`].
+    pub(crate) async fn look(
+        &self,
+        push: PushSequence,
+        entry_point: &EntryPoint,
+        width: u16,
+    ) -> Result<RenderedImage, LookError> {
+        self.looks.look(push, entry_point, width).await
+    }
+
+    async fn make_look(&self, worker: &mut Worker, look: Look) {
+        if !look.is_wanted() {
+            return;
+        }
+        let deadline = self.clock.instant(self.clock.mono().plus(self.render_deadline));
+        let rendered = worker.render(&look.job, deadline).await;
+        look.show(rendered.map(|mut picture| picture.images.swap_remove(0)));
     }
 
     async fn make_picture(&self, worker: &mut Worker, mut pick: Pick) {

@@ -6,8 +6,8 @@ use framehook_domain::time::UnixMs;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::db::prune::{BATCH_ROWS, LogSize, log_size, prune_before, prune_oldest, vacuum_some};
-use crate::db::{Db, DbError};
+use crate::db::prune::{BATCH_ROWS, LogSize, log_size, prune_before, prune_oldest, prune_untold, vacuum_some};
+use crate::db::{Db, DbError, Tx};
 use crate::telemetry::event::Chain;
 
 /// How often the log is looked at. It grows by about a gigabyte a day at most where it matters.
@@ -51,28 +51,34 @@ pub async fn prune(db: &Db, wall: UnixMs, limits: LogLimits) -> Result<usize, Db
             break;
         }
     }
-    let mut too_many = db.read(log_size).await?.deliveries_beyond(limits.bytes_max);
-    while too_many > 0 {
-        let batch = too_many.min(BATCH_ROWS);
-        let pruned = db.write(move |tx| prune_oldest(tx, wall, batch)).await?;
-        rows += pruned.rows();
-        if pruned.rows() == 0 {
-            // What is left is owed or dead, and stays.
-            break;
-        }
-        too_many -= batch;
+    let LogExcess { mut deliveries, mut untold } = db.read(log_size).await?.beyond(limits.bytes_max);
+    while deliveries > 0 || untold > 0 {
+        let (told, others) = (deliveries.min(BATCH_ROWS), untold.min(BATCH_ROWS));
+        let prune = move |tx: &Tx<'_>| Ok((prune_oldest(tx, wall, told)?, prune_untold(tx, wall, others)?));
+        let (told_pruned, untold_pruned) = db.write(prune).await?;
+        rows += told_pruned.rows() + untold_pruned;
+        // Once there are no more of one kind: what is left of it is owed or dead, and stays.
+        deliveries = if told_pruned.rows() == 0 { 0 } else { deliveries - told };
+        untold = if untold_pruned == 0 { 0 } else { untold - others };
     }
     while db.write(vacuum_some).await? {}
     Ok(rows)
 }
 
+/// How much of the log is too much.
+struct LogExcess {
+    /// Settled deliveries.
+    deliveries: usize,
+    /// Events that nobody was told of.
+    untold: usize,
+}
+
 impl LogSize {
-    /// How many deliveries, each with its share of all the bytes, are more than `bytes_max`.
-    fn deliveries_beyond(&self, bytes_max: u64) -> usize {
-        if self.bytes <= bytes_max {
-            return 0;
-        }
-        let beyond = (self.bytes - bytes_max) as f64 / self.bytes as f64;
-        (self.deliveries as f64 * beyond).ceil() as usize
+    /// What has to go until the rest fits into `bytes_max`: the same part of the settled deliveries and of the events that
+    /// nobody was told of, so that neither kind pushes the other out.
+    fn beyond(&self, bytes_max: u64) -> LogExcess {
+        let part = self.bytes.saturating_sub(bytes_max) as f64 / self.bytes.max(1) as f64;
+        let share = |rows: u64| (rows as f64 * part).ceil() as usize;
+        LogExcess { deliveries: share(self.deliveries), untold: share(self.untold) }
     }
 }

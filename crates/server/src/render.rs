@@ -140,7 +140,7 @@ pub struct RenderedPicture {
     pub images: Vec<RenderedImage>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RenderedImage {
     /// The real size of the encoded image.
     pub size: Size,

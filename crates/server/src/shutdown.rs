@@ -49,6 +49,15 @@ impl Stage {
         self.tracker.spawn(task);
     }
 
+    /// Runs `work` to its end as a task of this stage, whether or not this future is awaited until then: for a request whose
+    /// asker may hang up half-way. `None` if the work panicked.
+    pub async fn finish<T>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T>
+    where
+        T: Send + 'static,
+    {
+        self.tracker.spawn(work).await.ok()
+    }
+
     /// How many tasks of this stage run now.
     pub fn running(&self) -> usize {
         self.tracker.len()
@@ -86,6 +95,22 @@ mod tests {
         let stage = Stage::new("test", fatal.clone());
         stage.spawn_vital("storer", async { panic!("nothing is stored any more") });
         assert_eq!(fatal.wait().await.part, "storer");
+    }
+
+    #[tokio::test]
+    async fn work_is_finished_although_nobody_waits_for_it() {
+        let stage = Stage::new("test", Fatal::new());
+        let (done, is_done) = tokio::sync::oneshot::channel();
+        let (begin, has_begun) = tokio::sync::oneshot::channel();
+        let mut finish = Box::pin(stage.finish(async {
+            has_begun.await.expect("told to begin");
+            done.send(()).expect("the test waits for it");
+        }));
+        assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(finish.as_mut().poll(cx).is_pending())).await);
+        drop(finish);
+        begin.send(()).expect("it waits for that");
+        is_done.await.expect("it went on");
+        assert_eq!(stage.finish(async { panic!("half-way") }).await, None::<()>);
     }
 
     #[tokio::test(start_paused = true)]

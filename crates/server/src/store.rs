@@ -8,6 +8,7 @@
 //! `exists`, and an error that knows whether waiting helps.
 
 pub mod fs;
+pub mod signed_url;
 pub mod spool;
 mod storer;
 
@@ -17,9 +18,11 @@ use std::time::Duration;
 use framehook_domain::fault::Fault;
 use framehook_domain::object_key::ObjectKey;
 use framehook_domain::template::StoreTarget;
+use framehook_domain::time::UnixMs;
 use rustix::io::Errno;
 
 pub use fs::LocalStore;
+pub use signed_url::{UrlRefused, UrlSigner};
 pub use storer::{Storer, StorerParts};
 
 use crate::durable::is_full;
@@ -98,17 +101,38 @@ impl StoreError {
 #[derive(Clone, Debug)]
 pub struct StoreUrls {
     local_public_url: String,
+    /// Signs the URLs of the local store, where it gives objects out to signed ones only.
+    signer: Option<UrlSigner>,
 }
 
 impl StoreUrls {
     /// `local_public_url` is what stands before `/<bucket>-<appid>/<key>`, for instance `http://127.0.0.1:8080/objects`.
-    pub fn new(local_public_url: &str) -> Self {
-        Self { local_public_url: local_public_url.trim_end_matches('/').to_owned() }
+    pub fn new(local_public_url: &str, signer: Option<UrlSigner>) -> Self {
+        Self { local_public_url: local_public_url.trim_end_matches('/').to_owned(), signer }
     }
 
-    /// `pic_full_url` of an object.
-    pub fn pic_full_url(&self, target: &StoreTarget, key: &ObjectKey) -> String {
-        key.pic_full_url(&format!("{}/{}", self.local_public_url, target.full_bucket()))
+    /// `pic_full_url` of an object that is committed `now`.
+    pub fn pic_full_url(&self, target: &StoreTarget, key: &ObjectKey, now: UnixMs) -> String {
+        let bucket = target.full_bucket();
+        let url = key.pic_full_url(&format!("{}/{bucket}", self.local_public_url));
+        match &self.signer {
+            Some(signer) => format!("{url}?{}", signer.query(&bucket, key.as_str(), now)),
+            None => url,
+        }
+    }
+
+    /// Whether a request for an object of the local store may have it: with any query, or with a signed one where that is
+    /// asked for.
+    ///
+    /// # Errors
+    /// See [`UrlRefused`].
+    pub fn admit(&self, bucket: &str, key: &str, query: &str, now: UnixMs) -> Result<(), UrlRefused> {
+        self.signer.as_ref().map_or(Ok(()), |signer| signer.check(bucket, key, query, now))
+    }
+
+    /// Whether objects are given out to signed URLs only.
+    pub fn are_signed(&self) -> bool {
+        self.signer.is_some()
     }
 }
 

@@ -22,7 +22,8 @@ async fn open(dir: &Path, text: &str) -> CatalogStore {
     let lock = DirLock::take(dir).unwrap();
     let vault = Vault::open(&lock, None, &Entropy::system()).unwrap();
     let db = Db::open(lock, &vault, clock, Fatal::new()).unwrap();
-    CatalogStore::open(db, vault, clock, &config(text)).await.unwrap()
+    let stage = Stage::new("changes", Fatal::new());
+    CatalogStore::open(db, vault, clock, &config(text), stage).await.unwrap()
 }
 
 const ALLOWED: &str = "[deliver]\nallow_receiver = [\"192.0.2.0/24\"]";
@@ -220,6 +221,20 @@ async fn a_reload_with_a_problem_keeps_the_old_state_and_is_counted() {
     let page = metrics.page(&Sample::default());
     assert!(page.contains("framehook_reloads_total{outcome=\"refused\"} 1"), "{page}");
     assert!(page.contains("framehook_reloads_total{outcome=\"applied\"} 1"), "{page}");
+}
+
+#[tokio::test]
+async fn a_change_is_in_force_although_its_asker_has_hung_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), "").await;
+    let mut watched = store.watch();
+    let name = DomainName::parse("api.example.com").unwrap();
+    let key = PushKey::parse("push-key-of-the-test").unwrap();
+    let mut change = Box::pin(store.change(move |inventory| inventory.add_domain(name, key)));
+    assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(change.as_mut().poll(cx).is_pending())).await);
+    drop(change);
+    watched.changed().await.unwrap();
+    assert_eq!(store.current().domains().count(), 1);
 }
 
 fn draft(name: &str) -> SnapshotTemplateDraft {

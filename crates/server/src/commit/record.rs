@@ -67,7 +67,7 @@ impl CommitParts {
             height: rendition.height,
         });
         let key = snapshot::free_key(tx, LocalStore::NAME, &bucket, wanted, announcing.wall)?;
-        let pic_full_url = self.urls.pic_full_url(target, &key);
+        let pic_full_url = self.urls.pic_full_url(target, &key, announcing.wall);
         let file_size_bytes = rendition.bytes.len() as u64;
         let task_id = match rendition.subscriber {
             Subscriber::Rule(_) => None,

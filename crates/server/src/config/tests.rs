@@ -1,3 +1,6 @@
+use framehook_domain::callback::EventKind;
+use framehook_domain::retry::Schedule;
+
 use super::*;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -21,8 +24,15 @@ fn an_empty_file_gives_the_documented_defaults() {
     assert_eq!(config.ingest.keyframe_bytes_max, ByteSize(256 << 20));
     assert_eq!(config.spool.bytes_max, ByteSize(4 << 30));
     assert_eq!(config.spool.disk_reserve, ByteSize(512 << 20));
-    assert_eq!((config.deliver.timeout, config.deliver.snapshot_retries), (Duration::from_secs(20), 5));
-    assert_eq!((config.deliver.push_retries, config.deliver.push_retry_interval.as_secs()), (12, 60));
+    assert_eq!(config.deliver.timeout, Duration::from_secs(20));
+    let [snapshot, push] = [EventKind::Snapshot, EventKind::PushBegan].map(Schedule::css);
+    assert_eq!(
+        (config.deliver.snapshot_retries, config.deliver.snapshot_retry_interval),
+        (5, Duration::from_secs(120))
+    );
+    assert_eq!((snapshot.retries, snapshot.step), (5, Duration::from_secs(120)));
+    assert_eq!((config.deliver.push_retries, config.deliver.push_retry_interval), (12, Duration::from_secs(60)));
+    assert_eq!((push.retries, push.step), (12, Duration::from_secs(60)));
     assert_eq!(config.deliver.log_bytes_max, ByteSize(2 << 30));
     assert_eq!(config.names.time_zone, NameZone::default());
     assert!(!config.render.unsafe_no_jail);

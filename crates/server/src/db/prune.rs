@@ -40,13 +40,7 @@ impl Pruned {
 /// Those of the database.
 pub fn prune_before(tx: &Tx<'_>, before: UnixMs) -> Result<Pruned, DbError> {
     let mut pruned = prune_oldest(tx, before, BATCH_ROWS)?;
-    // Events that no rule sent anywhere have no delivery to be reached by.
-    pruned.events += tx
-        .prepare_cached(
-            "DELETE FROM event WHERE rowid IN
-                 (SELECT rowid FROM event WHERE is_told = 0 AND created_ms < ?1 LIMIT ?2)",
-        )?
-        .execute(params![before.0, stored(BATCH_ROWS)])?;
+    pruned.events += prune_untold(tx, before, BATCH_ROWS)?;
     pruned.pushes += tx
         .prepare_cached("DELETE FROM push WHERE sequence IN (SELECT sequence FROM push WHERE ended_ms < ?1 LIMIT ?2)")?
         .execute(params![before.0, stored(BATCH_ROWS)])?;
@@ -99,6 +93,18 @@ pub fn prune_oldest(tx: &Tx<'_>, before: UnixMs, rows: usize) -> Result<Pruned, 
     Ok(pruned)
 }
 
+/// Removes at most `rows` events that no rule sent anywhere, the oldest first: they have no delivery to be reached by.
+///
+/// # Errors
+/// Those of the database.
+pub fn prune_untold(tx: &Tx<'_>, before: UnixMs, rows: usize) -> Result<usize, DbError> {
+    let mut delete = tx.prepare_cached(
+        "DELETE FROM event WHERE rowid IN
+             (SELECT rowid FROM event WHERE is_told = 0 AND created_ms < ?1 ORDER BY created_ms LIMIT ?2)",
+    )?;
+    Ok(delete.execute(params![before.0, stored(rows)])?)
+}
+
 /// Gives a few free pages back to the file system, if a good part of the file is free: some free pages are wanted, since
 /// new rows take them. Returns whether there is more to give back.
 ///
@@ -124,6 +130,8 @@ pub struct LogSize {
     pub bytes: u64,
     /// Settled deliveries.
     pub deliveries: u64,
+    /// Events that nobody was told of.
+    pub untold: u64,
 }
 
 // Bytes of a row beside its texts: the fixed columns and its entries in the indexes.
@@ -160,5 +168,5 @@ pub fn log_size(conn: &Connection) -> Result<LogSize, DbError> {
     let delivery_bytes = DELIVERY_BYTES + EVENT_BYTES + mean(&of_delivery)?.unwrap_or(0.0);
     let untold_bytes = EVENT_BYTES + mean(&of_untold)?.unwrap_or(0.0);
     let bytes = settled as f64 * delivery_bytes + untold as f64 * untold_bytes;
-    Ok(LogSize { bytes: bytes as u64, deliveries: settled.unsigned_abs() })
+    Ok(LogSize { bytes: bytes as u64, deliveries: settled.unsigned_abs(), untold: untold.unsigned_abs() })
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
@@ -33,9 +33,13 @@ struct Object {
 pub(super) async fn get(
     State(shared): State<Arc<Shared>>,
     Path((bucket, key)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    // Before anything is looked up, so that who has no URL learns of no object.
+    let admitted = shared.urls.admit(&bucket, &key, query.as_deref().unwrap_or_default(), shared.clock.wall());
+    admitted.map_err(|refused| Problem::new(StatusCode::FORBIDDEN, refused.to_string()))?;
     let missing = || Problem::not_found("there is no such object");
     // A name that could lead out of the store is answered like one that is not there.
     let path = shared.store.path(&bucket, &key).map_err(|_| missing())?;
@@ -50,7 +54,7 @@ pub(super) async fn get(
         }
         Err(_) => return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server stops")),
     };
-    Ok(answer(&object, content_type(&key), method == Method::HEAD, &headers))
+    Ok(answer(&object, content_type(&key), shared.urls.are_signed(), method == Method::HEAD, &headers))
 }
 
 fn is_missing(error: &io::Error) -> bool {
@@ -169,7 +173,13 @@ fn part(range: Option<&str>, len: u64) -> Part {
     }
 }
 
-fn answer(object: &Object, content_type: &'static str, head_only: bool, asked: &HeaderMap) -> Response {
+fn answer(
+    object: &Object,
+    content_type: &'static str,
+    is_private: bool,
+    head_only: bool,
+    asked: &HeaderMap,
+) -> Response {
     let header = |name| asked.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let known = header(header::IF_NONE_MATCH).is_some_and(|tags| {
         tags.split(',').any(|tag| tag.trim() == "*" || tag.trim().trim_start_matches("W/") == object.etag)
@@ -196,7 +206,8 @@ fn answer(object: &Object, content_type: &'static str, head_only: bool, asked: &
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(header::ETAG, HeaderValue::try_from(&object.etag).expect("an entity tag is a header value"));
     // Keys are given out once, but a person may put another file there.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    let caching = if is_private { "private, max-age=3600" } else { "public, max-age=3600" };
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(range) = range {
         headers.insert(header::CONTENT_RANGE, HeaderValue::try_from(range).expect("a range is a header value"));
@@ -241,7 +252,7 @@ mod tests {
 
     fn asked(headers: &[(header::HeaderName, &'static str)]) -> Response {
         let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();
-        answer(&object(b"0123456789"), "image/jpeg", false, &headers)
+        answer(&object(b"0123456789"), "image/jpeg", false, false, &headers)
     }
 
     #[test]
@@ -266,7 +277,7 @@ mod tests {
             ("bytes=100-70000", &bytes[100..=70_000]),
             ("bytes=-5", &bytes[3 * PIECE_BYTES..]),
         ] {
-            let mut body = answer(&object, "image/jpeg", false, &asked(range)).into_body();
+            let mut body = answer(&object, "image/jpeg", false, false, &asked(range)).into_body();
             let mut got = Vec::new();
             while let Some(frame) = body.frame().await {
                 let piece = frame.unwrap().into_data().unwrap();
@@ -282,7 +293,7 @@ mod tests {
         let object = object(b"0123456789");
         object.file.set_len(4).unwrap();
         assert!(
-            answer(&object, "image/jpeg", false, &HeaderMap::new())
+            answer(&object, "image/jpeg", false, false, &HeaderMap::new())
                 .into_body()
                 .frame()
                 .await

@@ -86,7 +86,7 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Json<StreamList> 
             gop_ms: facts.gop_ms,
             bytes: facts.bytes,
             last_entry_point_age_ms: facts.last_entry_point.map(|at| now.since(at).as_millis() as u64),
-            kept_entry_point_bytes: shared.keyframes.newest(push.sequence()).map(|unit| unit.data.len() as u64),
+            kept_entry_point_bytes: shared.keyframes.newest(push.sequence()).map(|kept| kept.bytes()),
             rules: rules
                 .into_iter()
                 .map(|(subscription, counts)| RuleView {

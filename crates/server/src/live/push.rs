@@ -30,7 +30,7 @@ pub(crate) struct Push {
     opened_at: UnixMs,
     /// Filled once the push's row and its event 1 are durable. Sessions wait for it before they tell the publisher.
     pub(super) opened: OnceCell<()>,
-    /// Whether any rule can want an entry point, readable without the lock: it is asked at every read of the socket.
+    /// Whether any rule or anybody who looks can want an entry point, readable without the lock: it is asked at every read of the socket.
     wanted: AtomicBool,
     state: Mutex<State>,
 }
@@ -51,7 +51,12 @@ struct State {
     saved: PushProgress,
     grace: Option<Grace>,
     displacements: Displacements,
+    /// When somebody last asked what the push shows.
+    asked: Option<Mono>,
 }
+
+/// For so long after somebody asked what a push shows its entry points are kept, although no rule wants them.
+const ASKED_LASTS: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 struct SessionSlot {
@@ -100,6 +105,7 @@ impl Push {
             saved: PushProgress { sequence, last_media: opened_at, width: 0, height: 0 },
             grace: None,
             displacements: Displacements::default(),
+            asked: None,
         };
         let (opened, wanted) = (OnceCell::new(), AtomicBool::new(false));
         Self { stream, sequence, opened_at, opened, wanted, state: Mutex::new(state) }
@@ -136,7 +142,7 @@ impl Push {
         self.lock().param.clone()
     }
 
-    /// Whether any rule or task can want an entry point of this push.
+    /// Whether any rule or task, or somebody who looks, can want an entry point of this push.
     pub(crate) fn wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed)
     }
@@ -207,7 +213,7 @@ impl Push {
     pub(super) fn reconcile(&self, now: Mono, catalog_version: u64, wanted: Vec<Subscription>) -> Reconciled {
         let mut state = self.lock();
         let reconciled = state.picks.reconcile(now, catalog_version, wanted);
-        self.wanted.store(!state.picks.is_idle(), Ordering::Relaxed);
+        self.wanted.store(state.is_wanted(now), Ordering::Relaxed);
         reconciled
     }
 
@@ -228,7 +234,21 @@ impl Push {
         let mut state = self.lock();
         state.facts.entry_point(unit.config.codec, arrival.mono);
         state.passed(Passed::Picture { keyframe: true, dts_ms: unit.dts_ms }, unit.data.len(), arrival.mono);
-        state.picks.on_entry_point(arrival.mono)
+        let wants = state.picks.on_entry_point(arrival.mono);
+        self.wanted.store(state.is_wanted(arrival.mono), Ordering::Relaxed);
+        wants
+    }
+
+    /// Somebody asks what the push shows: its entry points are kept for a while, whatever the rules say.
+    pub(crate) fn ask(&self, now: Mono) {
+        let mut state = self.lock();
+        state.asked = Some(now);
+        self.wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// What its media say about it.
+    pub(crate) fn facts(&self) -> Facts {
+        self.lock().facts.clone()
     }
 
     /// Gives a grid its place in the storm's table, and moves it if the storm asks for that. What comes back is to be given
@@ -308,6 +328,10 @@ impl Push {
 }
 
 impl State {
+    fn is_wanted(&self, now: Mono) -> bool {
+        !self.picks.is_idle() || self.asked.is_some_and(|asked| now.since(asked) < ASKED_LASTS)
+    }
+
     fn passed(&mut self, passed: Passed, len: usize, now: Mono) {
         let (wall, mono) = self.known;
         self.last_media = wall.plus(now.since(mono));

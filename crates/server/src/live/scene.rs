@@ -42,12 +42,17 @@ pub(crate) struct Scene {
 impl Scene {
     /// Nothing is configured, so every push is taken under the built-in rule.
     pub(crate) fn new() -> Self {
+        Self::with_spool(1 << 30)
+    }
+
+    /// As [`Scene::new`], with so many bytes for the spool.
+    pub(crate) fn with_spool(bytes_max: u64) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let (clock, entropy, fatal) = (Clock::start(), Entropy::system(), Fatal::new());
         let lock = DirLock::take(dir.path()).expect("a lock");
         let vault = Vault::open(&lock, None, &entropy).expect("a vault");
         let db = Db::open(lock, &vault, clock, fatal.clone()).expect("a database");
-        let limits = SpoolLimits { bytes_max: 1 << 30, disk_reserve_bytes: 0 };
+        let limits = SpoolLimits { bytes_max, disk_reserve_bytes: 0 };
         let spool = Arc::new(Spool::open(&dir.path().join("spool"), limits, &[], fatal.clone()).expect("a spool"));
         let catalog = watch::Sender::new(Arc::new(Catalog::empty()));
         let (timeline, stage) = (Timeline::new(clock), Stage::new("scene", fatal.clone()));
@@ -60,7 +65,7 @@ impl Scene {
                 timeline: timeline.clone(),
                 entropy: entropy.clone(),
                 zone: NameZone::default(),
-                urls: StoreUrls::new("http://127.0.0.1:8080/objects"),
+                urls: StoreUrls::new("http://127.0.0.1:8080/objects", None),
                 storer_wake: Arc::new(Notify::new()),
             },
             &stage,

@@ -11,7 +11,7 @@ use framehook_domain::template::{
 use framehook_domain::time::UnixMs;
 use framehook_media::{Codec, DecoderConfig};
 
-use super::scene::{Scene, address, stream};
+use super::scene::{Scene, address, stream, until};
 use super::*;
 
 const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -148,6 +148,29 @@ async fn a_changed_interval_spreads_the_pushes_it_reaches_and_their_places_come_
         hold.give_back(PushEnd::DeleteStream);
     }
     assert_eq!(format!("{:?}", scene.lives.lock().phases), format!("{:?}", Phases::default()));
+}
+
+#[tokio::test]
+async fn of_two_open_rows_of_one_stream_a_restart_takes_up_the_newer_and_ends_the_older() {
+    let scene = Scene::new();
+    let [older, newer] = [1, 2].map(|number| PushSequence::new(UnixMs(60_000), number));
+    for sequence in [older, newer] {
+        let opening = PushOpening {
+            sequence,
+            stream: stream("room"),
+            param: address("room").param,
+            user_ip: PEER,
+            node: PEER,
+            opened_at: UnixMs(60_000),
+        };
+        scene.lives.log.open_push(opening).await.expect("a row");
+    }
+    scene.lives.restore(scene.lives.log.open_pushes().await.expect("rows"));
+    until("the older push to be ended", async || scene.open_rows().await.len() == 1).await;
+    let open = scene.lives.log.open_pushes().await.expect("rows");
+    assert_eq!(open[0].sequence, newer);
+    let returned = scene.admit("room").await.expect("admitted");
+    assert_eq!(returned.push.sequence(), newer, "its publisher goes on with it");
 }
 
 #[tokio::test]

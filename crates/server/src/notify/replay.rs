@@ -8,10 +8,11 @@ use framehook_domain::template::CallbackUrl;
 use tokio::sync::Notify;
 
 use super::attempt::URL_PURPOSE;
-use crate::db::outbox::{self, OwnUrl, ReplayRefused};
+use crate::clock::Clock;
+use crate::db::outbox::{self, ObjectRef, OwnUrl, ReplayRefused};
 use crate::db::secret::Vault;
 use crate::db::{Db, DbError};
-use crate::store::{LocalStore, StoreError};
+use crate::store::{LocalStore, StoreError, StoreUrls};
 use crate::timeline::Timeline;
 
 /// Why a delivery was not taken up again.
@@ -34,6 +35,8 @@ pub struct Replayer {
     pub db: Db,
     pub vault: Vault,
     pub store: Arc<LocalStore>,
+    pub urls: StoreUrls,
+    pub clock: Clock,
     pub timeline: Timeline,
     pub notifier_wake: Arc<Notify>,
 }
@@ -50,12 +53,7 @@ impl Replayer {
             OwnUrl { sealed: self.vault.seal(URL_PURPOSE, url), digest: self.vault.digest(URL_PURPOSE, url) }
         });
         let object_is_there = match self.db.read(move |conn| outbox::object_of(conn, id)).await? {
-            Some(object) if object.is_stored => {
-                let store = Arc::clone(&self.store);
-                let look = move || store.exists(&object.bucket, &object.key);
-                let looked = tokio::task::spawn_blocking(look).await;
-                looked.map_err(|_| DbError::Stopped)?.map_err(ReplayError::Store)?
-            }
+            Some(object) if object.is_stored => self.can_be_fetched(object).await?,
             _ => true,
         };
         let timeline = self.timeline.clone();
@@ -65,5 +63,17 @@ impl Replayer {
         self.db.write(replay).await??;
         self.notifier_wake.notify_one();
         Ok(())
+    }
+
+    /// Whether an object that was stored is still there, and whether its URL still opens it.
+    async fn can_be_fetched(&self, object: ObjectRef) -> Result<bool, ReplayError> {
+        let ObjectRef { bucket, key, pic_full_url, .. } = object;
+        let query = pic_full_url.split_once('?').map_or("", |(_, query)| query);
+        if self.urls.admit(&bucket, &key, query, self.clock.wall()).is_err() {
+            return Ok(false);
+        }
+        let store = Arc::clone(&self.store);
+        let looked = tokio::task::spawn_blocking(move || store.exists(&bucket, &key)).await;
+        looked.map_err(|_| DbError::Stopped)?.map_err(ReplayError::Store)
     }
 }

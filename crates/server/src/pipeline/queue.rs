@@ -16,7 +16,7 @@ use super::Pick;
 /// Bytes of entry points that may wait. They are mostly the very bytes that [`Keyframes`](crate::keyframes::Keyframes)
 /// holds, so this costs little beside its budget of the same size; but a slot outlives the entry point's eviction there,
 /// and a thousand slots with entry points of 8 MiB would be 8 GiB.
-const BYTES_MAX: usize = 256 << 20;
+pub(super) const BYTES_MAX: usize = 256 << 20;
 
 #[derive(Debug, Default)]
 pub(crate) struct PickQueue {

@@ -1,19 +1,23 @@
 use bytes::Bytes;
 use framehook_domain::refusal::PushEnd;
 use framehook_media::{Codec, DecoderConfig};
-use framehook_render_wire::Size;
+use framehook_render_wire::{Failure, Size};
 
 use super::*;
+use crate::db::DbError;
 use crate::live::scene::{Scene, address, until};
 use crate::live::{Hold, Lives};
+use crate::store::spool::SpoolError;
+
+fn unit(data: Bytes) -> AccessUnit {
+    AccessUnit { config: Arc::new(DecoderConfig { codec: Codec::H264, record: Bytes::new() }), data, dts_ms: 0 }
+}
 
 /// A push whose first entry point has been rendered, and the picture of it.
 async fn rendered(scene: &Scene) -> (Hold, Pick, Vec<RenderedImage>) {
     let peer = [127, 0, 0, 1].into();
     let hold = scene.lives.admit(&address("room"), peer, peer).await.expect("admitted");
-    let config = Arc::new(DecoderConfig { codec: Codec::H264, record: Bytes::new() });
-    let unit = AccessUnit { config, data: Bytes::from_static(b"a keyframe"), dts_ms: 0 };
-    scene.lives.entry_point(&hold.push, unit);
+    scene.lives.entry_point(&hold.push, unit(Bytes::from_static(b"a keyframe")));
     let pick = scene.lives.pipeline.queue.next().await.expect("a pick");
     let image = RenderedImage { size: Size::new(64, 48), bytes: Bytes::from_static(b"a picture") };
     (hold, pick, vec![image])
@@ -67,4 +71,51 @@ async fn a_commit_that_never_answers_counts_as_failed() {
     let due = hold.push.hand_over(lives.clock.mono(), due).expect("in time");
     drop(Committing { push: Arc::clone(&hold.push), clock: lives.clock, dues: vec![due] });
     assert_eq!(counts(lives, SkipReason::CommitFailed), (1, 0, 1, 0));
+}
+
+#[tokio::test]
+async fn a_due_for_which_there_is_no_room_is_counted_before_any_work_is_done() {
+    let peer = [127, 0, 0, 1].into();
+    let scene = Scene::with_spool(IMAGE_BYTES_EXPECTED - 1);
+    let hold = scene.lives.admit(&address("room"), peer, peer).await.expect("admitted");
+    scene.lives.entry_point(&hold.push, unit(Bytes::from_static(b"a keyframe")));
+    assert_eq!(counts(&scene.lives, SkipReason::SpoolFull), (1, 0, 1, 0));
+    assert_eq!(scene.lives.pipeline.queued(), 0);
+
+    // The queue's own memory: pages that nobody writes to take none.
+    let scene = Scene::new();
+    let hold = scene.lives.admit(&address("room"), peer, peer).await.expect("admitted");
+    scene.lives.entry_point(&hold.push, unit(vec![0; queue::BYTES_MAX + 1].into()));
+    assert_eq!(counts(&scene.lives, SkipReason::Overload), (1, 0, 1, 0));
+}
+
+#[test]
+fn a_due_without_a_picture_is_counted_under_what_went_wrong() {
+    let failed = |reason| RenderError::Failed(Failure { reason, detail: String::new() });
+    let cases = [
+        (failed(FailureReason::Corrupt), SkipReason::Corrupt),
+        (failed(FailureReason::NoPicture), SkipReason::Corrupt),
+        (failed(FailureReason::Unsupported), SkipReason::UnsupportedCodec),
+        (failed(FailureReason::HdrUnsupported), SkipReason::HdrUnsupported),
+        (failed(FailureReason::TooLarge), SkipReason::TooLarge),
+        (failed(FailureReason::OutOfMemory), SkipReason::WorkerOutOfMemory),
+        (failed(FailureReason::Internal), SkipReason::RenderFailed),
+        (RenderError::TimedOut, SkipReason::WorkerTimedOut),
+        (RenderError::WorkerCrashed { signal: Some(11), last_words: String::new() }, SkipReason::WorkerCrashed),
+        (RenderError::WorkerUnavailable, SkipReason::RendererBusy),
+        (RenderError::WorkerBroken(String::new()), SkipReason::RenderFailed),
+    ];
+    for (error, expected) in cases {
+        assert_eq!(skip_reason(&error), expected, "{error}");
+    }
+    let io = || Arc::new(std::io::Error::from(std::io::ErrorKind::Other));
+    let cases = [
+        (CommitError::SpoolFull, SkipReason::SpoolFull),
+        (CommitError::Stopped, SkipReason::PushEnded),
+        (CommitError::Spool(SpoolError::Sync { source: io() }), SkipReason::CommitFailed),
+        (CommitError::Db(DbError::Stopped), SkipReason::CommitFailed),
+    ];
+    for (error, expected) in cases {
+        assert_eq!(uncommitted_reason(&error), expected, "{error}");
+    }
 }

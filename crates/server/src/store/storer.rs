@@ -48,6 +48,8 @@ pub struct StorerParts {
     pub notifier_wake: Arc<Notify>,
     /// Puts at a time, at least 2.
     pub slots: usize,
+    /// Whose tasks the puts are.
+    pub stage: Stage,
 }
 
 /// The database has stopped: no outcome can be written down any more.
@@ -83,9 +85,9 @@ impl Storer {
         Arc::new(Self { parts, running: Mutex::default() })
     }
 
-    /// Runs until `stage` is told to end; puts under way then are tasks of the stage and finish.
-    pub async fn run(self: Arc<Self>, stage: Stage) {
-        let token = stage.token();
+    /// Runs until its stage is told to end; puts under way then are tasks of the stage and finish.
+    pub async fn run(self: Arc<Self>) {
+        let token = self.parts.stage.token();
         let mut due_times_clamped = false;
         loop {
             let woken = self.parts.wake.notified();
@@ -95,7 +97,7 @@ impl Storer {
                     self.parts.db.write(move |tx| dues::clamp_puts(tx, timeline.now())).await?;
                     due_times_clamped = true;
                 }
-                self.start_due(&stage).await
+                self.start_due().await
             };
             let wait = match round.await {
                 Ok(next_due) => self.wait_until(next_due),
@@ -119,7 +121,7 @@ impl Storer {
     }
 
     /// Starts a put for everything that is due and has a slot. Tells when the next put falls due.
-    async fn start_due(self: &Arc<Self>, stage: &Stage) -> Result<Option<UnixMs>, DbError> {
+    async fn start_due(self: &Arc<Self>) -> Result<Option<UnixMs>, DbError> {
         let now = self.parts.timeline.now();
         let fresh_since = self.parts.clock.wall().minus(FRESH);
         // As many rows as there are slots, beside those that are under way and will be passed over.
@@ -137,7 +139,7 @@ impl Storer {
             if running.len() < self.parts.slots && !running.holds(&put.id) {
                 running.fresh.insert(put.id);
                 drop(running);
-                self.start(put, stage);
+                self.start(put);
             }
         }
         for put in backlog {
@@ -146,15 +148,15 @@ impl Storer {
             if may_start && !running.holds(&put.id) {
                 running.backlog.insert(put.id);
                 drop(running);
-                self.start(put, stage);
+                self.start(put);
             }
         }
         Ok(next_due)
     }
 
-    fn start(self: &Arc<Self>, put: OwedPut, stage: &Stage) {
+    fn start(self: &Arc<Self>, put: OwedPut) {
         let storer = Arc::clone(self);
-        stage.spawn(async move {
+        self.parts.stage.spawn(async move {
             let id = put.id;
             if let Err(Unwritten) = storer.put(put).await {
                 // It stays among those that run: a put whose outcome nobody can learn must not be made again and again
@@ -249,19 +251,21 @@ impl Storer {
 
     /// Gives an owed picture up, by name of the person who asked for it: it is not stored, its callback is cancelled, and
     /// its room in the spool is free. A put of it that is under way takes back what it did when it ends. `false`: it was
-    /// not owed.
+    /// not owed. Whoever asks may hang up meanwhile: the room is freed all the same.
     ///
     /// # Errors
     /// Those of the database; nothing has changed then.
     pub async fn discard(&self, id: SnapshotId, by: &'static str) -> Result<bool, DbError> {
-        let wall = self.parts.clock.wall();
-        let Some(bytes) = self.parts.db.write(move |tx| snapshot::discard(tx, id, by, wall)).await? else {
-            return Ok(false);
+        let (db, spool, wall) = (self.parts.db.clone(), Arc::clone(&self.parts.spool), self.parts.clock.wall());
+        let work = async move {
+            let Some(bytes) = db.write(move |tx| snapshot::discard(tx, id, by, wall)).await? else {
+                return Ok(false);
+            };
+            // A panic in there leaves the file to the next start.
+            let _ = tokio::task::spawn_blocking(move || spool.remove(id, bytes)).await;
+            Ok(true)
         };
-        let spool = Arc::clone(&self.parts.spool);
-        // A panic in there leaves the file to the next start.
-        let _ = tokio::task::spawn_blocking(move || spool.remove(id, bytes)).await;
-        Ok(true)
+        self.parts.stage.finish(work).await.unwrap_or(Err(DbError::Stopped))
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {

@@ -95,6 +95,7 @@ pub struct Metrics {
     refusals: Family<CodeLabel, Counter>,
     phase_moves: Counter,
 
+    picked: Counter,
     render_wait: Histogram,
     decode: Histogram,
     scale: Histogram,
@@ -135,6 +136,7 @@ impl Metrics {
             refusals: page.family("refusals", "Refused publishes by code"),
             phase_moves: page
                 .counter("phase_moves", "Due grids that were moved because too many pushes shared a phase"),
+            picked: page.counter("picked", "Dues for which an entry point was chosen and put into the queue"),
             render_wait: page.histogram("render_wait", "From an entry point's last byte to a worker taking it"),
             decode: page.histogram("render_decode", "Decoding one entry point"),
             scale: page.histogram("render_scale", "Scaling and colour conversion of all renditions of one picture"),
@@ -151,7 +153,7 @@ impl Metrics {
                 "frame_to_callback",
                 "From an entry point's last byte to the receiver's 200, first attempts only",
             ),
-            logins_refused: page.counter("logins_refused", "Requests to /v1 without the right credentials"),
+            logins_refused: page.counter("logins_refused", "Requests to / and /v1 without the right credentials"),
             reloads: page.family("reloads", "Readings of the configuration file by outcome"),
             sampled,
             registry: page.registry,
@@ -210,6 +212,11 @@ impl Metrics {
     #[cfg(test)]
     pub(crate) fn phases_moved(&self) -> u64 {
         self.phase_moves.get()
+    }
+
+    /// An entry point was chosen for this many dues.
+    pub fn picked(&self, dues: usize) {
+        self.picked.inc_by(dues as u64);
     }
 
     /// An entry point waited this long, from its last byte to a worker taking it.

@@ -91,14 +91,20 @@ fn a_full_disk_sheds_new_pictures_keeps_what_is_owed_and_recovers() {
     assert_eq!((shed, spooled(&data)), (20, 5));
     assert!(process.spool.has_room(1).is_err(), "and the next ones are not even rendered");
     assert!(!process.fatal.is_raised(), "a full disk is no reason to stop");
+
+    // With room again new pictures are taken at once, by the same process.
+    fs::remove_file(filler).expect("room again");
+    wait::until("room", PATIENCE, || process.spool.has_room(1).ok()).expect("seen");
+    process.commit(&room());
+    let filler = disk.fill();
     process.kill();
 
     // A start on a full disk has to wait for room, too; then all that was owed arrives.
     fs::remove_file(filler).expect("room again");
     let process = place.start();
-    receiver.wait_for(owed.len(), PATIENCE).expect("everything owed");
+    receiver.wait_for(owed.len() + 1, PATIENCE).expect("everything owed");
     process.commit(&room());
-    wait::until("all delivered", PATIENCE, || (process.count(State::Delivered) == 6).then_some(())).expect("delivered");
+    wait::until("all delivered", PATIENCE, || (process.count(State::Delivered) == 7).then_some(())).expect("delivered");
     process.stop();
 }
 

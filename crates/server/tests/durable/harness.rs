@@ -32,7 +32,7 @@ use framehook_server::notify::{Notifier, NotifierParts, Replayer, Schedules};
 use framehook_server::push_log::PushLog;
 use framehook_server::shutdown::Stage;
 use framehook_server::store::spool::{Spool, SpoolLimits};
-use framehook_server::store::{LocalStore, StoreUrls, Storer, StorerParts};
+use framehook_server::store::{LocalStore, StoreUrls, Storer, StorerParts, UrlSigner};
 use framehook_server::telemetry::Metrics;
 use framehook_server::telemetry::log::Repeats;
 use framehook_server::timeline::Timeline;
@@ -60,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) slots_per_receiver: usize,
     pub(crate) spool: SpoolLimits,
     pub(crate) allow: &'static str,
+    /// Signs the URLs of objects, each for so long.
+    pub(crate) url_life: Option<Duration>,
 }
 
 impl Default for Settings {
@@ -73,6 +75,7 @@ impl Default for Settings {
             slots_per_receiver: 8,
             spool: SpoolLimits { bytes_max: 1 << 30, disk_reserve_bytes: 0 },
             allow: "127.0.0.0/8",
+            url_life: None,
         }
     }
 }
@@ -138,6 +141,8 @@ impl Place {
         let timeline = Timeline::new(clock);
         let metrics = Arc::new(Metrics::new(clock.wall()));
         let repeats = Arc::new(Repeats::default());
+        let signer = settings.url_life.map(|life| UrlSigner::new(vault.clone(), life));
+        let urls = StoreUrls::new("http://127.0.0.1:8080/objects", signer);
         let (storer_wake, notifier_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let [commits, puts, attempts] = ["commits", "puts", "attempts"].map(|name| Stage::new(name, fatal.clone()));
         let committer = Committer::start(
@@ -149,7 +154,7 @@ impl Place {
                 timeline: timeline.clone(),
                 entropy: entropy.clone(),
                 zone: NameZone::default(),
-                urls: StoreUrls::new("http://127.0.0.1:8080/objects"),
+                urls: urls.clone(),
                 storer_wake: Arc::clone(&storer_wake),
             },
             &commits,
@@ -166,6 +171,7 @@ impl Place {
             wake: storer_wake,
             notifier_wake: Arc::clone(&notifier_wake),
             slots: 4,
+            stage: puts.clone(),
         });
         let policy = AddressPolicy::new(vec![settings.allow.parse().expect("a block")]);
         let tls = Tls::new(None).expect("system roots");
@@ -186,7 +192,7 @@ impl Place {
             slots_per_receiver: settings.slots_per_receiver,
         });
         if settings.stores {
-            puts.spawn(Arc::clone(&storer).run(puts.clone()));
+            puts.spawn(Arc::clone(&storer).run());
         }
         if settings.notifies {
             attempts.spawn(Arc::clone(&notifier).run(attempts.clone()));
@@ -200,7 +206,9 @@ impl Place {
             app_id: 1_250_000_000,
             notifier_wake: Arc::clone(&notifier_wake),
         };
-        let replayer = Replayer { db: db.clone(), vault, store, timeline, notifier_wake };
+        let (watched, token) = (Arc::clone(&spool), commits.token());
+        commits.spawn(async move { watched.watch_disk(token).await });
+        let replayer = Replayer { db: db.clone(), vault, store, urls, clock, timeline, notifier_wake };
         Process {
             runtime: tokio::runtime::Builder::new_current_thread().build().expect("a placeholder"),
             stages: [commits, puts, attempts],

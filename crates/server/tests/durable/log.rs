@@ -127,6 +127,35 @@ fn dead_letters_do_not_push_the_delivered_history_out() {
     assert!(ten_rows < 30_000, "what is dead is not counted: {ten_rows}");
 }
 
+#[test]
+fn events_that_nobody_is_told_of_take_no_more_than_their_share() {
+    let place = Place::new(telling(&[("push.example.com", "http://127.0.0.1:1/")]));
+    let process = place.start_with(Settings { stores: false, notifies: false, ..Settings::default() });
+    for _ in 0..10 {
+        process.commit(&room());
+    }
+    let unheard = stream("quiet.example.com", "room");
+    for _ in 0..60 {
+        process.commit(&unheard);
+    }
+    process.stop();
+    place.tamper("UPDATE delivery SET state = 'delivered', outcome = 'delivered', settled_ms = created_ms");
+    let process = place.start_with(Settings { stores: false, notifies: false, ..Settings::default() });
+    let untold = || {
+        let count = "SELECT count(*) FROM event WHERE is_told = 0";
+        let read = process.db.read(move |conn| Ok(conn.query_row(count, [], |row| row.get::<_, i64>(0))?));
+        process.block_on(read).expect("read")
+    };
+    assert_eq!((process.count(State::Delivered), untold()), (10, 60));
+    let size = process.block_on(process.db.read(log_size)).expect("a size").bytes;
+    let half = LogLimits { age_max: Duration::from_secs(1 << 20), bytes_max: size / 2 };
+    process.block_on(prune(&process.db, process.clock.wall(), half)).expect("pruned");
+    assert_eq!((process.count(State::Delivered), untold()), (5, 30));
+    let oldest_left = "SELECT min(rowid) FROM event WHERE is_told = 0";
+    let read = process.db.read(move |conn| Ok(conn.query_row(oldest_left, [], |row| row.get::<_, i64>(0))?));
+    assert_eq!(process.block_on(read).expect("read"), 41, "the oldest went first");
+}
+
 /// Rows of the pictures, and of the names that were wanted more than once.
 fn names(process: &crate::harness::Process) -> (i64, i64) {
     let count = "SELECT (SELECT count(*) FROM snapshot), (SELECT count(*) FROM key_suffix)";

@@ -14,7 +14,7 @@ use framehook_testkit::receiver::{Receiver, Reply, Request};
 use framehook_testkit::wait;
 
 use crate::harness::{
-    KEY, PATIENCE, Place, Settings, callback_template, room, stream, telling, telling_nobody, telling_room,
+    KEY, PATIENCE, Place, Process, Settings, callback_template, room, stream, telling, telling_nobody, telling_room,
 };
 
 fn receiver() -> Receiver {
@@ -64,13 +64,6 @@ fn a_delivery_is_attempted_exactly_as_its_schedule_says() {
     assert_eq!(attempts, (1..=6).map(|number| (number, Some(500), "status")).collect::<Vec<_>>());
     assert_eq!(dead.attempts[0].response.as_deref(), Some(r#"{"code":0}"#));
     assert_eq!(dead.attempts[0].url, format!("{}?***", receiver.url("/notify")));
-}
-
-#[test]
-fn the_schedules_are_css_s_unless_told() {
-    let css = framehook_server::notify::Schedules::default();
-    assert_eq!(css.snapshot, Schedule { step: Duration::from_secs(120), retries: 5 });
-    assert_eq!(css.push, Schedule { step: Duration::from_secs(60), retries: 12 });
 }
 
 #[test]
@@ -241,6 +234,41 @@ fn a_replay_is_refused_where_it_makes_no_sense() {
     let detail = process.show(dead.row.id);
     assert_eq!((detail.row.state, detail.row.outcome.as_deref()), (State::Dead, Some("object_expired")));
     assert_eq!(receiver.requests().len(), 1, "nothing names an object that is gone");
+}
+
+#[test]
+fn a_replay_names_no_url_that_opens_nothing_any_more() {
+    let receiver = receiver();
+    let place = Place::new(telling_room(&receiver.url("/")));
+    let replay = |process: &Process| {
+        let delivered = process.wait_for_state(State::Delivered);
+        process.block_on(process.replayer.replay(delivered.row.id, None))
+    };
+
+    let process = place.start_with(Settings { url_life: Some(Duration::from_secs(3600)), ..Settings::default() });
+    let recorded = process.commit(&room());
+    assert!(recorded.pic_full_url.contains("?expires="), "{}", recorded.pic_full_url);
+    replay(&process).expect("the URL lives");
+    let requests = receiver.wait_for(2, PATIENCE).expect("sent again");
+    assert_eq!(fixed_part(&requests[1])["pic_full_url"], recorded.pic_full_url);
+    process.wait_for_state(State::Delivered);
+    process.stop();
+
+    // Nobody can fetch under a URL without a signature that was made before, nor under one whose life is over.
+    let place = Place::new(telling_room(&receiver.url("/")));
+    let process = place.start_with(Settings { url_life: Some(Duration::ZERO), ..Settings::default() });
+    process.commit(&room());
+    let refused = replay(&process);
+    assert!(matches!(refused, Err(ReplayError::Refused(ReplayRefused::ObjectExpired))), "{refused:?}");
+    process.stop();
+    let place = Place::new(telling_room(&receiver.url("/")));
+    let process = place.start();
+    process.commit(&room());
+    process.wait_for_state(State::Delivered);
+    process.stop();
+    let process = place.start_with(Settings { url_life: Some(Duration::from_secs(3600)), ..Settings::default() });
+    let refused = replay(&process);
+    assert!(matches!(refused, Err(ReplayError::Refused(ReplayRefused::ObjectExpired))), "{refused:?}");
 }
 
 #[test]

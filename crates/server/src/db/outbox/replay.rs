@@ -17,6 +17,7 @@ pub struct ObjectRef {
     pub store: String,
     pub bucket: String,
     pub key: String,
+    pub pic_full_url: String,
     /// Whether it was put there; otherwise it is still owed or was given up.
     pub is_stored: bool,
     /// Whether it will still be put there.
@@ -30,15 +31,17 @@ pub struct ObjectRef {
 pub fn object_of(conn: &Connection, id: DeliveryId) -> Result<Option<ObjectRef>, DbError> {
     let object = conn
         .prepare_cached(
-            "SELECT store, bucket, object_key, put_state FROM delivery JOIN event ON event.id = delivery.event_id
+            "SELECT store, bucket, object_key, pic_full_url, put_state FROM delivery
+             JOIN event ON event.id = delivery.event_id
              JOIN snapshot ON snapshot.id = event.snapshot_id WHERE delivery.id = ?1",
         )?
         .query_row([blob(id.0)], |row| {
-            let put_state: String = row.get(3)?;
+            let put_state: String = row.get(4)?;
             Ok(ObjectRef {
                 store: row.get(0)?,
                 bucket: row.get(1)?,
                 key: row.get(2)?,
+                pic_full_url: row.get(3)?,
                 is_stored: put_state == "stored",
                 is_owed: put_state == "owed",
             })

@@ -1,0 +1,119 @@
+//! What a live stream shows now, for who asks: `GET /v1/streams/{domain}/{app}/{stream}/latest.jpg`.
+
+mod common;
+
+use std::net::SocketAddr;
+
+use common::{DOMAIN, FRAMEHOOK, PATIENCE, push_url, serve, wait_for_snapshots};
+use framehook_testkit::encoder::{self, Program, Source};
+use framehook_testkit::http::{self, Response};
+use framehook_testkit::jpeg;
+use framehook_testkit::receiver::Receiver;
+use framehook_testkit::server::{Server, ServerSpec};
+use framehook_testkit::wait;
+
+/// Asks a server's pages with its key.
+struct Viewer {
+    address: SocketAddr,
+    bearer: String,
+}
+
+impl Viewer {
+    fn of(server: &Server) -> Self {
+        let key = server.credentials().unwrap().secret_key;
+        Self { address: server.http_address(), bearer: format!("Bearer {key}") }
+    }
+
+    fn get(&self, target: &str, headers: &[(&str, &str)]) -> Response {
+        let headers = [&[("authorization", self.bearer.as_str())], headers].concat();
+        http::request(self.address, "GET", target, &headers, b"", PATIENCE).unwrap()
+    }
+
+    /// The first picture that a page gives, asked for until there is one.
+    fn picture(&self, target: &str) -> Response {
+        let ask = || Some(self.get(target, &[])).filter(|answer| answer.status == 200);
+        wait::until("a picture", PATIENCE, ask).unwrap()
+    }
+}
+
+fn latest(stream: &str) -> String {
+    format!("/v1/streams/{DOMAIN}/live/{stream}/latest.jpg")
+}
+
+#[test]
+fn a_live_stream_shows_its_newest_keyframe_in_the_size_that_is_asked_for() {
+    let receiver = Receiver::start().unwrap();
+    let server = serve(&receiver, 300, "").unwrap();
+    let _encoder = encoder::push(Program::Ffmpeg, Source::TestPicture, &push_url(&server, "room")).unwrap();
+    let viewer = Viewer::of(&server);
+    let first = viewer.picture(&latest("room"));
+    assert_eq!(first.headers.get("content-type"), Some("image/jpeg"));
+    assert_eq!(first.headers.get("cache-control"), Some("private, no-cache"));
+    assert!(first.headers.get("age").unwrap().parse::<u64>().unwrap() <= 30);
+    let whole = jpeg::decode(&first.body).unwrap();
+    let small = viewer.picture(&format!("{}?width=160", latest("room")));
+    let small = jpeg::decode(&small.body).unwrap();
+    assert_eq!(small.width, 160);
+    assert_eq!(small.height, (whole.height * 160 / whole.width) & !1, "of {}x{}", whole.width, whole.height);
+
+    // Another keyframe may come between the two requests, but not each time.
+    let unchanged = || {
+        let shown = viewer.picture(&latest("room"));
+        let answer = viewer.get(&latest("room"), &[("if-none-match", shown.headers.get("etag").unwrap())]);
+        (answer.status == 304).then_some(answer)
+    };
+    assert!(wait::until("an answer without a body", PATIENCE, unchanged).unwrap().body.is_empty());
+    let tag = first.headers.get("etag").unwrap().to_owned();
+    let moved_on = || Some(viewer.picture(&latest("room"))).filter(|answer| answer.headers.get("etag") != Some(&tag));
+    wait::until("the next keyframe", PATIENCE, moved_on).unwrap();
+
+    // Nobody is told of a look, and no due is taken by it.
+    wait_for_snapshots(&receiver, 1).unwrap();
+    let streams = viewer.get("/v1/streams", &[]).json().unwrap();
+    let rule = &streams["streams"][0]["rules"][0];
+    assert_eq!((&rule["due"], &rule["taken"]), (&1.into(), &1.into()), "{rule}");
+    assert_eq!(receiver.requests().iter().filter(|request| request.event_type() == Some(200)).count(), 1);
+}
+
+#[test]
+fn a_stream_that_no_rule_wants_is_shown_to_who_asks() {
+    let config = format!("[[domain]]\nname = \"{DOMAIN}\"\nauth = \"off\"\n");
+    let server = ServerSpec::new(FRAMEHOOK).config(config).start().unwrap();
+    let _encoder = encoder::push(Program::Ffmpeg, Source::TestPicture, &push_url(&server, "room")).unwrap();
+    let viewer = Viewer::of(&server);
+    // Its keyframes are kept from the first question on, so that the next one is there for a later question.
+    let not_yet = || Some(viewer.get(&latest("room"), &[])).filter(|answer| answer.status == 503);
+    let not_yet = wait::until("a live stream", PATIENCE, not_yet).unwrap();
+    assert_eq!(not_yet.headers.get("content-type"), Some("application/problem+json"));
+    assert!(not_yet.text().contains("no keyframe"), "{}", not_yet.text());
+    jpeg::decode(&viewer.picture(&latest("room")).body).unwrap();
+}
+
+#[test]
+fn an_answer_without_a_picture_says_why_and_when_to_come_back() {
+    let receiver = Receiver::start().unwrap();
+    let server = serve(&receiver, 300, "").unwrap();
+    let _encoder = encoder::push(Program::Ffmpeg, Source::TestPicture, &push_url(&server, "room")).unwrap();
+    let viewer = Viewer::of(&server);
+    viewer.picture(&latest("room"));
+    let too_old = || {
+        let answer = viewer.get(&format!("{}?max_age=0", latest("room")), &[]);
+        answer.headers.get("retry-after").is_some().then_some(answer)
+    };
+    let too_old = wait::until("a whole GOP", PATIENCE, too_old).unwrap();
+    assert_eq!(too_old.status, 503);
+    assert!(too_old.text().contains("max_age"), "{}", too_old.text());
+    for (target, status, said) in [
+        (latest("nobody"), 404, "not live"),
+        (latest("b%20d"), 400, "stream"),
+        (format!("{}?width=3001", latest("room")), 400, "3000"),
+        (format!("{}?width=wide", latest("room")), 400, "width"),
+        (format!("{}?height=3", latest("room")), 400, "height"),
+    ] {
+        let answer = viewer.get(&target, &[]);
+        assert_eq!((answer.status, answer.headers.get("content-type")), (status, Some("application/problem+json")));
+        assert!(answer.text().contains(said), "{target}: {}", answer.text());
+    }
+    let stranger = http::request(server.http_address(), "GET", &latest("room"), &[], b"", PATIENCE).unwrap();
+    assert_eq!(stranger.status, 401);
+}

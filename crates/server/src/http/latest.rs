@@ -1,0 +1,146 @@
+//! `/v1/streams/{domain}/{app}/{stream}/latest.jpg`: what a live stream shows now.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use framehook_domain::stream::{AppName, DomainName, StreamId, StreamName};
+use serde::Deserialize;
+
+use super::Shared;
+use super::problem::Problem;
+use crate::pipeline::LookError;
+
+/// Time in which a worker must have become free and made the picture.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Age in seconds up to which a keyframe is shown when nobody says how old it may be: longer than most GOPs.
+const MAX_AGE_SECS: u64 = 30;
+
+/// The widest picture that can be asked for, as in a template.
+const WIDTH_MAX: u16 = 3000;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LatestQuery {
+    /// How old the picture may be, in seconds.
+    max_age: Option<u64>,
+    /// Pixels; the height follows. 0 is the stream's own width.
+    width: Option<u16>,
+}
+
+pub(super) async fn get(
+    State(shared): State<Arc<Shared>>,
+    Path((domain, app, name)): Path<(String, String, String)>,
+    query: Result<Query<LatestQuery>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Response> {
+    let refused = |problem: Problem| problem.into_response();
+    let Query(query) = query.map_err(|error| refused(Problem::new(StatusCode::BAD_REQUEST, error.body_text())))?;
+    let width = query.width.unwrap_or(0);
+    if width > WIDTH_MAX {
+        let detail = format!("{width} is no width; 0 to {WIDTH_MAX} pixels can be asked for");
+        return Err(refused(Problem::bad_field("width", detail)));
+    }
+    let stream = stream_id(&domain, &app, &name).map_err(refused)?;
+    let not_live = || refused(Problem::not_found(format!("{stream} is not live")));
+    let push = shared.lives.push_of(&stream).ok_or_else(not_live)?;
+    let now = shared.clock.mono();
+    push.ask(now);
+    let facts = push.facts();
+    if let Some(codec) = &facts.unsupported {
+        return Err(refused(Problem::not_found(format!("no picture can be made of this stream's video, {codec}"))));
+    }
+    let wait = expected_wait(facts.gop_ms, now.since(facts.last_entry_point.unwrap_or(now)));
+    let Some(entry_point) = shared.keyframes.newest(push.sequence()) else {
+        return Err(later("no keyframe of this stream is at hand yet", wait));
+    };
+    let age = now.since(entry_point.arrival.mono);
+    let max_age = query.max_age.unwrap_or(MAX_AGE_SECS);
+    if age > Duration::from_secs(max_age) {
+        let detail = format!("the newest keyframe is {:.1} s old, and max_age is {max_age} s", age.as_secs_f64());
+        return Err(later(&detail, wait));
+    }
+    let tag = format!("\"{}-{}-{width}\"", push.sequence(), entry_point.arrival.wall.0);
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
+    let (status, image) = if known.is_some_and(|tags| tags.split(',').any(|known| known.trim() == tag)) {
+        (StatusCode::NOT_MODIFIED, None)
+    } else {
+        let look = shared.pipeline.look(push.sequence(), &entry_point, width);
+        match tokio::time::timeout(PATIENCE, look).await.unwrap_or(Err(LookError::Busy)) {
+            Ok(image) => (StatusCode::OK, Some(image.bytes)),
+            Err(LookError::Busy) => return Err(later(&LookError::Busy.to_string(), Some(Duration::from_secs(1)))),
+            Err(LookError::Render(error)) => {
+                return Err(later(&format!("no picture could be made of the newest keyframe: {error}"), wait));
+            }
+        }
+    };
+    let mut response = image.map_or_else(|| status.into_response(), |bytes| (status, bytes).into_response());
+    let answer = response.headers_mut();
+    if status == StatusCode::OK {
+        answer.insert(header::CONTENT_TYPE, HeaderValue::from_static("image/jpeg"));
+    }
+    answer.insert(header::AGE, HeaderValue::from(age.as_secs()));
+    answer.insert(header::ETAG, HeaderValue::try_from(tag).expect("an entity tag is a header value"));
+    // It may be kept, and is asked for again each time: a tag that is still right costs no rendering.
+    answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    Ok(response)
+}
+
+fn stream_id(domain: &str, app: &str, name: &str) -> Result<StreamId, Problem> {
+    Ok(StreamId {
+        domain: DomainName::parse(domain).map_err(|error| Problem::bad_field("domain", error.to_string()))?,
+        app: AppName::parse(app).map_err(|error| Problem::bad_field("app", error.to_string()))?,
+        name: StreamName::parse(name).map_err(|error| Problem::bad_field("stream", error.to_string()))?,
+    })
+}
+
+/// How long the next keyframe will take, told from the length of the last GOP and from when one was last seen. `None`
+/// before a whole GOP has passed.
+fn expected_wait(gop_ms: u64, since_last: Duration) -> Option<Duration> {
+    (gop_ms > 0).then(|| Duration::from_millis(gop_ms - since_last.as_millis() as u64 % gop_ms))
+}
+
+/// 503: there is nothing to be shown now, and this is how long that will last.
+fn later(detail: &str, wait: Option<Duration>) -> Response {
+    let secs = wait.map(|wait| wait.as_millis().div_ceil(1000).max(1));
+    let detail = match secs {
+        Some(secs) => format!("{detail}; the next attempt is worth making in about {secs} s"),
+        None => detail.to_owned(),
+    };
+    let mut response = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
+    if let Some(secs) = secs {
+        let secs = HeaderValue::try_from(secs.to_string()).expect("digits are a header value");
+        response.headers_mut().insert(header::RETRY_AFTER, secs);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_keyframe_is_expected_a_gop_after_one_that_was_seen() {
+        let ms = Duration::from_millis;
+        let cases = [
+            ("before the first whole GOP", 0, 500, None),
+            ("just seen", 2000, 0, Some(2000)),
+            ("half way", 2000, 1000, Some(1000)),
+            ("some GOPs ago, which nobody looked at", 2000, 7500, Some(500)),
+        ];
+        for (name, gop_ms, since_last, expected) in cases {
+            assert_eq!(expected_wait(gop_ms, ms(since_last)), expected.map(ms), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_in_whole_seconds_when_to_come_back() {
+        let retry_after = |wait| later("nothing", wait).headers().get(header::RETRY_AFTER).cloned();
+        assert_eq!(retry_after(None), None);
+        assert_eq!(retry_after(Some(Duration::from_millis(1))), Some(HeaderValue::from_static("1")));
+        assert_eq!(retry_after(Some(Duration::from_millis(1001))), Some(HeaderValue::from_static("2")));
+    }
+}
