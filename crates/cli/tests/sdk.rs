@@ -1,4 +1,4 @@
-//! The control API as the vendor's own SDK for Python uses it, unmodified, against the running server.
+//! The control API as the vendor's own SDKs for Python and Node.js use it, unmodified, against the running server.
 
 #![expect(
     clippy::disallowed_methods,
@@ -9,9 +9,9 @@
 mod client;
 mod common;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use client::{Sdk, is_uuid};
+use client::{Language, Sdk, is_uuid};
 use common::{DOMAIN, FRAMEHOOK, PATIENCE, check_snapshot, config, push_url, wait_for_snapshots};
 use framehook_domain::time::{CivilTime, NameZone, UnixMs};
 use framehook_testkit::clip::ClipSpec;
@@ -24,6 +24,15 @@ use serde_json::{Value, json};
 
 fn serve() -> Server {
     ServerSpec::new(FRAMEHOOK).start().unwrap()
+}
+
+/// Runs a test with each of the vendor's SDKs, against a server of its own each time.
+fn with_each(test: impl Fn(&mut Sdk)) {
+    for language in Language::ALL {
+        println!("{language:?}");
+        let server = serve();
+        test(&mut Sdk::start_in(language, &server));
+    }
 }
 
 fn now() -> i64 {
@@ -64,201 +73,206 @@ fn try_publish(server: &Server, stream: &str) -> Result<Publisher, PublishError>
 
 #[test]
 fn snapshot_templates_and_their_rules_from_creation_to_deletion() {
-    let server = serve();
-    let mut sdk = Sdk::start(&server);
-    open_domain(&mut sdk);
+    with_each(|sdk| {
+        open_domain(sdk);
 
-    let template = id(&sdk.call("CreateLiveSnapshotTemplate", snapshot_template("covers")));
-    let described = sdk.call("DescribeLiveSnapshotTemplate", json!({ "TemplateId": template }))["Template"].take();
-    assert_eq!(
-        described,
-        json!({
-            "TemplateId": template,
-            "TemplateName": "covers",
-            "SnapshotInterval": 10,
-            "Width": 0,
-            "Height": 0,
-            "PornFlag": 0,
-            "CosAppId": 1_250_000_000,
-            "CosBucket": "shots",
-            "CosRegion": "ap-guangzhou",
-            "Description": "",
-            "CosPrefix": "/{Year}-{Month}-{Day}",
-            "CosFileName": "{StreamID}-screenshot-{Hour}-{Minute}-{Second}-{Width}x{Height}{Ext}",
-            // Of third-party storage accounts, which nobody can set.
-            "CosSecretId": null,
-            "CosSecretKey": null,
-        })
-    );
-    let mut modification = snapshot_template("covers of rooms");
-    modification["TemplateId"] = template.into();
-    modification["SnapshotInterval"] = 2.into();
-    modification["Width"] = 640.into();
-    sdk.call("ModifyLiveSnapshotTemplate", modification.clone());
-    let listed = sdk.call("DescribeLiveSnapshotTemplates", json!({}))["Templates"].take();
-    assert_eq!(listed.as_array().unwrap().len(), 1);
-    assert_eq!((&listed[0]["TemplateName"], &listed[0]["SnapshotInterval"]), (&json!("covers of rooms"), &json!(2)));
-    assert_eq!((&listed[0]["Width"], &listed[0]["CosPrefix"]), (&json!(640), &described["CosPrefix"]));
+        let template = id(&sdk.call("CreateLiveSnapshotTemplate", snapshot_template("covers")));
+        let mut described =
+            sdk.call("DescribeLiveSnapshotTemplate", json!({ "TemplateId": template }))["Template"].take();
+        // The SDK for Python has a null for what it knows and the answer does not name.
+        described.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        assert_eq!(
+            described,
+            json!({
+                "TemplateId": template,
+                "TemplateName": "covers",
+                "SnapshotInterval": 10,
+                "Width": 0,
+                "Height": 0,
+                "PornFlag": 0,
+                "CosAppId": 1_250_000_000,
+                "CosBucket": "shots",
+                "CosRegion": "ap-guangzhou",
+                "Description": "",
+                "CosPrefix": "/{Year}-{Month}-{Day}",
+                "CosFileName": "{StreamID}-screenshot-{Hour}-{Minute}-{Second}-{Width}x{Height}{Ext}",
+            })
+        );
+        let mut modification = snapshot_template("covers of rooms");
+        modification["TemplateId"] = template.into();
+        modification["SnapshotInterval"] = 2.into();
+        modification["Width"] = 640.into();
+        sdk.call("ModifyLiveSnapshotTemplate", modification.clone());
+        let listed = sdk.call("DescribeLiveSnapshotTemplates", json!({}))["Templates"].take();
+        assert_eq!(listed.as_array().unwrap().len(), 1);
+        assert_eq!(
+            (&listed[0]["TemplateName"], &listed[0]["SnapshotInterval"]),
+            (&json!("covers of rooms"), &json!(2))
+        );
+        assert_eq!((&listed[0]["Width"], &listed[0]["CosPrefix"]), (&json!(640), &described["CosPrefix"]));
 
-    let rule = json!({ "DomainName": DOMAIN, "AppName": "live", "StreamName": "room", "TemplateId": template });
-    sdk.call("CreateLiveSnapshotRule", rule.clone());
-    sdk.call("CreateLiveSnapshotRule", json!({ "DomainName": DOMAIN, "TemplateId": template }));
-    let rules = sdk.call("DescribeLiveSnapshotRules", json!({}))["Rules"].take();
-    let names: Vec<_> = rules.as_array().unwrap().iter().map(|rule| (&rule["AppName"], &rule["StreamName"])).collect();
-    assert_eq!(names, [(&json!("live"), &json!("room")), (&json!("live"), &json!(""))]);
-    assert_eq!((&rules[0]["TemplateId"], &rules[0]["DomainName"]), (&template.into(), &DOMAIN.into()));
-    assert_eq!(rules[0]["CreateTime"].as_str().map(str::len), Some("2018-09-12 15:52:01".len()));
+        let rule = json!({ "DomainName": DOMAIN, "AppName": "live", "StreamName": "room", "TemplateId": template });
+        sdk.call("CreateLiveSnapshotRule", rule.clone());
+        sdk.call("CreateLiveSnapshotRule", json!({ "DomainName": DOMAIN, "TemplateId": template }));
+        let rules = sdk.call("DescribeLiveSnapshotRules", json!({}))["Rules"].take();
+        let names: Vec<_> =
+            rules.as_array().unwrap().iter().map(|rule| (&rule["AppName"], &rule["StreamName"])).collect();
+        assert_eq!(names, [(&json!("live"), &json!("room")), (&json!("live"), &json!(""))]);
+        assert_eq!((&rules[0]["TemplateId"], &rules[0]["DomainName"]), (&template.into(), &DOMAIN.into()));
+        assert_eq!(rules[0]["CreateTime"].as_str().map(str::len), Some("2018-09-12 15:52:01".len()));
 
-    let one = json!({ "TemplateId": template });
-    assert_eq!(sdk.code("DeleteLiveSnapshotTemplate", one.clone()), "FailedOperation.ConfInUsed");
-    assert_eq!(sdk.code("CreateLiveSnapshotRule", rule.clone()), "FailedOperation.RuleAlreadyExist");
-    let inexact = json!({ "DomainName": DOMAIN, "AppName": "", "StreamName": "" });
-    assert_eq!(sdk.code("DeleteLiveSnapshotRule", inexact), "FailedOperation.NotFound");
-    sdk.call("DeleteLiveSnapshotRule", json!({ "DomainName": DOMAIN, "AppName": "live", "StreamName": "room" }));
-    sdk.call("DeleteLiveSnapshotRule", json!({ "DomainName": DOMAIN, "AppName": "live", "StreamName": "" }));
-    sdk.call("DeleteLiveSnapshotTemplate", one.clone());
+        let one = json!({ "TemplateId": template });
+        assert_eq!(sdk.code("DeleteLiveSnapshotTemplate", one.clone()), "FailedOperation.ConfInUsed");
+        assert_eq!(sdk.code("CreateLiveSnapshotRule", rule.clone()), "FailedOperation.RuleAlreadyExist");
+        let inexact = json!({ "DomainName": DOMAIN, "AppName": "", "StreamName": "" });
+        assert_eq!(sdk.code("DeleteLiveSnapshotRule", inexact), "FailedOperation.NotFound");
+        sdk.call("DeleteLiveSnapshotRule", json!({ "DomainName": DOMAIN, "AppName": "live", "StreamName": "room" }));
+        sdk.call("DeleteLiveSnapshotRule", json!({ "DomainName": DOMAIN, "AppName": "live", "StreamName": "" }));
+        sdk.call("DeleteLiveSnapshotTemplate", one.clone());
 
-    assert_eq!(sdk.code("DescribeLiveSnapshotTemplate", one.clone()), "FailedOperation.NotFound");
-    assert_eq!(sdk.code("ModifyLiveSnapshotTemplate", modification), "FailedOperation.NotFound");
-    assert_eq!(sdk.code("DeleteLiveSnapshotTemplate", one), "InternalError.ConfNotFound");
-    assert_eq!(sdk.code("CreateLiveSnapshotRule", rule), "InvalidParameter.ConfNotFound");
+        assert_eq!(sdk.code("DescribeLiveSnapshotTemplate", one.clone()), "FailedOperation.NotFound");
+        assert_eq!(sdk.code("ModifyLiveSnapshotTemplate", modification), "FailedOperation.NotFound");
+        assert_eq!(sdk.code("DeleteLiveSnapshotTemplate", one), "InternalError.ConfNotFound");
+        assert_eq!(sdk.code("CreateLiveSnapshotRule", rule), "InvalidParameter.ConfNotFound");
+    });
 }
 
 #[test]
 fn callback_templates_and_their_rules_from_creation_to_deletion() {
-    let server = serve();
-    let mut sdk = Sdk::start(&server);
-    open_domain(&mut sdk);
+    with_each(|sdk| {
+        open_domain(sdk);
 
-    let creation = json!({
-        "TemplateName": "moderation",
-        "CallbackKey": "k3y",
-        "SnapshotNotifyUrl": "http://127.0.0.1:9/snapshot?token=1",
-        "RecordExceptionNotifyUrl": "http://127.0.0.1:9/record",
-        "RecordExceptionLevels": ["error", "warning"],
-    });
-    let template = id(&sdk.call("CreateLiveCallbackTemplate", creation.clone()));
-    let one = json!({ "TemplateId": template });
-    let described = sdk.call("DescribeLiveCallbackTemplate", one.clone())["Template"].take();
-    for (name, value) in creation.as_object().unwrap() {
-        assert_eq!(&described[name], value, "{name}");
-    }
-    assert_eq!((&described["StreamEndNotifyUrl"], &described["StreamMixNotifyUrl"]), (&json!(""), &json!("")));
-    sdk.call(
+        let creation = json!({
+            "TemplateName": "moderation",
+            "CallbackKey": "k3y",
+            "SnapshotNotifyUrl": "http://127.0.0.1:9/snapshot?token=1",
+            "RecordExceptionNotifyUrl": "http://127.0.0.1:9/record",
+            "RecordExceptionLevels": ["error", "warning"],
+        });
+        let template = id(&sdk.call("CreateLiveCallbackTemplate", creation.clone()));
+        let one = json!({ "TemplateId": template });
+        let described = sdk.call("DescribeLiveCallbackTemplate", one.clone())["Template"].take();
+        for (name, value) in creation.as_object().unwrap() {
+            assert_eq!(&described[name], value, "{name}");
+        }
+        assert_eq!((&described["StreamEndNotifyUrl"], &described["StreamMixNotifyUrl"]), (&json!(""), &json!("")));
+        sdk.call(
         "ModifyLiveCallbackTemplate",
         json!({ "TemplateId": template, "Description": "of rooms", "CallbackKey": "", "StreamEndNotifyUrl": "http://127.0.0.1:9/" }),
     );
-    let listed = sdk.call("DescribeLiveCallbackTemplates", json!({}))["Templates"].take();
-    assert_eq!(listed.as_array().unwrap().len(), 1);
-    assert_eq!((&listed[0]["Description"], &listed[0]["CallbackKey"]), (&json!("of rooms"), &json!("")));
-    assert_eq!(listed[0]["SnapshotNotifyUrl"], creation["SnapshotNotifyUrl"], "what was not given stays");
-    assert_eq!(listed[0]["StreamEndNotifyUrl"], "http://127.0.0.1:9/");
+        let listed = sdk.call("DescribeLiveCallbackTemplates", json!({}))["Templates"].take();
+        assert_eq!(listed.as_array().unwrap().len(), 1);
+        assert_eq!((&listed[0]["Description"], &listed[0]["CallbackKey"]), (&json!("of rooms"), &json!("")));
+        assert_eq!(listed[0]["SnapshotNotifyUrl"], creation["SnapshotNotifyUrl"], "what was not given stays");
+        assert_eq!(listed[0]["StreamEndNotifyUrl"], "http://127.0.0.1:9/");
 
-    let other = id(&sdk.call("CreateLiveCallbackTemplate", creation.clone()));
-    let rule = |template: i64| json!({ "DomainName": DOMAIN, "AppName": "live", "TemplateId": template });
-    sdk.call("CreateLiveCallbackRule", rule(template));
-    assert_eq!(sdk.code("DeleteLiveCallbackTemplate", one.clone()), "FailedOperation.ConfInUsed");
-    sdk.call("CreateLiveCallbackRule", rule(other));
-    let rules = sdk.call("DescribeLiveCallbackRules", json!({}))["Rules"].take();
-    assert_eq!(rules.as_array().unwrap().len(), 1, "one template for each app: {rules}");
-    assert_eq!((&rules[0]["TemplateId"], &rules[0]["AppName"]), (&other.into(), &json!("live")));
-    sdk.call("DeleteLiveCallbackTemplate", one.clone());
-    let scope = json!({ "DomainName": DOMAIN, "AppName": "live" });
-    sdk.call("DeleteLiveCallbackRule", scope.clone());
+        let other = id(&sdk.call("CreateLiveCallbackTemplate", creation.clone()));
+        let rule = |template: i64| json!({ "DomainName": DOMAIN, "AppName": "live", "TemplateId": template });
+        sdk.call("CreateLiveCallbackRule", rule(template));
+        assert_eq!(sdk.code("DeleteLiveCallbackTemplate", one.clone()), "FailedOperation.ConfInUsed");
+        sdk.call("CreateLiveCallbackRule", rule(other));
+        let rules = sdk.call("DescribeLiveCallbackRules", json!({}))["Rules"].take();
+        assert_eq!(rules.as_array().unwrap().len(), 1, "one template for each app: {rules}");
+        assert_eq!((&rules[0]["TemplateId"], &rules[0]["AppName"]), (&other.into(), &json!("live")));
+        sdk.call("DeleteLiveCallbackTemplate", one.clone());
+        let scope = json!({ "DomainName": DOMAIN, "AppName": "live" });
+        sdk.call("DeleteLiveCallbackRule", scope.clone());
 
-    assert_eq!(sdk.code("DeleteLiveCallbackRule", scope), "FailedOperation.NotFound");
-    assert_eq!(sdk.code("DeleteLiveCallbackTemplate", one.clone()), "FailedOperation.NotFound");
-    assert_eq!(sdk.code("DescribeLiveCallbackTemplate", one), "FailedOperation.NotFound");
-    assert_eq!(sdk.code("CreateLiveCallbackRule", rule(template)), "InvalidParameter.ConfNotFound");
-    let private = json!({ "TemplateName": "inside", "SnapshotNotifyUrl": "http://10.0.0.1/" });
-    assert_eq!(sdk.code("CreateLiveCallbackTemplate", private), "InvalidParameter.UrlNotSafe");
-    let private = json!({ "TemplateId": other, "StreamBeginNotifyUrl": "http://192.168.0.1/" });
-    assert_eq!(sdk.code("ModifyLiveCallbackTemplate", private), "InvalidParameter.UrlNotSafe");
+        assert_eq!(sdk.code("DeleteLiveCallbackRule", scope), "FailedOperation.NotFound");
+        assert_eq!(sdk.code("DeleteLiveCallbackTemplate", one.clone()), "FailedOperation.NotFound");
+        assert_eq!(sdk.code("DescribeLiveCallbackTemplate", one), "FailedOperation.NotFound");
+        assert_eq!(sdk.code("CreateLiveCallbackRule", rule(template)), "InvalidParameter.ConfNotFound");
+        let private = json!({ "TemplateName": "inside", "SnapshotNotifyUrl": "http://10.0.0.1/" });
+        assert_eq!(sdk.code("CreateLiveCallbackTemplate", private), "InvalidParameter.UrlNotSafe");
+        let private = json!({ "TemplateId": other, "StreamBeginNotifyUrl": "http://192.168.0.1/" });
+        assert_eq!(sdk.code("ModifyLiveCallbackTemplate", private), "InvalidParameter.UrlNotSafe");
+    });
 }
 
 #[test]
 fn domains_and_push_keys_from_creation_to_deletion() {
-    let server = serve();
-    let mut sdk = Sdk::start(&server);
-    let one = json!({ "DomainName": DOMAIN });
-    let push = json!({ "DomainName": DOMAIN, "DomainType": 0 });
-    sdk.call("AddLiveDomain", push.clone());
-    assert_eq!(sdk.code("AddLiveDomain", push.clone()), "FailedOperation.DomainAdded");
-    let key = sdk.call("DescribeLivePushAuthKey", one.clone())["PushAuthKeyInfo"].take();
-    assert_eq!((&key["Enable"], &key["BackupAuthKey"], &key["AuthDelta"]), (&json!(1), &json!(""), &json!(0)));
-    assert_eq!(key["MasterAuthKey"].as_str().map(str::len), Some(32), "a key of its own");
+    with_each(|sdk| {
+        let one = json!({ "DomainName": DOMAIN });
+        let push = json!({ "DomainName": DOMAIN, "DomainType": 0 });
+        sdk.call("AddLiveDomain", push.clone());
+        assert_eq!(sdk.code("AddLiveDomain", push.clone()), "FailedOperation.DomainAdded");
+        let key = sdk.call("DescribeLivePushAuthKey", one.clone())["PushAuthKeyInfo"].take();
+        assert_eq!((&key["Enable"], &key["BackupAuthKey"], &key["AuthDelta"]), (&json!(1), &json!(""), &json!(0)));
+        assert_eq!(key["MasterAuthKey"].as_str().map(str::len), Some(32), "a key of its own");
 
-    sdk.call("ModifyLivePushAuthKey", json!({ "DomainName": DOMAIN, "BackupAuthKey": "backup", "AuthDelta": 60 }));
-    let modified = sdk.call("DescribeLivePushAuthKey", one.clone())["PushAuthKeyInfo"].take();
-    assert_eq!((&modified["Enable"], &modified["MasterAuthKey"]), (&json!(1), &key["MasterAuthKey"]));
-    assert_eq!((&modified["BackupAuthKey"], &modified["AuthDelta"]), (&json!("backup"), &json!(60)));
+        sdk.call("ModifyLivePushAuthKey", json!({ "DomainName": DOMAIN, "BackupAuthKey": "backup", "AuthDelta": 60 }));
+        let modified = sdk.call("DescribeLivePushAuthKey", one.clone())["PushAuthKeyInfo"].take();
+        assert_eq!((&modified["Enable"], &modified["MasterAuthKey"]), (&json!(1), &key["MasterAuthKey"]));
+        assert_eq!((&modified["BackupAuthKey"], &modified["AuthDelta"]), (&json!("backup"), &json!(60)));
 
-    let status =
-        |sdk: &mut Sdk| sdk.call("DescribeLiveDomain", json!({ "DomainName": DOMAIN }))["DomainInfo"]["Status"].take();
-    sdk.call("ForbidLiveDomain", one.clone());
-    assert_eq!(status(&mut sdk), 0);
-    sdk.call("EnableLiveDomain", one.clone());
-    assert_eq!(status(&mut sdk), 1);
+        let status = |sdk: &mut Sdk| {
+            sdk.call("DescribeLiveDomain", json!({ "DomainName": DOMAIN }))["DomainInfo"]["Status"].take()
+        };
+        sdk.call("ForbidLiveDomain", one.clone());
+        assert_eq!(status(sdk), 0);
+        sdk.call("EnableLiveDomain", one.clone());
+        assert_eq!(status(sdk), 1);
 
-    sdk.call("AddLiveDomain", json!({ "DomainName": "other.example.com", "DomainType": 0 }));
-    let listed = sdk.call("DescribeLiveDomains", json!({ "DomainPrefix": "push" }));
-    assert_eq!((&listed["AllCount"], &listed["CreateLimitCount"]), (&json!(1), &json!(98)));
-    assert_eq!(listed["DomainList"][0]["Name"], DOMAIN);
+        sdk.call("AddLiveDomain", json!({ "DomainName": "other.example.com", "DomainType": 0 }));
+        let listed = sdk.call("DescribeLiveDomains", json!({ "DomainPrefix": "push" }));
+        assert_eq!((&listed["AllCount"], &listed["CreateLimitCount"]), (&json!(1), &json!(98)));
+        assert_eq!(listed["DomainList"][0]["Name"], DOMAIN);
 
-    let template = id(&sdk.call("CreateLiveSnapshotTemplate", snapshot_template("covers")));
-    sdk.call("CreateLiveSnapshotRule", json!({ "DomainName": DOMAIN, "TemplateId": template }));
-    assert_eq!(sdk.code("DeleteLiveDomain", push.clone()), "FailedOperation", "a rule is bound to it");
-    sdk.call("DeleteLiveSnapshotRule", one.clone());
-    sdk.call("DeleteLiveDomain", push.clone());
+        let template = id(&sdk.call("CreateLiveSnapshotTemplate", snapshot_template("covers")));
+        sdk.call("CreateLiveSnapshotRule", json!({ "DomainName": DOMAIN, "TemplateId": template }));
+        assert_eq!(sdk.code("DeleteLiveDomain", push.clone()), "FailedOperation", "a rule is bound to it");
+        sdk.call("DeleteLiveSnapshotRule", one.clone());
+        sdk.call("DeleteLiveDomain", push.clone());
 
-    assert_eq!(sdk.code("DeleteLiveDomain", push), "ResourceNotFound.DomainNotExist");
-    assert_eq!(sdk.code("DescribeLiveDomain", one.clone()), "ResourceNotFound.DomainNotExist");
-    assert_eq!(sdk.code("EnableLiveDomain", one.clone()), "ResourceNotFound.DomainNoRecord");
-    assert_eq!(sdk.code("ForbidLiveDomain", one.clone()), "ResourceNotFound");
-    assert_eq!(sdk.code("DescribeLivePushAuthKey", one), "ResourceNotFound.PushDomainNoRecord");
-    let play = json!({ "DomainName": "play.example.com", "DomainType": 1 });
-    assert_eq!(sdk.code("AddLiveDomain", play), "UnsupportedOperation");
-    let malformed = json!({ "DomainName": "not a domain", "DomainType": 0 });
-    assert_eq!(sdk.code("AddLiveDomain", malformed), "InvalidParameter.DomainFormatError");
+        assert_eq!(sdk.code("DeleteLiveDomain", push), "ResourceNotFound.DomainNotExist");
+        assert_eq!(sdk.code("DescribeLiveDomain", one.clone()), "ResourceNotFound.DomainNotExist");
+        assert_eq!(sdk.code("EnableLiveDomain", one.clone()), "ResourceNotFound.DomainNoRecord");
+        assert_eq!(sdk.code("ForbidLiveDomain", one.clone()), "ResourceNotFound");
+        assert_eq!(sdk.code("DescribeLivePushAuthKey", one), "ResourceNotFound.PushDomainNoRecord");
+        let play = json!({ "DomainName": "play.example.com", "DomainType": 1 });
+        assert_eq!(sdk.code("AddLiveDomain", play), "UnsupportedOperation");
+        let malformed = json!({ "DomainName": "not a domain", "DomainType": 0 });
+        assert_eq!(sdk.code("AddLiveDomain", malformed), "InvalidParameter.DomainFormatError");
+    });
 }
 
 #[test]
 fn values_out_of_their_limits_are_refused_by_name() {
-    let server = serve();
-    let mut sdk = Sdk::start(&server);
-    open_domain(&mut sdk);
-    let changed = |name: &str, value: Value| {
-        let mut params = snapshot_template("covers");
-        params[name] = value;
-        params
-    };
-    for (params, code) in [
-        (changed("SnapshotInterval", 1.into()), "InvalidParameterValue"),
-        (changed("SnapshotInterval", 301.into()), "InvalidParameterValue"),
-        (changed("Width", 3001.into()), "InvalidParameterValue"),
-        (changed("Height", (-1).into()), "InvalidParameterValue"),
-        (changed("TemplateName", "a/b".into()), "InvalidParameterValue"),
-        (changed("CosBucket", "Shots".into()), "InvalidParameterValue"),
-        (changed("CosFileName", "{Nobody}{Ext}".into()), "InvalidParameter.COSCustomFileNameError"),
-        (changed("CosPrefix", "../up".into()), "InvalidParameter.COSCustomFileNameError"),
-        (changed("CosAppId", Value::Null), "MissingParameter"),
-        (changed("PornFlag", 1.into()), "UnsupportedOperation"),
-    ] {
-        assert_eq!(sdk.code("CreateLiveSnapshotTemplate", params.clone()), code, "{params}");
-    }
-    let template = id(&sdk.call("CreateLiveSnapshotTemplate", changed("SnapshotInterval", 300.into())));
-    let elsewhere = json!({ "DomainName": "other.example.com", "TemplateId": template });
-    assert_eq!(sdk.code("CreateLiveSnapshotRule", elsewhere), "ResourceNotFound");
-    let no_url = json!({ "TemplateName": "moderation" });
-    assert_eq!(sdk.code("CreateLiveCallbackTemplate", no_url), "MissingParameter");
-    let no_http = json!({ "TemplateName": "moderation", "SnapshotNotifyUrl": "ftp://127.0.0.1/" });
-    assert_eq!(sdk.code("CreateLiveCallbackTemplate", no_http), "InvalidParameterValue");
-    assert_eq!(sdk.code("DescribeLiveRecordTemplates", json!({})), "InvalidAction");
+    with_each(|sdk| {
+        open_domain(sdk);
+        let changed = |name: &str, value: Value| {
+            let mut params = snapshot_template("covers");
+            params[name] = value;
+            params
+        };
+        for (params, code) in [
+            (changed("SnapshotInterval", 1.into()), "InvalidParameterValue"),
+            (changed("SnapshotInterval", 301.into()), "InvalidParameterValue"),
+            (changed("Width", 3001.into()), "InvalidParameterValue"),
+            (changed("Height", (-1).into()), "InvalidParameterValue"),
+            (changed("TemplateName", "a/b".into()), "InvalidParameterValue"),
+            (changed("CosBucket", "Shots".into()), "InvalidParameterValue"),
+            (changed("CosFileName", "{Nobody}{Ext}".into()), "InvalidParameter.COSCustomFileNameError"),
+            (changed("CosPrefix", "../up".into()), "InvalidParameter.COSCustomFileNameError"),
+            (changed("CosAppId", Value::Null), "MissingParameter"),
+            (changed("PornFlag", 1.into()), "UnsupportedOperation"),
+        ] {
+            assert_eq!(sdk.code("CreateLiveSnapshotTemplate", params.clone()), code, "{params}");
+        }
+        let template = id(&sdk.call("CreateLiveSnapshotTemplate", changed("SnapshotInterval", 300.into())));
+        let elsewhere = json!({ "DomainName": "other.example.com", "TemplateId": template });
+        assert_eq!(sdk.code("CreateLiveSnapshotRule", elsewhere), "ResourceNotFound");
+        let no_url = json!({ "TemplateName": "moderation" });
+        assert_eq!(sdk.code("CreateLiveCallbackTemplate", no_url), "MissingParameter");
+        let no_http = json!({ "TemplateName": "moderation", "SnapshotNotifyUrl": "ftp://127.0.0.1/" });
+        assert_eq!(sdk.code("CreateLiveCallbackTemplate", no_http), "InvalidParameterValue");
+        assert_eq!(sdk.code("DescribeLiveRecordTemplates", json!({})), "InvalidAction");
 
-    for _ in 1..50 {
-        sdk.call("CreateLiveSnapshotTemplate", snapshot_template("covers"));
-    }
-    assert_eq!(sdk.code("CreateLiveSnapshotTemplate", snapshot_template("covers")), "InternalError.ConfOutLimit");
+        for _ in 1..50 {
+            sdk.call("CreateLiveSnapshotTemplate", snapshot_template("covers"));
+        }
+        assert_eq!(sdk.code("CreateLiveSnapshotTemplate", snapshot_template("covers")), "InternalError.ConfOutLimit");
+    });
 }
 
 #[test]
@@ -287,36 +301,36 @@ fn what_the_file_declares_can_be_read_and_not_changed() {
 
 #[test]
 fn only_holders_of_the_key_are_heard_and_only_now() {
-    let server = serve();
-    let mut sdk = Sdk::start(&server);
-    let key = sdk.order["secret_key"].clone();
-    for (method, sign) in [
-        ("POST", "TC3-HMAC-SHA256"),
-        ("GET", "TC3-HMAC-SHA256"),
-        ("POST", "HmacSHA1"),
-        ("GET", "HmacSHA1"),
-        ("POST", "HmacSHA256"),
-        ("GET", "HmacSHA256"),
-    ] {
-        let what = format!("{method} {sign}");
-        sdk.with("method", method).with("sign", sign);
-        let list = |sdk: &mut Sdk| sdk.try_call("DescribeLiveDomains", &json!({})).map_err(|refused| refused.code);
-        let failure = |code: &str| Err(code.to_owned());
-        assert_eq!(list(&mut sdk).unwrap()["AllCount"], 0, "{what}");
-        for off in [-305, 305] {
-            sdk.with("now", now() + off);
-            assert_eq!(list(&mut sdk), failure("AuthFailure.SignatureExpire"), "{what}, {off} s off");
+    with_each(|sdk| {
+        let key = sdk.order["secret_key"].clone();
+        for (method, sign) in [
+            ("POST", "TC3-HMAC-SHA256"),
+            ("GET", "TC3-HMAC-SHA256"),
+            ("POST", "HmacSHA1"),
+            ("GET", "HmacSHA1"),
+            ("POST", "HmacSHA256"),
+            ("GET", "HmacSHA256"),
+        ] {
+            let what = format!("{method} {sign}");
+            sdk.with("method", method).with("sign", sign);
+            let list = |sdk: &mut Sdk| sdk.try_call("DescribeLiveDomains", &json!({})).map_err(|refused| refused.code);
+            let failure = |code: &str| Err(code.to_owned());
+            assert_eq!(list(sdk).unwrap()["AllCount"], 0, "{what}");
+            for off in [-305, 305] {
+                sdk.with("now", now() + off);
+                assert_eq!(list(sdk), failure("AuthFailure.SignatureExpire"), "{what}, {off} s off");
+            }
+            sdk.with("now", now() - 290);
+            assert!(list(sdk).is_ok(), "{what}");
+            sdk.with("now", Value::Null).with("secret_key", "nobody's");
+            assert_eq!(list(sdk), failure("AuthFailure.SignatureFailure"), "{what}");
+            sdk.with("secret_key", key.clone());
+            let id = sdk.order["secret_id"].clone();
+            sdk.with("secret_id", "AKIDnobody");
+            assert_eq!(list(sdk), failure("AuthFailure.SecretIdNotFound"), "{what}");
+            sdk.with("secret_id", id);
         }
-        sdk.with("now", now() - 290);
-        assert!(list(&mut sdk).is_ok(), "{what}");
-        sdk.with("now", Value::Null).with("secret_key", "nobody's");
-        assert_eq!(list(&mut sdk), failure("AuthFailure.SignatureFailure"), "{what}");
-        sdk.with("secret_key", key.clone());
-        let id = sdk.order["secret_id"].clone();
-        sdk.with("secret_id", "AKIDnobody");
-        assert_eq!(list(&mut sdk), failure("AuthFailure.SecretIdNotFound"), "{what}");
-        sdk.with("secret_id", id);
-    }
+    });
 }
 
 #[test]
@@ -410,6 +424,35 @@ fn a_live_stream_follows_what_requests_change() {
     sdk.call("ForbidLiveDomain", json!({ "DomainName": DOMAIN }));
     let End::Refused { description, .. } = publisher.wait_for_end(PATIENCE).unwrap() else { panic!("not cut") };
     assert!(description.contains("21/101"), "{description}");
+}
+
+#[test]
+fn the_first_picture_under_a_new_rule_is_of_the_next_entry_point() {
+    let receiver = Receiver::start().unwrap();
+    let server = serve();
+    let mut sdk = Sdk::start(&server);
+    open_domain(&mut sdk);
+    let urls = json!({ "TemplateName": "receiver", "SnapshotNotifyUrl": receiver.url("/") });
+    let callback = id(&sdk.call("CreateLiveCallbackTemplate", urls));
+    sdk.call("CreateLiveCallbackRule", json!({ "DomainName": DOMAIN, "AppName": "live", "TemplateId": callback }));
+    let snapshot = id(&sdk.call("CreateLiveSnapshotTemplate", snapshot_template("covers")));
+    let publisher = publish(&server, "room");
+    publisher.wait_for_keyframes(2, PATIENCE).unwrap();
+
+    // From the next keyframe's departure to its callback, each time under another rule.
+    let mut took = Vec::new();
+    for number in 1..=5 {
+        sdk.call("CreateLiveSnapshotRule", json!({ "DomainName": DOMAIN, "TemplateId": snapshot }));
+        let answered = Instant::now();
+        let picture = wait_for_snapshots(&receiver, number).unwrap().remove(number - 1);
+        let next = publisher.log().keyframes.iter().find(|keyframe| keyframe.sent >= answered).map(|next| next.sent);
+        // One that was on its way when the answer came is better still.
+        took.push(next.map_or(Duration::ZERO, |sent| picture.arrived.saturating_duration_since(sent)));
+        sdk.call("DeleteLiveSnapshotRule", json!({ "DomainName": DOMAIN, "AppName": "live" }));
+    }
+    took.sort();
+    // The median: other programs on the machine can only make one worse.
+    assert!(took[2] < Duration::from_secs(1), "{took:?}");
 }
 
 #[test]

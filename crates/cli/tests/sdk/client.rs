@@ -25,16 +25,41 @@ pub(crate) struct Refused {
     message: String,
 }
 
+/// In which of its languages the vendor's SDK is used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Language {
+    Python,
+    Node,
+}
+
+impl Language {
+    pub(crate) const ALL: [Self; 2] = [Self::Python, Self::Node];
+
+    /// The program that takes orders.
+    fn command(self) -> Command {
+        let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk");
+        let installed = target().join("sdk");
+        let mut command = match self {
+            Self::Python => Command::new(installed.join("bin/python")),
+            Self::Node => Command::new("node"),
+        };
+        match self {
+            Self::Python => command.arg(ours.join("call.py")),
+            Self::Node => command.arg(ours.join("call.mjs")).arg(installed.join("package.json")),
+        };
+        assert!(installed.join("pinned").exists(), "the vendor's SDKs are not installed: run ./dev sdk");
+        command
+    }
+}
+
 impl Sdk {
+    /// The SDK for Python, which can do everything that the others can.
     pub(crate) fn start(server: &Server) -> Self {
-        let python = target().join("sdk/bin/python");
-        assert!(python.exists(), "the vendor's SDK is not installed: run ./dev sdk");
-        let mut program = Command::new(python)
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk/call.py"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::start_in(Language::Python, server)
+    }
+
+    pub(crate) fn start_in(language: Language, server: &Server) -> Self {
+        let mut program = language.command().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let credentials = server.credentials().unwrap();
         let order = json!({
             "endpoint": server.http_address().to_string(),
