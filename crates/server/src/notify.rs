@@ -14,6 +14,8 @@ mod notifier;
 mod pool;
 mod replay;
 pub mod resolve;
+#[cfg(test)]
+mod ssrf_corpus;
 pub mod tls;
 
 use framehook_domain::callback::EventKind;
