@@ -98,6 +98,15 @@ CREATE TABLE key_suffix (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX key_suffix_used ON key_suffix (used_ms);
 
+-- How many pictures were taken in each five minutes. Counted in the transaction that records a picture, so a count is
+-- never of one that was lost.
+CREATE TABLE picture_count (
+    since_ms INTEGER NOT NULL,
+    domain   TEXT NOT NULL,
+    pictures INTEGER NOT NULL,
+    PRIMARY KEY (since_ms, domain)
+) STRICT, WITHOUT ROWID;
+
 -- A fact that receivers may want to know. `body` is the callback without `t` and `sign`, which each attempt makes anew.
 CREATE TABLE event (
     id            BLOB PRIMARY KEY NOT NULL,
@@ -280,3 +289,19 @@ CREATE TABLE forbidden_stream (
     created_ms INTEGER NOT NULL,
     PRIMARY KEY (domain, app, stream)
 ) STRICT, WITHOUT ROWID;
+
+-- Windows of time in which pictures of one stream are taken beside those of its rule; only requests make them. Rows are
+-- kept for three months after their ends.
+CREATE TABLE screenshot_task (
+    id          BLOB PRIMARY KEY NOT NULL,
+    domain      TEXT NOT NULL,
+    app         TEXT NOT NULL,
+    stream      TEXT NOT NULL,
+    -- No reference: a task may name a template that does not exist, and then takes nothing.
+    template_id INTEGER NOT NULL,
+    start_ms    INTEGER NOT NULL,
+    end_ms      INTEGER NOT NULL,
+    -- When a request stopped it, if one did.
+    stopped_ms  INTEGER
+) STRICT;
+CREATE INDEX screenshot_task_by_end ON screenshot_task (end_ms);

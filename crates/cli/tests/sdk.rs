@@ -8,6 +8,8 @@
 #[path = "sdk/client.rs"]
 mod client;
 mod common;
+#[path = "sdk/task.rs"]
+mod task;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -8,9 +8,11 @@ mod change;
 mod inventory;
 mod parts;
 
-use alloc::{collections::BTreeMap, sync::Arc, vec, vec::Vec};
+use alloc::{collections::BTreeMap, sync::Arc, vec::Vec};
 
-pub use change::{ChangeRefused, DOMAINS_MAX, FORBIDDEN_MAX, PushAuthEdit, RULES_MAX, Step, TEMPLATES_MAX};
+pub use change::{
+    ChangeRefused, DOMAINS_MAX, FORBIDDEN_MAX, PushAuthEdit, RULES_MAX, Step, TASKS_OPEN_MAX, TEMPLATES_MAX,
+};
 pub use inventory::{Forbiddance, Inventory, Managed, ManagedBy};
 pub use parts::{CatalogError, CatalogParts, Domain, ForbiddenStream, PushAuth};
 
@@ -21,6 +23,7 @@ use crate::{
     refusal::{CutReason, Refusal},
     rule::{self, CallbackRule, RuleScope, SnapshotRule},
     stream::{DomainName, HostKind, PublishAddress, StreamId},
+    task::ScreenshotTask,
     template::{CallbackTemplate, SnapshotTemplate},
     time::UnixMs,
 };
@@ -35,6 +38,8 @@ pub struct Catalog {
     snapshot_rules: BTreeMap<RuleScope, SnapshotRule>,
     callback_rules: BTreeMap<RuleScope, CallbackRule>,
     forbidden: BTreeMap<StreamId, UnixMs>,
+    /// In the order of their ids, which is that of their creation.
+    tasks: BTreeMap<StreamId, Vec<ScreenshotTask>>,
     built_in: Arc<SnapshotTemplate>,
 }
 
@@ -148,12 +153,24 @@ impl Catalog {
         Some((rule.id, Arc::clone(template)))
     }
 
-    /// Who wants pictures of a stream, for [`PushPicks::reconcile`](crate::pick::PushPicks::reconcile).
-    pub fn subscriptions_for(&self, stream: &StreamId) -> Vec<Subscription> {
-        match self.snapshot_rule_for(stream) {
-            Some((rule, template)) => vec![Subscription { subscriber: Subscriber::Rule(rule), template }],
-            None => Vec::new(),
-        }
+    /// Who wants pictures of a stream at `now`, for [`PushPicks::reconcile`](crate::pick::PushPicks::reconcile): its rule,
+    /// and the screenshot tasks that run and whose template exists. That holds until the [next
+    /// edge](Catalog::next_task_edge) of a task.
+    pub fn subscriptions_for(&self, stream: &StreamId, now: UnixMs) -> Vec<Subscription> {
+        let rule = self.snapshot_rule_for(stream);
+        let rule = rule.map(|(rule, template)| Subscription { subscriber: Subscriber::Rule(rule), template });
+        let running = self.tasks.get(stream).into_iter().flatten().filter(|task| task.window.contains(now));
+        let tasks = running.filter_map(|task| {
+            let template = self.snapshot_templates.get(&task.template)?;
+            Some(Subscription { subscriber: Subscriber::Task(task.id), template: Arc::clone(template) })
+        });
+        rule.into_iter().chain(tasks).collect()
+    }
+
+    /// When the next screenshot task begins or ends.
+    pub fn next_task_edge(&self, after: UnixMs) -> Option<UnixMs> {
+        let windows = self.tasks.values().flatten().map(|task| task.window);
+        windows.flat_map(|window| [window.start(), window.end()]).filter(|edge| *edge > after).min()
     }
 
     /// Whom to tell about a stream's events.

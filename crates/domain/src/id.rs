@@ -42,6 +42,8 @@ uuid_ids! {
     EventId,
     /// An event owed to one endpoint. It is the `webhook-id` of every attempt, over retries, restarts and replays.
     DeliveryId,
+    /// A screenshot task. The callbacks of its pictures carry it.
+    TaskId,
 }
 
 macro_rules! integer_ids {
@@ -64,8 +66,6 @@ integer_ids! {
     /// A snapshot or callback rule; positive, 0 is the built-in one that no list shows. It must stay the same over a
     /// reload as long as the rule's domain, app and stream do: picks of live pushes are bound to it.
     RuleId,
-    /// A screenshot task.
-    TaskId,
 }
 
 /// The `sequence` of one push: unique for ever, the same in its begin and end notices, 63 bits, 19 decimal digits

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | Tencent Cloud CSS: events and their signature | [`callback`], `framehook_verify::css` |
 //! | Tencent Cloud CSS: hotlink keys, interruption codes | [`push_auth`], [`refusal`] |
-//! | Tencent Cloud `live` API 2018-08-01: templates and rules | [`template`], [`object_key`], [`rule`] |
+//! | Tencent Cloud `live` API 2018-08-01: templates, rules and screenshot tasks | [`template`], [`object_key`], [`rule`], [`task`] |
 //! | Standard Webhooks 1.0.0, symmetric scheme `v1` | [`signature`], `framehook_verify::webhook` |
 //! | RFC 9562 (UUID version 7) | [`id`] |
 //! | RFC 3986, section 2.3 (unreserved characters) | [`object_key`] |
@@ -33,5 +33,6 @@ pub mod secret;
 pub mod signature;
 pub mod storm;
 pub mod stream;
+pub mod task;
 pub mod template;
 pub mod time;

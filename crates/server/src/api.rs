@@ -4,12 +4,14 @@
 //! went wrong stands in its body. An action that nothing stands behind is `InvalidAction`, never a success without effect.
 
 mod callback;
+mod count;
 mod domain;
 mod error;
 mod history;
 mod replay;
 mod rule;
 mod stream;
+mod task;
 mod template;
 
 use std::net::SocketAddr;
@@ -103,9 +105,6 @@ impl Api {
             body: &body,
         })?;
         let Call { action, mut params, unverified } = call;
-        if is_missing(action) {
-            return Err(invalid_action(action));
-        }
         self.authenticate(unverified, peer)?;
         let request = Request::parse(action, &mut params, self.now())?;
         self.note_unread(action, &params);
@@ -181,6 +180,11 @@ impl Api {
             Request::DescribeLiveCallbackRules(_) => rule::list_callback_rules(catalog).await,
             Request::DeleteLiveCallbackRule(request) => rule::delete_callback_rule(catalog, request).await,
 
+            Request::CreateScreenshotTask(request) => task::create(parts, request).await,
+            Request::DescribeScreenshotTask(request) => task::list(&self.parts.db, request).await,
+            Request::StopScreenshotTask(request) => task::stop(parts, request).await,
+            Request::DeleteScreenshotTask(request) => task::delete(parts, request).await,
+
             Request::AddLiveDomain(request) => domain::add(catalog, &self.parts.entropy, request).await,
             Request::DeleteLiveDomain(request) => domain::delete(catalog, request).await,
             Request::DescribeLiveDomain(request) => domain::describe(catalog, request).await,
@@ -199,31 +203,13 @@ impl Api {
 
             Request::DescribeCallbackRecordsList(request) => history::list_callbacks(&self.parts.db, request).await,
             Request::DescribeLiveStreamEventList(request) => history::list_pushes(&self.parts.db, request).await,
-
-            // Refused before their parameters were read.
-            request => Err(invalid_action(request.action()).into()),
+            Request::DescribeScreenShotSheetNumList(request) => count::list(&self.parts.db, request).await,
         }
     }
 
     fn now(&self) -> UnixSecs {
         UnixSecs(self.parts.clock.wall().secs())
     }
-}
-
-/// Actions with a place on the wire and nothing behind it.
-fn is_missing(action: Action) -> bool {
-    matches!(
-        action,
-        Action::CreateScreenshotTask
-            | Action::DescribeScreenshotTask
-            | Action::StopScreenshotTask
-            | Action::DeleteScreenshotTask
-            | Action::DescribeScreenShotSheetNumList
-    )
-}
-
-fn invalid_action(action: Action) -> ApiError {
-    ApiError::new(ErrorCode::InvalidAction, format!("The action `{action}` is not offered here."))
 }
 
 /// The number of a template that has just been added.

@@ -81,8 +81,8 @@ impl CatalogStore {
     /// # Errors
     /// See [`CatalogError`].
     pub async fn open(db: Db, vault: Vault, clock: Clock, config: &Config, stage: Stage) -> Result<Self, CatalogError> {
-        let (key, built_in_store) = (vault.clone(), config.built_in_store());
-        let stored = db.read(move |conn| tables::load(conn, &key)).await?;
+        let (key, built_in_store, now) = (vault.clone(), config.built_in_store(), clock.wall());
+        let stored = db.read(move |conn| tables::load(conn, &key, now)).await?;
         let published = watch::Sender::new(Arc::new(stored.into_catalog(built_in_store.clone())?));
         let resolver = Arc::new(Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone())));
         let store = Self { db, vault, clock, built_in_store, running: config.clone(), resolver, published, stage };
@@ -135,8 +135,8 @@ impl CatalogStore {
     /// # Errors
     /// Those of the database.
     pub(crate) async fn inventory(&self) -> Result<Inventory, DbError> {
-        let vault = self.vault.clone();
-        self.db.read(move |conn| tables::load(conn, &vault)).await
+        let (vault, now) = (self.vault.clone(), self.clock.wall());
+        self.db.read(move |conn| tables::load(conn, &vault, now)).await
     }
 
     /// Makes the change that `decide` decides on, and publishes it, also if this future is dropped half-way. Gives the number
@@ -150,14 +150,14 @@ impl CatalogStore {
     {
         let (vault, now) = (self.vault.clone(), self.clock.wall());
         let change = move |tx: &Tx<'_>| {
-            let step = match decide(&tables::load(tx, &vault)?) {
+            let step = match decide(&tables::load(tx, &vault, now)?) {
                 Ok(Step::Nothing) => return Ok(Ok(None)),
                 Ok(step) => step,
                 Err(refused) => return Ok(Err(refused)),
             };
             let added = step::take(tx, &vault, step, now)?;
             tables::next_version(tx)?;
-            Ok(Ok(Some((added, tables::load(tx, &vault)?))))
+            Ok(Ok(Some((added, tables::load(tx, &vault, now)?))))
         };
         let (db, published, built_in) = (self.db.clone(), self.published.clone(), self.built_in_store.clone());
         // Whoever asks may hang up while the database writes; what it has written must be published all the same.

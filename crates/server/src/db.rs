@@ -9,6 +9,7 @@
 //! full disk is not: the operation fails with [`DbError::Full`] and whoever owes it tries again later.
 
 pub mod catalog;
+pub mod count;
 mod dir_lock;
 pub mod dues;
 mod error;
@@ -23,6 +24,7 @@ mod row;
 pub mod secret;
 pub mod snapshot;
 mod stats;
+pub mod task;
 mod writer;
 
 use std::fmt;

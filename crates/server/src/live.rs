@@ -22,7 +22,7 @@ use framehook_domain::push::{SessionEnd, on_session_end};
 use framehook_domain::refusal::{CutReason, PushEnd, Refusal};
 use framehook_domain::storm::{Phases, Seat};
 use framehook_domain::stream::{PublishAddress, StreamId, StreamParam};
-use framehook_domain::time::Mono;
+use framehook_domain::time::{Mono, UnixMs};
 use framehook_media::AccessUnit;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -44,6 +44,9 @@ pub(crate) use push::{Push, PushSnapshot};
 /// How often the time of each push's last media byte and its picture size are written down. A crash makes `push_duration`
 /// short by this at most.
 const PROGRESS_SAVED_EVERY: Duration = Duration::from_secs(10);
+
+/// How often the wall clock is looked at while screenshot tasks wait for it: it may be set.
+const WALL_CLOCK_READ_EVERY: Duration = Duration::from_secs(10);
 
 /// Everything that lives, and what admission needs.
 pub(crate) struct Lives {
@@ -287,15 +290,20 @@ impl Lives {
         }
     }
 
-    /// Brings every live push in line with each new catalog, until `token` ends it.
+    /// Brings every live push in line with each new catalog, and with the same one when a screenshot task begins or ends,
+    /// until `token` ends it.
     pub(crate) async fn watch_catalog(self: Arc<Self>, token: CancellationToken) {
         let mut watched = self.catalog.clone();
         let mut was_empty = watched.borrow_and_update().is_empty();
+        // No edge after this one was seen by anybody yet, however long following takes.
+        let mut followed_at = self.clock.wall();
         loop {
             tokio::select! {
                 () = token.cancelled() => return,
                 changed = watched.changed() => if changed.is_err() { return },
+                () = self.wait_for_task_edge(followed_at) => {}
             }
+            followed_at = self.clock.wall();
             let catalog = Arc::clone(&watched.borrow_and_update());
             let pushes = self.pushes();
             for push in &pushes {
@@ -315,6 +323,16 @@ impl Lives {
         }
     }
 
+    /// Waits until a screenshot task begins or ends that had not done so at `after`, or until it is time to look at the wall
+    /// clock again.
+    async fn wait_for_task_edge(&self, after: UnixMs) {
+        let edge = self.catalog.borrow().next_task_edge(after);
+        match edge {
+            Some(edge) => tokio::time::sleep(edge.since(self.clock.wall()).min(WALL_CLOCK_READ_EVERY)).await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Brings one push in line with a catalog: its grids, and whether it may go on at all.
     fn follow(&self, push: &Push, catalog: &Catalog) {
         if let Some(by) = push.admitted_by()
@@ -322,12 +340,11 @@ impl Lives {
         {
             push.cut(reason);
         }
-        let now = self.clock.mono();
-        let Reconciled { vacated, anchored } =
-            push.reconcile(now, catalog.version(), catalog.subscriptions_for(push.stream()));
+        let look = || (self.clock.mono(), catalog.subscriptions_for(push.stream(), self.clock.wall()));
+        let Reconciled { vacated, anchored } = push.reconcile(catalog.version(), look);
         self.vacate(vacated);
         for grid in anchored {
-            self.seat(push, grid, now);
+            self.seat(push, grid, self.clock.mono());
         }
     }
 

@@ -1,4 +1,4 @@
-//! Keeps the log of settled deliveries within its age and its size.
+//! Keeps the log of settled deliveries within its age and its size, and what is counted and listed beside it within its own.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::db::prune::{BATCH_ROWS, LogSize, log_size, prune_before, prune_oldest, prune_untold, vacuum_some};
-use crate::db::{Db, DbError, Tx};
+use crate::db::{Db, DbError, Tx, count, task};
 use crate::telemetry::event::Chain;
 
 /// How often the log is looked at. It grows by about a gigabyte a day at most where it matters.
@@ -37,7 +37,7 @@ pub async fn run(db: Db, clock: Clock, limits: LogLimits, token: CancellationTok
 }
 
 /// Removes what is older than it may be, then the oldest of what is too much, in small transactions between which others
-/// get their turn. Returns the rows removed.
+/// get their turn. Returns the rows removed from the log.
 ///
 /// # Errors
 /// Those of the database.
@@ -61,6 +61,9 @@ pub async fn prune(db: &Db, wall: UnixMs, limits: LogLimits) -> Result<usize, Db
         deliveries = if told_pruned.rows() == 0 { 0 } else { deliveries - told };
         untold = if untold_pruned == 0 { 0 } else { untold - others };
     }
+    // Both are kept for as long as the documents say, whatever the log's age is.
+    let prune_others = move |tx: &Tx<'_>| Ok(count::prune(tx, wall, BATCH_ROWS)? + task::prune(tx, wall, BATCH_ROWS)?);
+    while db.write(prune_others).await? > 0 {}
     while db.write(vacuum_some).await? {}
     Ok(rows)
 }

@@ -9,10 +9,12 @@ use core::time::Duration;
 use super::{Domain, Forbiddance, ForbiddenStream, Inventory, Managed, ManagedBy, PushAuth};
 use crate::{
     field::FieldError,
-    id::{RuleId, TemplateId},
+    id::{RuleId, TaskId, TemplateId},
+    pick::TASKS_MAX,
     push_auth::{PushKey, PushKeys},
     rule::RuleScope,
     stream::{DomainName, StreamId},
+    task::ScreenshotTask,
     template::{CallbackTemplate, CallbackTemplateDraft, SnapshotTemplate, SnapshotTemplateDraft},
     time::UnixMs,
 };
@@ -29,6 +31,9 @@ pub const RULES_MAX: usize = 1000;
 
 /// Most streams forbidden at a time. CSS names no limit; ten for each rule.
 pub const FORBIDDEN_MAX: usize = 10_000;
+
+/// Most screenshot tasks that run or are still to run. CSS names no limit in all; as many as forbidden streams.
+pub const TASKS_OPEN_MAX: usize = 10_000;
 
 /// Longest time that a stream may be forbidden for at once (CSS, 267/20468).
 const FORBIDDEN_TIME_MAX: Duration = Duration::from_secs(90 * 86_400);
@@ -63,6 +68,10 @@ pub enum Step {
     /// Until another time, if it is forbidden already.
     Forbid(Forbiddance),
     Resume(StreamId),
+    AddTask(ScreenshotTask),
+    StopTask(TaskId),
+    /// Also one that is over.
+    RemoveTask(TaskId),
 }
 
 /// Why a change may not be made.
@@ -94,6 +103,14 @@ pub enum ChangeRefused {
     TooManyRules,
     #[error("there cannot be more than {FORBIDDEN_MAX} forbidden streams")]
     TooManyForbidden,
+    #[error("the domain {domain} has the screenshot task {task}; stop that first")]
+    DomainInTask { domain: DomainName, task: TaskId },
+    #[error("template {id} is used by the screenshot task {task}; stop that first")]
+    TemplateInTask { id: TemplateId, task: TaskId },
+    #[error("there cannot be more than {TASKS_MAX} screenshot tasks of {0} at a time")]
+    TooManyTasksAtATime(StreamId),
+    #[error("there cannot be more than {TASKS_OPEN_MAX} screenshot tasks that are not over")]
+    TooManyTasks,
     #[error("it is declared in the configuration file; change it there")]
     ManagedByFile,
 }
@@ -130,8 +147,12 @@ impl Inventory {
 
     pub fn delete_snapshot_template(&self, id: TemplateId) -> Result<Step, ChangeRefused> {
         of_api(find(&self.snapshot_templates, |known| known.id == id), ChangeRefused::TemplateUnknown(id))?;
-        match find(&self.snapshot_rules, |rule| rule.template == id) {
-            Some(rule) => Err(ChangeRefused::TemplateInUse { id, scope: rule.value.scope.clone() }),
+        if let Some(rule) = find(&self.snapshot_rules, |rule| rule.template == id) {
+            return Err(ChangeRefused::TemplateInUse { id, scope: rule.value.scope.clone() });
+        }
+        // CSS does not say whether a task keeps its template. It would take nothing any more, in silence.
+        match self.tasks.iter().find(|task| task.template == id) {
+            Some(task) => Err(ChangeRefused::TemplateInTask { id, task: task.id }),
             None => Ok(Step::RemoveSnapshotTemplate(id)),
         }
     }
@@ -226,8 +247,11 @@ impl Inventory {
             .iter()
             .map(|rule| &rule.value.scope)
             .chain(self.callback_rules.iter().map(|rule| &rule.value.scope));
-        match scopes.find(|scope| scope.domain == *name) {
-            Some(scope) => Err(ChangeRefused::DomainInUse { domain: name.clone(), scope: scope.clone() }),
+        if let Some(scope) = scopes.find(|scope| scope.domain == *name) {
+            return Err(ChangeRefused::DomainInUse { domain: name.clone(), scope: scope.clone() });
+        }
+        match self.tasks.iter().find(|task| task.stream.domain == *name) {
+            Some(task) => Err(ChangeRefused::DomainInTask { domain: name.clone(), task: task.id }),
             None => Ok(Step::RemoveDomain(name.clone())),
         }
     }
@@ -292,6 +316,33 @@ impl Inventory {
     pub fn resume(&self, stream: StreamId) -> Step {
         let is_forbidden = self.forbidden.iter().any(|known| known.stream.stream == stream);
         if is_forbidden { Step::Resume(stream) } else { Step::Nothing }
+    }
+}
+
+/// Screenshot tasks. The inventory holds those that are not over; whether there was ever one of an id is known elsewhere.
+impl Inventory {
+    /// The stream need not be live. A template that does not exist is taken, as CSS takes it: the task then takes nothing.
+    pub fn create_task(&self, task: ScreenshotTask) -> Result<Step, ChangeRefused> {
+        self.domain(&task.stream.domain)?;
+        if self.tasks.len() >= TASKS_OPEN_MAX {
+            return Err(ChangeRefused::TooManyTasks);
+        }
+        let of_stream = self.tasks.iter().filter(|known| known.stream == task.stream).map(|known| known.window);
+        if !task.window.fits_beside(of_stream) {
+            return Err(ChangeRefused::TooManyTasksAtATime(task.stream));
+        }
+        Ok(Step::AddTask(task))
+    }
+
+    /// Ends it for good. One that is over stays as it was.
+    pub fn stop_task(&self, id: TaskId) -> Step {
+        if self.tasks.iter().any(|task| task.id == id) { Step::StopTask(id) } else { Step::Nothing }
+    }
+
+    /// Ends it and forgets it. Where CSS lets pushes that live go on, it ends for them too, as a deleted rule does: what
+    /// nobody can see any more should not go on.
+    pub fn delete_task(&self, id: TaskId) -> Step {
+        Step::RemoveTask(id)
     }
 }
 

@@ -5,6 +5,7 @@ use alloc::{string::String, vec::Vec};
 use super::{Catalog, CatalogError, CatalogParts, Domain, ForbiddenStream};
 use crate::{
     rule::{CallbackRule, SnapshotRule},
+    task::ScreenshotTask,
     template::{CallbackTemplate, SnapshotTemplate, StoreTarget},
     time::UnixMs,
 };
@@ -46,6 +47,8 @@ pub struct Inventory {
     pub callback_rules: Vec<Managed<CallbackRule>>,
     /// Those whose time is over are in it until the next one is added.
     pub forbidden: Vec<Forbiddance>,
+    /// Those that were neither stopped nor over when this was read. The file has none.
+    pub tasks: Vec<ScreenshotTask>,
 }
 
 impl Inventory {
@@ -64,6 +67,7 @@ impl Inventory {
             snapshot_rules: values(self.snapshot_rules),
             callback_rules: values(self.callback_rules),
             forbidden: self.forbidden.into_iter().map(|forbiddance| forbiddance.stream).collect(),
+            tasks: self.tasks,
             built_in_store,
         };
         Catalog::build(self.version, parts)

@@ -8,6 +8,7 @@ use crate::{
     push_auth::PushKeys,
     rule::{CallbackRule, RuleScope, SnapshotRule},
     stream::{DomainName, StreamId},
+    task::ScreenshotTask,
     template::{CallbackTemplate, SnapshotTemplate, StoreTarget},
     time::UnixMs,
 };
@@ -52,6 +53,7 @@ pub struct CatalogParts {
     pub snapshot_rules: Vec<SnapshotRule>,
     pub callback_rules: Vec<CallbackRule>,
     pub forbidden: Vec<ForbiddenStream>,
+    pub tasks: Vec<ScreenshotTask>,
     /// Where the built-in rule's pictures go.
     pub built_in_store: StoreTarget,
 }
@@ -108,6 +110,13 @@ impl CatalogParts {
                 return Err(CatalogError::CallbackRuleOfStream(scope.clone()));
             }
         }
+        let mut tasks: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for task in self.tasks {
+            tasks.entry(task.stream.clone()).or_default().push(task);
+        }
+        for tasks in tasks.values_mut() {
+            tasks.sort_by_key(|task| task.id);
+        }
         Ok(Catalog {
             version,
             domains,
@@ -116,6 +125,7 @@ impl CatalogParts {
             snapshot_rules,
             callback_rules,
             forbidden: self.forbidden.into_iter().map(|forbidden| (forbidden.stream, forbidden.until)).collect(),
+            tasks,
             built_in: Arc::new(SnapshotTemplate::built_in(self.built_in_store)),
         })
     }

@@ -1,9 +1,15 @@
+use alloc::vec;
 use core::time::Duration;
+
+use proptest::prelude::*;
+use uuid::Uuid;
 
 use super::*;
 use crate::{
+    id::TaskId,
     push_auth::{PushKey, PushKeys},
     stream::{AppName, StreamName, StreamParam},
+    task::TaskWindow,
     template::{CallbackTemplateDraft, CallbackUrls, SnapshotTemplateDraft},
 };
 
@@ -162,7 +168,7 @@ fn while_nothing_is_configured_every_host_is_accepted_with_the_built_in_rule() {
         assert_eq!((rule, template.id, template.interval.secs()), (BUILT_IN_RULE, TemplateId(0), 10));
         assert_eq!(template.store.full_bucket(), "framehook-1250000000");
         assert_eq!(catalog.callback_template_for(&address.stream), None);
-        assert_eq!(catalog.subscriptions_for(&address.stream).len(), 1);
+        assert_eq!(catalog.subscriptions_for(&address.stream, NOW).len(), 1);
     }
     assert_eq!(catalog.snapshot_templates().count() + catalog.snapshot_rules().count(), 0, "no list shows it");
 }
@@ -306,5 +312,86 @@ fn refuses_parts_that_do_not_fit_together() {
     ];
     for (parts, expected) in cases {
         assert_eq!(Catalog::build(1, parts).err(), Some(expected));
+    }
+}
+
+fn task(id: u128, name: &str, template: i64, window: (i64, i64)) -> ScreenshotTask {
+    let (start, end) = (UnixMs(window.0), UnixMs(window.1));
+    ScreenshotTask {
+        id: TaskId(Uuid::from_u128(id)),
+        stream: stream("a.example", "live", name),
+        template: TemplateId(template),
+        window: TaskWindow::from_stored(start, end).expect("a window"),
+    }
+}
+
+/// A domain with a rule for every stream, and tasks.
+fn with_tasks(tasks: Vec<ScreenshotTask>) -> Catalog {
+    let parts = CatalogParts {
+        domains: vec![domain("a.example")],
+        snapshot_templates: vec![snapshot_template(1), snapshot_template(2)],
+        snapshot_rules: vec![snapshot_rule(11, scope("a.example", "*", "*"), 1)],
+        tasks,
+        ..CatalogParts::default()
+    };
+    Catalog::build(1, parts).expect("a catalog")
+}
+
+fn subscribers(catalog: &Catalog, name: &str, at: i64) -> Vec<(Subscriber, i64)> {
+    let wanted = catalog.subscriptions_for(&stream("a.example", "live", name), UnixMs(at));
+    wanted.iter().map(|subscription| (subscription.subscriber, subscription.template.id.0)).collect()
+}
+
+#[test]
+fn a_task_wants_pictures_beside_the_rule_while_its_window_is_open() {
+    let catalog = with_tasks(vec![task(2, "room", 2, (15, 30)), task(1, "room", 1, (10, 20))]);
+    let rule = (Subscriber::Rule(RuleId(11)), 1);
+    let [first, second] =
+        [(1, 1), (2, 2)].map(|(id, template)| (Subscriber::Task(TaskId(Uuid::from_u128(id))), template));
+    for (at, expected) in [
+        (9, vec![rule]),
+        (10, vec![rule, first]),
+        (15, vec![rule, first, second]),
+        (20, vec![rule, second]),
+        (30, vec![rule]),
+    ] {
+        assert_eq!(subscribers(&catalog, "room", at), expected, "at {at}");
+        assert_eq!(subscribers(&catalog, "other", at), [rule], "at {at}");
+    }
+    let edges = [9, 10, 14, 15, 29, 30].map(|after| catalog.next_task_edge(UnixMs(after)).map(|edge| edge.0));
+    assert_eq!(edges, [Some(10), Some(15), Some(15), Some(20), Some(30), None]);
+}
+
+#[test]
+fn a_task_whose_template_does_not_exist_takes_nothing() {
+    let catalog = with_tasks(vec![task(1, "room", 0, (10, 20)), task(2, "room", 9, (10, 20))]);
+    assert_eq!(subscribers(&catalog, "room", 10), [(Subscriber::Rule(RuleId(11)), 1)]);
+}
+
+proptest! {
+    #[test]
+    fn who_wants_pictures_agrees_with_looking_at_every_task(
+        windows in prop::collection::vec(("[ab]", 0..4_i64, 0..30_i64, 1..20_i64), 0..12),
+        at in 0..50_i64,
+    ) {
+        let tasks: Vec<_> = (1..)
+            .zip(windows)
+            .map(|(id, (name, template, start, length))| task(id, &name, template, (start, start + length)))
+            .collect();
+        let catalog = with_tasks(tasks.clone());
+        for name in ["a", "b"] {
+            let runs = |task: &&ScreenshotTask| {
+                let template_exists = (1..=2).contains(&task.template.0);
+                task.stream.name.as_str() == name && task.window.contains(UnixMs(at)) && template_exists
+            };
+            let expected: Vec<_> = [(Subscriber::Rule(RuleId(11)), 1)]
+                .into_iter()
+                .chain(tasks.iter().filter(runs).map(|task| (Subscriber::Task(task.id), task.template.0)))
+                .collect();
+            prop_assert_eq!(subscribers(&catalog, name, at), &expected[..]);
+            // Nothing changes before the next edge.
+            let until = catalog.next_task_edge(UnixMs(at)).map_or(60, |edge| edge.0);
+            prop_assert!((at..until).all(|later| subscribers(&catalog, name, later) == expected));
+        }
     }
 }

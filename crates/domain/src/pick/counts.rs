@@ -48,7 +48,7 @@ skip_reasons! {
     /// The picture could not be written or recorded, for another reason than want of room.
     CommitFailed = "commit_failed",
     PushEnded = "push_ended",
-    /// The rule or task was deleted, or another one took its place.
+    /// The rule or task was deleted or is over, or another one took its place.
     RuleRemoved = "rule_removed",
     /// The interval was changed, which began a new grid.
     RuleChanged = "rule_changed",

@@ -11,7 +11,7 @@ use crate::{
     time::Mono,
 };
 
-/// Screenshot tasks that run on one stream at a time (CSS §6.6); further ones wait for an earlier one to end.
+/// Most screenshot tasks that run on one stream at a time (CSS §6.6).
 pub const TASKS_MAX: usize = 3;
 
 /// Who asks for pictures of a push.

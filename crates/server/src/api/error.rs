@@ -77,6 +77,8 @@ fn refused_change(action: Action, refused: &ChangeRefused) -> ApiError {
         ChangeRefused::DomainUnknown(_) => match action {
             Action::EnableLiveDomain => ResourceNotFoundDomainNoRecord,
             Action::DescribeLivePushAuthKey | Action::ModifyLivePushAuthKey => ResourceNotFoundPushDomainNoRecord,
+            // The only one of its documents for anything that is wrong with the request.
+            Action::CreateScreenshotTask => InvalidParameter,
             _ => ResourceNotFoundDomainNotExist,
         },
         ChangeRefused::TemplateUnknown(_) => match action {
@@ -84,13 +86,17 @@ fn refused_change(action: Action, refused: &ChangeRefused) -> ApiError {
             Action::DeleteLiveSnapshotTemplate => InternalErrorConfNotFound,
             _ => FailedOperationNotFound,
         },
-        ChangeRefused::DomainInUse { .. } | ChangeRefused::TemplateInUse { .. } => FailedOperationConfInUsed,
+        ChangeRefused::DomainInUse { .. }
+        | ChangeRefused::DomainInTask { .. }
+        | ChangeRefused::TemplateInUse { .. }
+        | ChangeRefused::TemplateInTask { .. } => FailedOperationConfInUsed,
         ChangeRefused::RuleExists(_) => FailedOperationRuleAlreadyExist,
         ChangeRefused::RuleUnknown(_) => FailedOperationNotFound,
         ChangeRefused::PushKeyMissing => InvalidParameterValue,
         ChangeRefused::TooManyDomains => FailedOperationHostOutLimit,
         ChangeRefused::TooManyTemplates => InternalErrorConfOutLimit,
         ChangeRefused::TooManyRules | ChangeRefused::TooManyForbidden => LimitExceeded,
+        ChangeRefused::TooManyTasksAtATime(_) | ChangeRefused::TooManyTasks => LimitExceededMaximumRunningTask,
         ChangeRefused::ManagedByFile => UnsupportedOperation,
     };
     ApiError::new(code, sentence(&refused.to_string()))
@@ -100,6 +106,8 @@ fn refused_field(error: &FieldError) -> ApiError {
     let told = ApiError::not_allowed(parameter(error.field), error.allowed);
     let code = match error.field {
         "domain" => ErrorCode::InvalidParameterDomainFormatError,
+        // A window of time; actions on tasks name no code for values.
+        "start" | "end" => ErrorCode::InvalidParameter,
         "prefix" | "file_name" => ErrorCode::InvalidParameterCosCustomFileNameError,
         _ => told.code,
     };
@@ -134,6 +142,8 @@ fn parameter(field: &'static str) -> &'static str {
         "app" => "AppName",
         "stream" => "StreamName",
         "push_key" => "MasterAuthKey",
+        "start" => "StartTime",
+        "end" => "EndTime",
         "until" => "ResumeTime",
         "reason" => "Reason",
         other => other,
@@ -149,9 +159,10 @@ fn sentence(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use framehook_domain::id::TemplateId;
+    use framehook_domain::id::{TaskId, TemplateId};
     use framehook_domain::rule::RuleScope;
-    use framehook_domain::stream::DomainName;
+    use framehook_domain::stream::{AppName, DomainName, StreamId, StreamName};
+    use uuid::Uuid;
 
     use super::*;
     use crate::catalog::ForbiddenReceiver;
@@ -168,6 +179,12 @@ mod tests {
         let domain = || DomainName::parse("a.example").unwrap();
         let in_use = || ChangeRefused::TemplateInUse { id, scope: scope() };
         let domain_in_use = || ChangeRefused::DomainInUse { domain: domain(), scope: scope() };
+        let task = || TaskId(Uuid::from_u128(1));
+        let room = || StreamId {
+            domain: domain(),
+            app: AppName::parse("live").unwrap(),
+            name: StreamName::parse("room").unwrap(),
+        };
         let field = |field| ChangeRefused::Field(FieldError::new(field, "?", "something else"));
         for (action, refused, expected) in [
             (DescribeLiveSnapshotTemplate, ChangeRefused::TemplateUnknown(id), "FailedOperation.NotFound"),
@@ -198,6 +215,17 @@ mod tests {
             (ModifyLivePushAuthKey, ChangeRefused::PushKeyMissing, "InvalidParameterValue"),
             (ForbidLiveStream, ChangeRefused::TooManyForbidden, "LimitExceeded"),
             (DropLiveStream, field("domain"), "InvalidParameter"),
+            (CreateScreenshotTask, ChangeRefused::DomainUnknown(domain()), "InvalidParameter"),
+            (CreateScreenshotTask, field("end"), "InvalidParameter"),
+            (CreateScreenshotTask, field("domain"), "InvalidParameter"),
+            (CreateScreenshotTask, ChangeRefused::TooManyTasksAtATime(room()), "LimitExceeded.MaximumRunningTask"),
+            (CreateScreenshotTask, ChangeRefused::TooManyTasks, "LimitExceeded.MaximumRunningTask"),
+            (
+                DeleteLiveSnapshotTemplate,
+                ChangeRefused::TemplateInTask { id, task: task() },
+                "FailedOperation.ConfInUsed",
+            ),
+            (DeleteLiveDomain, ChangeRefused::DomainInTask { domain: domain(), task: task() }, "FailedOperation"),
         ] {
             assert_eq!(code(action, refused.clone()), expected, "{action}: {refused}");
         }

@@ -20,7 +20,7 @@ pub(super) fn apply(
     declared: &Declared,
     now: UnixMs,
 ) -> Result<Result<Option<Inventory>, ConfigError>, DbError> {
-    let stored = tables::load(tx, vault)?;
+    let stored = tables::load(tx, vault, now)?;
     let problems = conflicts(&stored, declared);
     if !problems.is_empty() {
         return Ok(Err(ConfigError { problems }));
@@ -37,7 +37,7 @@ pub(super) fn apply(
         return Ok(Ok(None));
     }
     tables::next_version(tx)?;
-    Ok(Ok(Some(tables::load(tx, vault)?)))
+    Ok(Ok(Some(tables::load(tx, vault, now)?)))
 }
 
 /// What the file declares and the API manages, and what the file no longer declares and the API still refers to.

@@ -6,7 +6,7 @@ use framehook_domain::time::UnixMs;
 
 use crate::db::catalog as tables;
 use crate::db::secret::Vault;
-use crate::db::{DbError, Tx};
+use crate::db::{DbError, Tx, task};
 
 /// Takes one step. Gives the number of the template that it adds, if it does.
 pub(super) fn take(tx: &Tx<'_>, vault: &Vault, step: Step, now: UnixMs) -> Result<Option<TemplateId>, DbError> {
@@ -36,6 +36,9 @@ pub(super) fn take(tx: &Tx<'_>, vault: &Vault, step: Step, now: UnixMs) -> Resul
         Step::RemoveCallbackRule(id) => tables::remove_callback_rule(tx, id)?,
         Step::Forbid(forbiddance) => tables::forbid_stream(tx, &forbiddance)?,
         Step::Resume(stream) => tables::resume_stream(tx, &stream)?,
+        Step::AddTask(added) => task::insert(tx, &added)?,
+        Step::StopTask(id) => task::stop(tx, id, now)?,
+        Step::RemoveTask(id) => task::remove(tx, id)?,
     }
     Ok(None)
 }

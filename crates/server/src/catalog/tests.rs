@@ -1,9 +1,12 @@
 use std::path::Path;
 
 use framehook_domain::catalog::{AdmittedBy, ManagedBy};
+use framehook_domain::id::{TaskId, uuid_v7};
+use framehook_domain::pick::Subscriber;
 use framehook_domain::push_auth::PushKey;
 use framehook_domain::rule::RuleScope;
 use framehook_domain::stream::{AppName, DomainName, StreamId, StreamName};
+use framehook_domain::task::{ScreenshotTask, TaskWindow};
 use framehook_domain::template::SnapshotTemplateDraft;
 use framehook_domain::time::UnixMs;
 
@@ -357,4 +360,36 @@ async fn a_callback_template_with_a_private_address_is_refused() {
     let templates = store.inventory().await.unwrap().callback_templates;
     assert_eq!(templates.len(), 1);
     assert_eq!(templates[0].value.urls.stream_end_notify, None);
+}
+
+#[tokio::test]
+async fn a_task_is_in_force_at_once_and_after_a_restart_until_it_is_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), ALLOWED).await;
+    let (snapshot, _) = configure(&store).await;
+    let now = store.clock.wall();
+    let task = |number: u8, secs| {
+        let window = TaskWindow::new(now, now.plus(Duration::from_secs(secs)), now).unwrap();
+        ScreenshotTask { id: TaskId(uuid_v7(now, [number; 10])), stream: stream(), template: snapshot, window }
+    };
+    let running = |catalog: &Catalog| -> Vec<Subscriber> {
+        let wanted = catalog.subscriptions_for(&stream(), now);
+        wanted.iter().map(|one| one.subscriber).filter(|one| matches!(one, Subscriber::Task(_))).collect()
+    };
+    let [first, second] = [task(1, 3600), task(2, 7200)];
+    let ids = [first.id, second.id].map(Subscriber::Task);
+    for task in [first.clone(), second] {
+        store.change(move |inventory| inventory.create_task(task)).await.unwrap();
+    }
+    assert_eq!(running(&store.current()), ids);
+    store.db.close().await;
+
+    let store = open(dir.path(), ALLOWED).await;
+    assert_eq!(running(&store.current()), ids);
+    let refused = store.change(move |inventory| inventory.delete_snapshot_template(snapshot)).await;
+    assert!(matches!(refused, Err(ChangeError::Refused(ChangeRefused::TemplateInUse { .. }))), "{refused:?}");
+    store.change(move |inventory| Ok(inventory.stop_task(first.id))).await.unwrap();
+    assert_eq!(running(&store.current()), ids[1..]);
+    store.db.close().await;
+    assert_eq!(running(&open(dir.path(), ALLOWED).await.current()), ids[1..]);
 }

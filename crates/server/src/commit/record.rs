@@ -9,7 +9,7 @@ use framehook_domain::pick::Subscriber;
 use super::{CommitError, CommitParts, Recorded, Rendered, RenderedRendition, Spooled};
 use crate::db::outbox::{Announcing, NewEvent, announce};
 use crate::db::snapshot::{self, NewSnapshot};
-use crate::db::{DbError, Tx};
+use crate::db::{DbError, Tx, count};
 use crate::fail_point;
 use crate::store::LocalStore;
 
@@ -120,6 +120,7 @@ impl CommitParts {
                 put_due: announcing.now,
             },
         )?;
+        count::add(tx, &rendered.stream.domain, rendered.create_time)?;
         Ok(Recorded { snapshot_id: rendition.snapshot_id, event_id, key, pic_full_url, file_size_bytes })
     }
 }

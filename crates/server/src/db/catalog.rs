@@ -1,4 +1,4 @@
-//! The configuration tables: domains, templates, rules and forbidden streams. Keys and callback URLs are sealed at rest.
+//! The configuration tables: domains, templates, rules and forbidden streams; tasks have a module of their own. Keys and callback URLs are sealed at rest.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use rusqlite::{Connection, Row, params};
 
 use super::row::{number, stored, stream_id};
 use super::secret::Vault;
-use super::{DbError, Tx};
+use super::{DbError, Tx, task};
 
-/// Reads everything configured.
+/// Reads everything configured, with the screenshot tasks that are not over at `now`.
 ///
 /// # Errors
 /// Those of the database; [`DbError::Damaged`] where a row is none that we write or does not open with this key.
-pub fn load(conn: &Connection, vault: &Vault) -> Result<Inventory, DbError> {
+pub fn load(conn: &Connection, vault: &Vault, now: UnixMs) -> Result<Inventory, DbError> {
     let version = conn.query_row("SELECT catalog_version FROM meta", [], |row| row.get::<_, i64>(0))?;
     Ok(Inventory {
         version: u64::try_from(version).map_err(|_| DbError::Damaged { what: "the catalog's version" })?,
@@ -39,6 +39,7 @@ pub fn load(conn: &Connection, vault: &Vault) -> Result<Inventory, DbError> {
             managed(row, CallbackRule { id, scope, template })
         })?,
         forbidden: rows(conn, "SELECT * FROM forbidden_stream ORDER BY domain, app, stream", forbiddance)?,
+        tasks: task::open_tasks(conn, now)?,
     })
 }
 

@@ -209,9 +209,15 @@ impl Push {
         if state.session.is_none() { state.grace } else { None }
     }
 
-    /// Brings the grids in line with what the catalog wants of this push now.
-    pub(super) fn reconcile(&self, now: Mono, catalog_version: u64, wanted: Vec<Subscription>) -> Reconciled {
+    /// Brings the grids in line with what the catalog of this version wants of this push. `look` says when and what: it is
+    /// asked under the lock, so that of two who come as a task begins or ends the one who looked later has the last word.
+    pub(super) fn reconcile(
+        &self,
+        catalog_version: u64,
+        look: impl FnOnce() -> (Mono, Vec<Subscription>),
+    ) -> Reconciled {
         let mut state = self.lock();
+        let (now, wanted) = look();
         let reconciled = state.picks.reconcile(now, catalog_version, wanted);
         self.wanted.store(state.is_wanted(now), Ordering::Relaxed);
         reconciled

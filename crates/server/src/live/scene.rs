@@ -123,7 +123,7 @@ impl Scene {
 pub(crate) fn push(sequence: PushSequence, wanted: Vec<Subscription>) -> Arc<Push> {
     let (param, now) = (address("room").param, (UnixMs(0), Mono::default()));
     let push = Push::new(stream("room"), sequence, param, [127, 0, 0, 1].into(), now);
-    let _ = push.reconcile(now.1, 1, wanted);
+    let _ = push.reconcile(1, || (now.1, wanted));
     Arc::new(push)
 }
 

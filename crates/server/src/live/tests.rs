@@ -3,8 +3,10 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use framehook_domain::catalog::{CatalogParts, Domain, ForbiddenStream};
-use framehook_domain::id::{RuleId, TemplateId};
+use framehook_domain::id::{RuleId, TaskId, TemplateId, uuid_v7};
+use framehook_domain::pick::{SkipReason, Subscriber};
 use framehook_domain::rule::{RuleScope, SnapshotRule};
+use framehook_domain::task::{ScreenshotTask, TaskWindow};
 use framehook_domain::template::{
     CallbackTemplate, CallbackTemplateDraft, CallbackUrls, SnapshotTemplate, SnapshotTemplateDraft,
 };
@@ -197,4 +199,37 @@ async fn a_restart_keeps_the_size_and_the_length_of_a_push() {
     push.announce(Codec::H264, 640, 360);
     let unsaved = push.unsaved_progress().expect("both have changed");
     assert_eq!((unsaved.width, unsaved.height), (640, 360));
+}
+
+#[tokio::test]
+async fn a_task_begins_and_ends_by_itself_on_a_push_that_lives() {
+    let scene = Scene::new();
+    scene.stage.spawn(Arc::clone(&scene.lives).watch_catalog(scene.stage.token()));
+    let parts = CatalogParts { snapshot_rules: Vec::new(), ..every(10) };
+    scene.configure(1, parts.clone());
+    let hold = scene.admit("room").await.expect("admitted");
+    assert!(!hold.push.wanted(), "no rule, no task");
+
+    let now = scene.lives.clock.wall();
+    let after = |ms| now.plus(Duration::from_millis(ms));
+    let task = ScreenshotTask {
+        id: TaskId(uuid_v7(now, [1; 10])),
+        stream: stream("room"),
+        template: TemplateId(1),
+        window: TaskWindow::from_stored(after(300), after(1_500)).expect("a window"),
+    };
+    let id = Subscriber::Task(task.id);
+    scene.configure(2, CatalogParts { tasks: vec![task], ..parts });
+    assert!(!hold.push.wanted(), "it is still to begin");
+    until("the task to begin", async || hold.push.wanted()).await;
+    assert!(scene.lives.clock.wall() >= after(300));
+    scene.lives.entry_point(&hold.push, unit());
+    let rules = hold.push.snapshot(scene.lives.clock.mono()).rules;
+    let [(subscription, counts)] = &rules[..] else { panic!("one grid") };
+    assert_eq!((subscription.subscriber, counts.due, counts.open), (id, 1, 1));
+
+    until("the task to end", async || !hold.push.wanted()).await;
+    assert!(scene.lives.clock.wall() >= after(1_500));
+    let totals = scene.lives.totals();
+    assert_eq!((totals.due, totals.skipped(SkipReason::RuleRemoved), totals.open), (1, 1, 0), "nobody rendered it");
 }

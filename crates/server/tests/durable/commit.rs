@@ -9,7 +9,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use framehook_domain::callback::EventKind;
-use framehook_domain::id::{SnapshotId, TaskId};
+use framehook_domain::id::{SnapshotId, TaskId, uuid_v7};
 use framehook_domain::pick::Subscriber;
 use framehook_server::commit::CommitError;
 use framehook_server::db::outbox::State;
@@ -18,7 +18,8 @@ use framehook_testkit::receiver::Receiver;
 use framehook_testkit::wait;
 
 use crate::harness::{
-    KEY, PATIENCE, Place, Settings, of_kind, room, stream, telling_nobody, telling_room, template, template_named,
+    CREATE_TIME, KEY, PATIENCE, Place, Settings, of_kind, room, stream, telling_nobody, telling_room, template,
+    template_named,
 };
 
 /// Commits and nothing after it.
@@ -75,10 +76,11 @@ fn only_pictures_of_a_task_carry_its_id() {
     let place = Place::new(telling_room("http://127.0.0.1:1/"));
     let process = place.start_with(only_commit());
     let mut picture = process.picture(&room(), &template());
-    picture.pictures[0].subscriber = Subscriber::Task(TaskId(42));
+    let task = TaskId(uuid_v7(CREATE_TIME, [42; 10]));
+    picture.pictures[0].subscriber = Subscriber::Task(task);
     process.block_on(process.committer.commit(picture)).expect("committed");
     let delivery = process.list(of_kind(EventKind::Snapshot)).remove(0);
-    assert!(process.show(delivery.id).body.contains(r#""task_id":"42""#));
+    assert!(process.show(delivery.id).body.contains(&format!(r#""task_id":"{task}""#)));
 }
 
 #[test]

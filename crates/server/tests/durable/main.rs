@@ -12,3 +12,4 @@ mod notify;
 mod push;
 mod restart;
 mod store;
+mod task;

@@ -1,10 +1,13 @@
 use alloc::{format, vec, vec::Vec};
 
+use uuid::Uuid;
+
 use super::*;
 use crate::{
     catalog::{Catalog, CatalogError},
     rule::{CallbackRule, SnapshotRule},
     stream::{AppName, StreamName},
+    task::TaskWindow,
     template::{CallbackUrls, StoreTarget},
 };
 
@@ -80,6 +83,7 @@ fn inventory() -> Inventory {
             managed(callback_rule(2, scope("api.example", "live", ""), 2), api),
         ],
         forbidden: Vec::new(),
+        tasks: Vec::new(),
     }
 }
 
@@ -262,6 +266,64 @@ fn streams_are_forbidden_for_a_time_and_resumed() {
     assert_eq!(field(inventory.forbid(stream("other"), UnixMs(NOW.0 + 1), "x".repeat(2049), NOW)), "reason");
 }
 
+fn task(id: u128, name: &str, (start_secs, end_secs): (i64, i64)) -> ScreenshotTask {
+    let at = |secs| UnixMs::from_secs(NOW.secs() + secs);
+    ScreenshotTask {
+        id: TaskId(Uuid::from_u128(id)),
+        stream: stream(name),
+        template: TemplateId(3),
+        window: TaskWindow::new(at(start_secs), at(end_secs), NOW).expect("a window"),
+    }
+}
+
+#[test]
+fn three_tasks_run_on_a_stream_at_a_time() {
+    let mut inventory = inventory();
+    inventory.tasks = vec![task(1, "room", (0, 60)), task(2, "room", (0, 60)), task(3, "room", (30, 60))];
+    for (what, wanted, fits) in [
+        ("a fourth", task(4, "room", (40, 50)), false),
+        ("one that is over before the third", task(4, "room", (0, 30)), true),
+        ("one after all of them", task(4, "room", (60, 90)), true),
+        ("of another stream", task(4, "other", (40, 50)), true),
+    ] {
+        let refused = ChangeRefused::TooManyTasksAtATime(stream("room"));
+        let expected = if fits { Ok(Step::AddTask(wanted.clone())) } else { Err(refused) };
+        assert_eq!(inventory.create_task(wanted), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_task_needs_its_domain_and_not_its_template() {
+    let inventory = inventory();
+    let lost = ScreenshotTask { template: TemplateId(99), ..task(1, "room", (0, 60)) };
+    assert_eq!(inventory.create_task(lost.clone()), Ok(Step::AddTask(lost)));
+    let mut elsewhere = task(1, "room", (0, 60));
+    elsewhere.stream.domain = name("new.example");
+    assert_eq!(inventory.create_task(elsewhere), Err(ChangeRefused::DomainUnknown(name("new.example"))));
+}
+
+#[test]
+fn a_task_that_is_not_over_keeps_its_template_and_its_domain() {
+    let mut inventory = inventory();
+    (inventory.snapshot_rules, inventory.callback_rules) = (Vec::new(), Vec::new());
+    let (three, api) = (TemplateId(3), name("api.example"));
+    let running = task(1, "room", (0, 60));
+    inventory.tasks.push(running.clone());
+    let of_template = ChangeRefused::TemplateInTask { id: three, task: running.id };
+    assert_eq!(inventory.delete_snapshot_template(three), Err(of_template));
+    assert_eq!(inventory.delete_snapshot_template(TemplateId(2)), Ok(Step::RemoveSnapshotTemplate(TemplateId(2))));
+    let of_domain = ChangeRefused::DomainInTask { domain: api.clone(), task: running.id };
+    assert_eq!(inventory.delete_domain(&api), Err(of_domain));
+    assert_eq!(inventory.stop_task(running.id), Step::StopTask(running.id));
+
+    // Stopped or over, it is no longer in the inventory.
+    inventory.tasks.clear();
+    assert_eq!(inventory.stop_task(running.id), Step::Nothing);
+    assert_eq!(inventory.delete_task(running.id), Step::RemoveTask(running.id));
+    assert_eq!(inventory.delete_snapshot_template(three), Ok(Step::RemoveSnapshotTemplate(three)));
+    assert_eq!(inventory.delete_domain(&api), Ok(Step::RemoveDomain(api)));
+}
+
 #[test]
 fn everything_has_a_limit() {
     let mut full = inventory();
@@ -278,6 +340,7 @@ fn everything_has_a_limit() {
             created: NOW,
         })
         .collect();
+    full.tasks = (0..TASKS_OPEN_MAX as u128).map(|id| task(id, &format!("s{id}"), (0, 60))).collect();
     let free = scope("api.example", "free", "");
     let key = PushKey::parse("generated").expect("a key");
     let two = TemplateId(2);
@@ -287,6 +350,7 @@ fn everything_has_a_limit() {
         ("snapshot rule", full.create_snapshot_rule(free.clone(), two), ChangeRefused::TooManyRules),
         ("callback rule", full.put_callback_rule(free, two), ChangeRefused::TooManyRules),
         ("domain", full.add_domain(name("new.example"), key), ChangeRefused::TooManyDomains),
+        ("task", full.create_task(task(TASKS_OPEN_MAX as u128, "new", (0, 1))), ChangeRefused::TooManyTasks),
         ("forbidden", full.forbid(stream("new"), until(1), String::new(), NOW), ChangeRefused::TooManyForbidden),
     ] {
         assert_eq!(step, Err(refused), "{what}");

@@ -1,4 +1,7 @@
-use alloc::vec;
+use alloc::{collections::BTreeMap, vec};
+
+use proptest::prelude::*;
+use uuid::Uuid;
 
 use super::*;
 use crate::{
@@ -25,8 +28,12 @@ fn rule(id: i64, interval_secs: i64) -> Subscription {
     Subscription { subscriber: Subscriber::Rule(RuleId(id)), template: template(interval_secs) }
 }
 
-fn task(id: i64, interval_secs: i64) -> Subscription {
-    Subscription { subscriber: Subscriber::Task(TaskId(id)), template: template(interval_secs) }
+fn task_subscriber(id: u128) -> Subscriber {
+    Subscriber::Task(TaskId(Uuid::from_u128(id)))
+}
+
+fn task(id: u128, interval_secs: i64) -> Subscription {
+    Subscription { subscriber: task_subscriber(id), template: template(interval_secs) }
 }
 
 fn picks_with(wanted: Vec<Subscription>) -> PushPicks {
@@ -43,13 +50,10 @@ fn subscribers(wants: &[Want]) -> Vec<Subscriber> {
 fn one_entry_point_serves_everybody_who_is_due() {
     let mut picks = picks_with(vec![rule(1, 10), task(7, 4)]);
     let first = picks.on_entry_point(at(0));
-    assert_eq!(subscribers(&first), [Subscriber::Rule(RuleId(1)), Subscriber::Task(TaskId(7))]);
+    assert_eq!(subscribers(&first), [Subscriber::Rule(RuleId(1)), task_subscriber(7)]);
     assert!(first.iter().all(|want| want.anchored.is_some() && want.due == at(0) && want.catalog_version == 1));
-    assert_eq!(subscribers(&picks.on_entry_point(at(4_000))), [Subscriber::Task(TaskId(7))]);
-    assert_eq!(
-        subscribers(&picks.on_entry_point(at(10_000))),
-        [Subscriber::Rule(RuleId(1)), Subscriber::Task(TaskId(7))]
-    );
+    assert_eq!(subscribers(&picks.on_entry_point(at(4_000))), [task_subscriber(7)]);
+    assert_eq!(subscribers(&picks.on_entry_point(at(10_000))), [Subscriber::Rule(RuleId(1)), task_subscriber(7)]);
 }
 
 #[test]
@@ -165,9 +169,9 @@ fn a_place_follows_its_grid() {
     assert_eq!((anchored.interval.secs(), anchored.due, changed.vacated.len()), (2, at(60_000), 1));
     let (seat, _) = phases.join(anchored.interval, anchored.due, push);
     assert_eq!(picks.seated(at(60_000), anchored.grid, seat, Some(Duration::from_millis(700))), None);
-    assert_eq!(subscribers(&picks.on_entry_point(at(60_100))).last(), Some(&Subscriber::Task(TaskId(1))));
-    assert!(picks.on_entry_point(at(62_000)).iter().all(|want| want.subscriber != Subscriber::Task(TaskId(1))));
-    assert_eq!(subscribers(&picks.on_entry_point(at(62_700))), [Subscriber::Task(TaskId(1))], "it was moved by 700 ms");
+    assert_eq!(subscribers(&picks.on_entry_point(at(60_100))).last(), Some(&task_subscriber(1)));
+    assert!(picks.on_entry_point(at(62_000)).iter().all(|want| want.subscriber != task_subscriber(1)));
+    assert_eq!(subscribers(&picks.on_entry_point(at(62_700))), [task_subscriber(1)], "it was moved by 700 ms");
 
     let removed = picks.reconcile(at(63_000), 3, vec![task(1, 2)]);
     assert_eq!((removed.vacated.len(), removed.anchored.len()), (1, 0));
@@ -180,7 +184,7 @@ fn a_place_follows_its_grid() {
 fn no_more_than_one_rule_and_three_tasks_run() {
     let picks = picks_with(vec![task(1, 10), task(2, 10), rule(1, 10), rule(2, 10), task(3, 10), task(4, 10)]);
     let running: Vec<_> = picks.counts().map(|(subscription, _)| subscription.subscriber).collect();
-    let [task_1, task_2, task_3] = [1, 2, 3].map(|id| Subscriber::Task(TaskId(id)));
+    let [task_1, task_2, task_3] = [1, 2, 3].map(task_subscriber);
     assert_eq!(running, [task_1, task_2, Subscriber::Rule(RuleId(1)), task_3]);
 }
 
@@ -200,7 +204,7 @@ fn a_shift_moves_one_subscriber_only() {
     let anchored = picks.on_entry_point(at(0)).remove(0).anchored.expect("the first picture");
     let (seat, _) = Phases::default().join(anchored.interval, anchored.due, PushSequence::new(UnixMs(0), 1));
     assert_eq!(picks.seated(at(0), anchored.grid, seat, Some(Duration::from_secs(3))), None);
-    assert_eq!(subscribers(&picks.on_entry_point(at(10_000))), [Subscriber::Task(TaskId(1))]);
+    assert_eq!(subscribers(&picks.on_entry_point(at(10_000))), [task_subscriber(1)]);
     assert_eq!(subscribers(&picks.on_entry_point(at(13_000))), [Subscriber::Rule(RuleId(1))]);
 }
 
@@ -215,4 +219,68 @@ fn counts_wait_for_nobody_but_a_look() {
         (counts.due, counts.skipped(SkipReason::Corrupt), counts.skipped(SkipReason::NoEntryPoint), counts.open),
         (4, 1, 2, 1)
     );
+}
+
+/// What happens to a push: time passes and an entry point comes, or other subscribers want pictures.
+#[derive(Clone, Debug)]
+enum Happening {
+    EntryPoint {
+        after_ms: u64,
+    },
+    /// Whether there is the rule, and which of five tasks.
+    Wanted {
+        rule: bool,
+        tasks: [bool; 5],
+    },
+}
+
+fn happenings() -> impl Strategy<Value = Vec<Happening>> {
+    let entry_point = (0..6_000_u64).prop_map(|after_ms| Happening::EntryPoint { after_ms });
+    let wanted = any::<(bool, [bool; 5])>().prop_map(|(rule, tasks)| Happening::Wanted { rule, tasks });
+    prop::collection::vec(prop_oneof![4 => entry_point, 1 => wanted], 1..60)
+}
+
+proptest! {
+    /// One push with a rule and tasks that come and go picks for each of them exactly what it would pick for that one alone:
+    /// nobody gains or loses by who else is due on an entry point.
+    #[test]
+    fn everybody_is_picked_for_as_if_nobody_else_were_there(happenings in happenings()) {
+        let mut picks = PushPicks::new();
+        let mut alone: BTreeMap<Subscriber, Grid> = BTreeMap::new();
+        let (mut now, mut version) = (at(0), 0);
+        for happening in happenings {
+            match happening {
+                Happening::Wanted { rule: has_rule, tasks } => {
+                    let tasks = (1..).zip(tasks).filter(|(_, wanted)| *wanted);
+                    let wanted: Vec<_> = has_rule
+                        .then(|| rule(1, 10))
+                        .into_iter()
+                        .chain(tasks.map(|(id, _)| task(id, 1 + i64::try_from(id).expect("small"))))
+                        .collect();
+                    version += 1;
+                    let _ = picks.reconcile(now, version, wanted.clone());
+                    let runs = |subscriber| wanted.iter().take(TASKS_MAX + usize::from(has_rule)).any(|s| s.subscriber == subscriber);
+                    alone.retain(|subscriber, _| runs(*subscriber));
+                    for subscription in wanted.iter().filter(|s| runs(s.subscriber)) {
+                        let grid = || Grid::new(subscription.template.interval);
+                        alone.entry(subscription.subscriber).or_insert_with(grid);
+                    }
+                }
+                Happening::EntryPoint { after_ms } => {
+                    now = now.plus(Duration::from_millis(after_ms));
+                    let mut picked: Vec<_> =
+                        picks.on_entry_point(now).iter().map(|want| (want.subscriber, want.due)).collect();
+                    picked.sort();
+                    let expected: Vec<_> = alone
+                        .iter_mut()
+                        .filter_map(|(subscriber, grid)| Some((*subscriber, grid.on_entry_point(now)?.due())))
+                        .collect();
+                    prop_assert_eq!(picked, expected);
+                }
+            }
+            prop_assert!(picks.counts().count() <= 1 + TASKS_MAX);
+            prop_assert!(picks.total_counts().is_balanced());
+            prop_assert!(picks.counts().all(|(_, counts)| counts.is_balanced()));
+        }
+    }
 }

@@ -7,10 +7,13 @@ use framehook_domain::pick::{Subscriber, Subscription};
 use framehook_domain::template::{SnapshotInterval, SnapshotTemplate, StoreTarget};
 use framehook_domain::time::UnixMs;
 use framehook_media::{AccessUnit, Codec, DecoderConfig};
+use uuid::Uuid;
 
 use super::*;
 use crate::keyframes::Arrival;
 use crate::live::{Push, scene};
+
+const TASK: Subscriber = Subscriber::Task(TaskId(Uuid::from_u128(1)));
 
 fn at(ms: u64) -> Mono {
     Mono(Duration::from_millis(ms))
@@ -23,7 +26,7 @@ fn push(number: u32) -> Arc<Push> {
         let template = SnapshotTemplate { interval, ..SnapshotTemplate::built_in(StoreTarget::default()) };
         Subscription { subscriber, template: Arc::new(template) }
     };
-    let wanted = vec![subscription(Subscriber::Rule(RuleId(1)), 10), subscription(Subscriber::Task(TaskId(1)), 4)];
+    let wanted = vec![subscription(Subscriber::Rule(RuleId(1)), 10), subscription(TASK, 4)];
     scene::push(PushSequence::new(UnixMs(1_735_689_600_000), number), wanted)
 }
 
@@ -66,7 +69,7 @@ async fn the_newer_entry_point_of_a_push_wins_and_serves_what_both_were_wanted_f
     assert_eq!((queue.len(), queue.bytes()), (2, 51));
     let first = queue.next().await.expect("a pick");
     assert_eq!((first.push.sequence(), first.unit.data.len()), (twice.sequence(), 50), "it keeps its place");
-    assert_eq!(subscribers(&first), [Subscriber::Rule(RuleId(1)), Subscriber::Task(TaskId(1))]);
+    assert_eq!(subscribers(&first), [Subscriber::Rule(RuleId(1)), TASK]);
     assert_eq!(first.wants.iter().map(|want| want.due).max(), Some(at(4_000)));
 }
 
