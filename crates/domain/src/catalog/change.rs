@@ -3,6 +3,8 @@
 //! Each function judges one wish against the whole [`Inventory`] and answers with the one [`Step`] that fulfils it. The
 //! caller reads the inventory and takes the step in one transaction.
 
+mod rules;
+
 use alloc::string::String;
 use core::time::Duration;
 
@@ -61,6 +63,7 @@ pub enum Step {
     ChangeCallbackTemplate(CallbackTemplate),
     RemoveCallbackTemplate(TemplateId),
     AddSnapshotRule(RuleScope, TemplateId),
+    RebindSnapshotRule(RuleId, TemplateId),
     RemoveSnapshotRule(RuleId),
     AddCallbackRule(RuleScope, TemplateId),
     RebindCallbackRule(RuleId, TemplateId),
@@ -95,6 +98,10 @@ pub enum ChangeRefused {
     RuleExists(RuleScope),
     #[error("there is no rule for {0}")]
     RuleUnknown(RuleScope),
+    #[error("there is no rule {0}")]
+    RuleIdUnknown(RuleId),
+    #[error("it is not any more what it was when it was read")]
+    Changed,
     #[error("there cannot be more than {DOMAINS_MAX} domains")]
     TooManyDomains,
     #[error("there cannot be more than {TEMPLATES_MAX} templates of a kind")]

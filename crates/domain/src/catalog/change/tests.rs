@@ -188,6 +188,38 @@ fn a_callback_rule_is_replaced_by_another_of_its_scope() {
 }
 
 #[test]
+fn rules_are_rebound_and_deleted_by_their_number() {
+    let inventory = inventory();
+    let (file, api, none) = (RuleId(1), RuleId(2), RuleId(9));
+    let (two, three) = (TemplateId(2), TemplateId(3));
+    for (what, rebind, step) in [
+        ("snapshot", inventory.rebind_snapshot_rule(api, three), Step::RebindSnapshotRule(api, three)),
+        ("callback", inventory.rebind_callback_rule(api, three), Step::RebindCallbackRule(api, three)),
+        ("snapshot, the same", inventory.rebind_snapshot_rule(api, two), Step::Nothing),
+        ("callback, the same", inventory.rebind_callback_rule(api, two), Step::Nothing),
+        ("delete snapshot", inventory.delete_snapshot_rule_by_id(api), Step::RemoveSnapshotRule(api)),
+        ("delete callback", inventory.delete_callback_rule_by_id(api), Step::RemoveCallbackRule(api)),
+    ] {
+        assert_eq!(rebind, Ok(step), "{what}");
+    }
+    for (what, id, refused) in
+        [("the file's", file, ChangeRefused::ManagedByFile), ("unknown", none, ChangeRefused::RuleIdUnknown(none))]
+    {
+        assert_eq!(inventory.rebind_snapshot_rule(id, three), Err(refused.clone()), "{what}");
+        assert_eq!(inventory.rebind_callback_rule(id, three), Err(refused.clone()), "{what}");
+        assert_eq!(inventory.delete_snapshot_rule_by_id(id), Err(refused.clone()), "{what}");
+        assert_eq!(inventory.delete_callback_rule_by_id(id), Err(refused), "{what}");
+    }
+    assert_eq!(inventory.rebind_snapshot_rule(api, TemplateId(9)), Err(unknown(9)));
+    assert_eq!(inventory.rebind_callback_rule(api, TemplateId(9)), Err(unknown(9)));
+    let taken = scope("api.example", "live", "");
+    let step = inventory.create_callback_rule(taken.clone(), three);
+    assert_eq!(step, Err(ChangeRefused::RuleExists(taken)), "a rule is not replaced by who asks for a new one");
+    let free = scope("api.example", "vod", "");
+    assert_eq!(inventory.create_callback_rule(free.clone(), three), Ok(Step::AddCallbackRule(free, three)));
+}
+
+#[test]
 fn a_new_domain_asks_for_signatures_and_a_bound_one_stays() {
     let inventory = inventory();
     let key = || PushKey::parse("generated").expect("a key");
