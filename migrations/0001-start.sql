@@ -78,7 +78,11 @@ CREATE TABLE snapshot (
     discarded_by    TEXT
 ) STRICT;
 CREATE UNIQUE INDEX snapshot_by_key ON snapshot (store, bucket, object_key);
+-- Searches of a person: each in the order of its pages.
 CREATE INDEX snapshot_by_stream ON snapshot (domain, app, stream, create_time_ms);
+CREATE INDEX snapshot_by_time ON snapshot (create_time_ms);
+CREATE INDEX snapshot_by_rule ON snapshot (rule_id, create_time_ms) WHERE rule_id IS NOT NULL;
+CREATE INDEX snapshot_by_template ON snapshot (template_id, create_time_ms);
 CREATE INDEX snapshot_fresh ON snapshot (recorded_ms) WHERE put_state = 'owed' AND put_attempts = 0;
 CREATE INDEX snapshot_backlog ON snapshot (put_due_ms) WHERE put_state = 'owed';
 CREATE INDEX snapshot_alarm ON snapshot (id) WHERE put_alarm = 1;
@@ -305,3 +309,16 @@ CREATE TABLE screenshot_task (
     stopped_ms  INTEGER
 ) STRICT;
 CREATE INDEX screenshot_task_by_end ON screenshot_task (end_ms);
+
+-- Requests of /v1 that made something, by the key that their sender gave them. The same request under the same key gets the
+-- same answer again and makes nothing.
+CREATE TABLE idempotency (
+    key        TEXT PRIMARY KEY NOT NULL,
+    -- A keyed digest of the request: its body may hold a secret. The answer holds none.
+    request    BLOB NOT NULL,
+    location   TEXT NOT NULL,
+    etag       TEXT NOT NULL,
+    body       TEXT NOT NULL,
+    created_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_created ON idempotency (created_ms);

@@ -4,6 +4,7 @@
 //! and published to everybody who decides by it. A reader never sees half of a change.
 
 mod declare;
+mod once;
 mod receiver;
 mod step;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 use framehook_domain::catalog::{Catalog, CatalogError as UnfitParts, ChangeRefused, Inventory, Step};
 use framehook_domain::id::TemplateId;
 use framehook_domain::template::{CallbackTemplateDraft, CallbackUrl, CallbackUrls, StoreTarget};
+use framehook_domain::time::UnixMs;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -25,6 +27,7 @@ use crate::shutdown::Stage;
 use crate::telemetry::Metrics;
 use crate::telemetry::event::Reloaded;
 
+pub(crate) use once::{Once, OnceError};
 pub use receiver::check_receivers;
 pub(crate) use receiver::{ForbiddenReceiver, check_receiver};
 use receiver::{RELOAD_PATIENCE, RESOLVE_PATIENCE, check_declared};
@@ -65,8 +68,8 @@ pub(crate) enum ChangeError {
     #[error(transparent)]
     Refused(#[from] ChangeRefused),
     /// Callbacks may not go to one of the template's URLs.
-    #[error("{}", .0.what)]
-    Receiver(ForbiddenReceiver),
+    #[error("{}", .forbidden.what)]
+    Receiver { field: &'static str, forbidden: ForbiddenReceiver },
     /// It could not be read or stored.
     #[error("the change could not be stored")]
     Db(#[from] DbError),
@@ -130,6 +133,11 @@ impl CatalogStore {
         Ok(self.current())
     }
 
+    /// Where pictures go when nobody says where.
+    pub(crate) fn built_in_store(&self) -> &StoreTarget {
+        &self.built_in_store
+    }
+
     /// Everything configured, with who manages it and since when.
     ///
     /// # Errors
@@ -149,21 +157,14 @@ impl CatalogStore {
         F: FnOnce(&Inventory) -> Result<Step, ChangeRefused> + Send + 'static,
     {
         let (vault, now) = (self.vault.clone(), self.clock.wall());
-        let change = move |tx: &Tx<'_>| {
-            let step = match decide(&tables::load(tx, &vault, now)?) {
-                Ok(Step::Nothing) => return Ok(Ok(None)),
-                Ok(step) => step,
-                Err(refused) => return Ok(Err(refused)),
-            };
-            let added = step::take(tx, &vault, step, now)?;
-            tables::next_version(tx)?;
-            Ok(Ok(Some((added, tables::load(tx, &vault, now)?))))
-        };
+        let change = move |tx: &Tx<'_>| carry_out(tx, &vault, now, decide);
         let (db, published, built_in) = (self.db.clone(), self.published.clone(), self.built_in_store.clone());
         // Whoever asks may hang up while the database writes; what it has written must be published all the same.
         let work = async move {
-            let Some((added, stored)) = db.write_checked(change).await?? else { return Ok(None) };
-            publish(&published, stored.into_catalog(built_in)?);
+            let Changed { stored, added, is_new } = db.write_checked(change).await??;
+            if is_new {
+                publish(&published, stored.into_catalog(built_in)?);
+            }
             Ok(added)
         };
         self.stage.finish(work).await.unwrap_or(Err(DbError::Stopped.into()))
@@ -201,12 +202,18 @@ impl CatalogStore {
 
     /// Judges the URLs that are sent to, all at the same time: each may wait for a resolver.
     async fn check_urls(&self, urls: &CallbackUrls) -> Result<(), ChangeError> {
-        let check = async |url: &Option<CallbackUrl>| match url {
-            Some(url) => check_receiver(&self.resolver, url).await.map_err(ChangeError::Receiver),
+        let check = async |field, url: &Option<CallbackUrl>| match url {
+            Some(url) => {
+                let judged = check_receiver(&self.resolver, url).await;
+                judged.map_err(|forbidden| ChangeError::Receiver { field, forbidden })
+            }
             None => Ok(()),
         };
-        let (begin, end) = (check(&urls.stream_begin_notify), check(&urls.stream_end_notify));
-        tokio::try_join!(check(&urls.snapshot_notify), begin, end)?;
+        tokio::try_join!(
+            check("snapshot_notify_url", &urls.snapshot_notify),
+            check("stream_begin_notify_url", &urls.stream_begin_notify),
+            check("stream_end_notify_url", &urls.stream_end_notify),
+        )?;
         Ok(())
     }
 }
@@ -221,6 +228,33 @@ fn publish(published: &watch::Sender<Arc<Catalog>>, catalog: Catalog) {
         }
         newer
     });
+}
+
+/// What a change came to.
+struct Changed {
+    /// Everything configured, after it.
+    stored: Inventory,
+    added: Option<TemplateId>,
+    /// Whether anything is not as it was.
+    is_new: bool,
+}
+
+/// Decides on what is stored and takes the step.
+fn carry_out(
+    tx: &Tx<'_>,
+    vault: &Vault,
+    now: UnixMs,
+    decide: impl FnOnce(&Inventory) -> Result<Step, ChangeRefused>,
+) -> Result<Result<Changed, ChangeRefused>, DbError> {
+    let stored = tables::load(tx, vault, now)?;
+    let step = match decide(&stored) {
+        Ok(Step::Nothing) => return Ok(Ok(Changed { stored, added: None, is_new: false })),
+        Ok(step) => step,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    let added = step::take(tx, vault, step, now)?;
+    tables::next_version(tx)?;
+    Ok(Ok(Changed { stored: tables::load(tx, vault, now)?, added, is_new: true }))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod dir_lock;
 pub mod dues;
 mod error;
 pub mod history;
+pub mod idempotency;
 pub mod inspect;
 mod migrate;
 pub mod outbox;

@@ -56,7 +56,7 @@ impl Failure {
         let error = match self {
             Self::Told(error) => error,
             Self::Change(ChangeError::Refused(refused)) => refused_change(action, &refused),
-            Self::Change(ChangeError::Receiver(forbidden)) => {
+            Self::Change(ChangeError::Receiver { forbidden, .. }) => {
                 let message = format!("Callbacks may not go to this URL: {}.", forbidden.what);
                 ApiError::new(ErrorCode::InvalidParameterUrlNotSafe, message)
             }
@@ -91,7 +91,9 @@ fn refused_change(action: Action, refused: &ChangeRefused) -> ApiError {
         | ChangeRefused::TemplateInUse { .. }
         | ChangeRefused::TemplateInTask { .. } => FailedOperationConfInUsed,
         ChangeRefused::RuleExists(_) => FailedOperationRuleAlreadyExist,
-        ChangeRefused::RuleUnknown(_) => FailedOperationNotFound,
+        ChangeRefused::RuleUnknown(_) | ChangeRefused::RuleIdUnknown(_) => FailedOperationNotFound,
+        // No action says what it has read before.
+        ChangeRefused::Changed => FailedOperation,
         ChangeRefused::PushKeyMissing => InvalidParameterValue,
         ChangeRefused::TooManyDomains => FailedOperationHostOutLimit,
         ChangeRefused::TooManyTemplates => InternalErrorConfOutLimit,
@@ -230,7 +232,8 @@ mod tests {
             assert_eq!(code(action, refused.clone()), expected, "{action}: {refused}");
         }
         let forbidden = ForbiddenReceiver { url: None, what: "it is private".to_owned() };
-        assert_eq!(code(CreateLiveCallbackTemplate, ChangeError::Receiver(forbidden)), "InvalidParameter.UrlNotSafe");
+        let forbidden = ChangeError::Receiver { field: "snapshot_notify_url", forbidden };
+        assert_eq!(code(CreateLiveCallbackTemplate, forbidden), "InvalidParameter.UrlNotSafe");
         assert_eq!(code(AddLiveDomain, DbError::Full), "InternalError");
     }
 

@@ -28,6 +28,7 @@ pub(super) fn take(tx: &Tx<'_>, vault: &Vault, step: Step, now: UnixMs) -> Resul
         Step::AddSnapshotRule(scope, template) => {
             tables::insert_snapshot_rule(tx, &scope, template, by, now)?;
         }
+        Step::RebindSnapshotRule(id, template) => tables::rebind_snapshot_rule(tx, id, template, now)?,
         Step::RemoveSnapshotRule(id) => tables::remove_snapshot_rule(tx, id)?,
         Step::AddCallbackRule(scope, template) => {
             tables::insert_callback_rule(tx, &scope, template, by, now)?;

@@ -354,7 +354,8 @@ async fn a_callback_template_with_a_private_address_is_refused() {
     };
     for id in [None, Some(callback)] {
         let refused = store.put_callback_template(id, private).await;
-        let Err(ChangeError::Receiver(forbidden)) = refused else { panic!("{refused:?}") };
+        let Err(ChangeError::Receiver { field, forbidden }) = refused else { panic!("{refused:?}") };
+        assert_eq!(field, "stream_end_notify_url");
         assert!(forbidden.what.contains("--allow-receiver 10.0.0.1"), "{forbidden:?}");
     }
     let templates = store.inventory().await.unwrap().callback_templates;

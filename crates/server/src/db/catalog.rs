@@ -1,4 +1,8 @@
-//! The configuration tables: domains, templates, rules and forbidden streams; tasks have a module of their own. Keys and callback URLs are sealed at rest.
+//! The configuration tables: domains, templates, rules and forbidden streams; tasks have a module of their own. Keys and
+//! callback URLs are sealed at rest.
+//!
+//! `updated_ms` grows with every change of a row, even within one millisecond and after the clock was set back: it tells
+//! the versions of an object apart.
 
 use std::time::Duration;
 
@@ -66,7 +70,7 @@ pub fn put_domain(tx: &Tx<'_>, vault: &Vault, domain: &Domain, by: ManagedBy, no
         "INSERT INTO domain (name, enabled, auth_enabled, main_key, backup_key, auth_delta_ms, managed_by, created_ms, updated_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)
          ON CONFLICT (name) DO UPDATE SET enabled = ?2, auth_enabled = ?3, main_key = ?4, backup_key = ?5,
-             auth_delta_ms = ?6, managed_by = ?7, updated_ms = ?8",
+             auth_delta_ms = ?6, managed_by = ?7, updated_ms = max(?8, updated_ms + 1)",
     )?
     .execute(params![
         domain.name.as_str(),
@@ -131,7 +135,8 @@ pub fn insert_snapshot_template(
 pub fn update_snapshot_template(tx: &Tx<'_>, template: &SnapshotTemplate, now: UnixMs) -> Result<(), DbError> {
     tx.prepare_cached(
         "UPDATE snapshot_template SET name = ?2, description = ?3, interval_secs = ?4, width = ?5, height = ?6,
-             jpeg_quality = ?7, app_id = ?8, bucket = ?9, region = ?10, prefix = ?11, file_name = ?12, updated_ms = ?13
+             jpeg_quality = ?7, app_id = ?8, bucket = ?9, region = ?10, prefix = ?11, file_name = ?12,
+             updated_ms = max(?13, updated_ms + 1)
          WHERE id = ?1",
     )?
     .execute(params![
@@ -174,7 +179,7 @@ pub fn insert_callback_template(
 ) -> Result<TemplateId, DbError> {
     let id = tx
         .prepare_cached(
-            "INSERT INTO callback_template (name, managed_by, created_ms, updated_ms) VALUES (?1, ?2, ?3, ?3)",
+            "INSERT INTO callback_template (name, managed_by, created_ms, updated_ms) VALUES (?1, ?2, ?3, 0)",
         )?
         .insert(params![template.name, by_name(by), now.0])?;
     let id = TemplateId(id);
@@ -197,8 +202,8 @@ pub fn update_callback_template(
     let [snapshot, begin, end, record, record_status, record_exception, censorship, push_exception, audio] = urls;
     let levels: Vec<_> = template.record_exception_levels.iter().map(|level| level.name()).collect();
     tx.prepare_cached(
-        "UPDATE callback_template SET name = ?2, description = ?3, callback_key = ?4, verify_tls = ?5, updated_ms = ?6,
-             snapshot_notify = ?7, stream_begin_notify = ?8, stream_end_notify = ?9, record_notify = ?10,
+        "UPDATE callback_template SET name = ?2, description = ?3, callback_key = ?4, verify_tls = ?5,
+             updated_ms = max(?6, updated_ms + 1), snapshot_notify = ?7, stream_begin_notify = ?8, stream_end_notify = ?9, record_notify = ?10,
              record_status_notify = ?11, record_exception_notify = ?12, porn_censorship_notify = ?13,
              push_exception_notify = ?14, audio_audit_notify = ?15, record_exception_levels = ?16
          WHERE id = ?1",
@@ -259,7 +264,7 @@ pub fn insert_snapshot_rule(
 /// # Errors
 /// Those of the database.
 pub fn rebind_snapshot_rule(tx: &Tx<'_>, id: RuleId, template: TemplateId, now: UnixMs) -> Result<(), DbError> {
-    tx.prepare_cached("UPDATE snapshot_rule SET template_id = ?2, updated_ms = ?3 WHERE id = ?1")?
+    tx.prepare_cached("UPDATE snapshot_rule SET template_id = ?2, updated_ms = max(?3, updated_ms + 1) WHERE id = ?1")?
         .execute(params![id.0, template.0, now.0])?;
     Ok(())
 }
@@ -299,7 +304,7 @@ pub fn insert_callback_rule(
 /// # Errors
 /// Those of the database.
 pub fn rebind_callback_rule(tx: &Tx<'_>, id: RuleId, template: TemplateId, now: UnixMs) -> Result<(), DbError> {
-    tx.prepare_cached("UPDATE callback_rule SET template_id = ?2, updated_ms = ?3 WHERE id = ?1")?
+    tx.prepare_cached("UPDATE callback_rule SET template_id = ?2, updated_ms = max(?3, updated_ms + 1) WHERE id = ?1")?
         .execute(params![id.0, template.0, now.0])?;
     Ok(())
 }
@@ -481,4 +486,25 @@ fn managed<T>(row: &Row<'_>, value: T) -> Result<Managed<T>, DbError> {
 fn forbiddance(row: &Row<'_>) -> Result<Forbiddance, DbError> {
     let stream = ForbiddenStream { stream: stream_id(row)?, until: UnixMs(row.get("until_ms")?) };
     Ok(Forbiddance { stream, reason: row.get("reason")?, created: UnixMs(row.get("created_ms")?) })
+}
+
+#[cfg(test)]
+mod tests {
+    use framehook_domain::template::StoreTarget;
+
+    use super::*;
+
+    #[test]
+    fn each_change_makes_a_later_version_within_a_millisecond_and_after_the_clock_was_set_back() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(include_str!("../../../../migrations/0001-start.sql")).unwrap();
+        let (tx, by) = (Tx { conn: &conn }, ManagedBy::Api);
+        let template = SnapshotTemplate::built_in(StoreTarget::default());
+        let id = insert_snapshot_template(&tx, &template, by, UnixMs(5)).unwrap();
+        for (now, updated) in [(5, 6), (1, 7), (100, 100)] {
+            update_snapshot_template(&tx, &SnapshotTemplate { id, ..template.clone() }, UnixMs(now)).unwrap();
+            let stored = rows(&conn, "SELECT * FROM snapshot_template", snapshot_template).unwrap();
+            assert_eq!((stored[0].created, stored[0].updated), (UnixMs(5), UnixMs(updated)), "changed at {now}");
+        }
+    }
 }

@@ -20,7 +20,8 @@ pub use claim::{
     Claim, ClaimId, ClaimRound, EndpointRow, Lane, Slots, claim_due, take_back_lost_claims, void_old_claims,
 };
 pub use ledger::{
-    AttemptRow, DeliveryDetail, DeliveryRow, Filter, OwedCounts, PAGE_ROWS_MAX, State, list, owed_counts, show,
+    AttemptRow, DeliveryDetail, DeliveryRow, Filter, OwedCounts, PAGE_ROWS_MAX, State, list, of_event, owed_counts,
+    show,
 };
 pub use replay::{ObjectRef, OwnUrl, ReplayRefused, cancel, object_of, replay};
 pub use settle::{Attempted, Verdict, bury_without_template, settle};

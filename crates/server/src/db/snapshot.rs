@@ -1,5 +1,7 @@
 //! Snapshots: what was committed, and what is still to be put into its store.
 
+mod search;
+
 use framehook_domain::id::{EventId, PushSequence, SnapshotId, TemplateId};
 use framehook_domain::object_key::ObjectKey;
 use framehook_domain::pick::Subscriber;
@@ -10,6 +12,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::outbox;
 use super::row::{blob, number, stored, uuid};
 use super::{DbError, Tx};
+
+pub use search::{Cursor, Filter, PutState, SnapshotRow, list, show};
 
 /// A picture's row as it is committed.
 #[derive(Clone, Debug)]

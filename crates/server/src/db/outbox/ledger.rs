@@ -263,6 +263,21 @@ pub fn show(conn: &Connection, id: DeliveryId) -> Result<Option<DeliveryDetail>,
     Ok(Some(DeliveryDetail { row, body, attempts }))
 }
 
+/// The deliveries of an event, in the order they were made.
+///
+/// # Errors
+/// Those of the database.
+pub fn of_event(conn: &Connection, event: EventId) -> Result<Vec<DeliveryRow>, DbError> {
+    let sql = format!("SELECT {COLUMNS} WHERE delivery.event_id = ?1 ORDER BY delivery.id");
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query([blob(event.0)])?;
+    let mut deliveries = Vec::new();
+    while let Some(row) = rows.next()? {
+        deliveries.push(delivery_row(row)?);
+    }
+    Ok(deliveries)
+}
+
 /// Gauges of what is owed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OwedCounts {

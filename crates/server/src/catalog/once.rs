@@ -1,0 +1,112 @@
+//! Changes that are answered with what they made, and made at most once however often they are asked for.
+
+use std::time::Duration;
+
+use framehook_domain::catalog::{ChangeRefused, Inventory, Step};
+use framehook_domain::id::TemplateId;
+
+use super::{CatalogStore, ChangeError, Changed, UnfitParts, carry_out, publish};
+use crate::db::idempotency::{self, Answer, Answered};
+use crate::db::{DbError, Tx};
+
+/// How long a key is remembered: a program that was away for a night still learns what became of its request.
+const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+
+/// What makes a request recognisable when it comes again.
+#[derive(Clone, Debug)]
+pub(crate) struct Once {
+    key: String,
+    request: [u8; 32],
+}
+
+/// Why a change was not made. Nothing of it is stored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OnceError {
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    #[error("another request was made under this key")]
+    KeyReused,
+    #[error("no more keys can be remembered within a day")]
+    TooManyKeys,
+}
+
+impl From<DbError> for OnceError {
+    fn from(error: DbError) -> Self {
+        Self::Change(error.into())
+    }
+}
+
+impl From<UnfitParts> for OnceError {
+    fn from(error: UnfitParts) -> Self {
+        Self::Change(error.into())
+    }
+}
+
+impl Once {
+    fn recognise(&self, before: Answered) -> Result<Answer, OnceError> {
+        if before.request == self.request { Ok(before.answer) } else { Err(OnceError::KeyReused) }
+    }
+}
+
+impl CatalogStore {
+    /// `request` is everything by which two requests differ. Only a keyed digest of it is kept.
+    pub(crate) fn once(&self, key: String, request: &str) -> Once {
+        Once { key, request: self.vault.digest("request", request) }
+    }
+
+    /// Makes the change that `decide` decides on, publishes it, and gives what `answer` makes of everything as it then is and
+    /// of the number of the template that was added. With `once`, a request that was answered before gets the same answer
+    /// and changes nothing. The URLs of a callback template are judged first.
+    ///
+    /// # Errors
+    /// See [`OnceError`].
+    pub(crate) async fn change_once<D, A>(&self, once: Option<Once>, decide: D, answer: A) -> Result<Answer, OnceError>
+    where
+        D: Fn(&Inventory) -> Result<Step, ChangeRefused> + Send + 'static,
+        A: FnOnce(&Inventory, Option<TemplateId>) -> Answer + Send + 'static,
+    {
+        let (vault, now) = (self.vault.clone(), self.clock.wall());
+        let since = now.minus(REMEMBERED);
+        if let Some(once) = once.clone() {
+            let key = once.key.clone();
+            if let Some(before) = self.db.read(move |conn| idempotency::find(conn, &key, since)).await? {
+                return once.recognise(before);
+            }
+        }
+        // A refusal is left to the transaction, before which everything may have changed.
+        if let Ok(Step::AddCallbackTemplate(template) | Step::ChangeCallbackTemplate(template)) =
+            decide(&self.inventory().await?)
+        {
+            self.check_urls(&template.urls).await?;
+        }
+        let change = move |tx: &Tx<'_>| {
+            if let Some(once) = &once
+                && let Some(before) = idempotency::find(tx, &once.key, since)?
+            {
+                return Ok(once.recognise(before).map(|answer| (answer, None)));
+            }
+            let changed = match carry_out(tx, &vault, now, decide)? {
+                Ok(changed) => changed,
+                Err(refused) => return Ok(Err(ChangeError::from(refused).into())),
+            };
+            let Changed { stored, added, is_new } = changed;
+            let answer = answer(&stored, added);
+            if let Some(Once { key, request }) = once {
+                let answered = Answered { request, answer: answer.clone() };
+                if !idempotency::remember(tx, &key, &answered, now, since)? {
+                    return Ok(Err(OnceError::TooManyKeys));
+                }
+            }
+            Ok(Ok((answer, is_new.then_some(stored))))
+        };
+        let (db, published, built_in) = (self.db.clone(), self.published.clone(), self.built_in_store.clone());
+        let work = async move {
+            let (answer, stored) = db.write_checked(change).await??;
+            if let Some(stored) = stored {
+                publish(&published, stored.into_catalog(built_in)?);
+            }
+            Ok(answer)
+        };
+        self.stage.finish(work).await.unwrap_or(Err(DbError::Stopped.into()))
+    }
+}
