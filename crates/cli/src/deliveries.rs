@@ -48,7 +48,7 @@ enum DeliveriesCommand {
         /// At most so many.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
-        /// The page after an earlier one: what that printed as `next`.
+        /// The page after an earlier one: what that printed as `next_cursor`.
         #[arg(long)]
         cursor: Option<String>,
     },
@@ -137,7 +137,7 @@ fn print_list(listed: &Value) -> Result<()> {
             paint(Tone::Quiet, &text(delivery, "outcome")),
         ));
     }
-    if let Some(next) = listed["next"].as_str() {
+    if let Some(next) = listed["next_cursor"].as_str() {
         output::line(&paint(Tone::Quiet, &format!("more with --cursor {next}")));
     }
     Ok(())

@@ -371,6 +371,7 @@ impl Server {
             urls: urls.clone(),
             storer: Arc::clone(&storer),
             catalog: catalog.watch(),
+            configuration: Arc::clone(&catalog),
             resolver: Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone())),
             replayer: Replayer { db: db.clone(), vault, store, urls, clock, timeline: timeline.clone(), notifier_wake },
             credentials,

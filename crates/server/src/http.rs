@@ -4,15 +4,27 @@
 //! routes are the same, so whatever a command can do a program can do.
 
 mod auth;
+mod callback_templates;
 mod deliveries;
+mod docs;
+mod domains;
 mod json;
 mod latest;
 mod objects;
+mod openapi;
 mod operator;
+mod page;
+mod parameter;
 mod patience;
 mod problem;
+mod resource;
+mod route;
+mod rules;
+mod snapshot_templates;
 mod snapshots;
 mod streams;
+mod v1;
+mod version;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -25,7 +37,7 @@ use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use framehook_domain::catalog::Catalog;
 use framehook_domain::id::uuid_v7;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -35,6 +47,7 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::catalog::CatalogStore;
 use crate::clock::Clock;
 use crate::config::ByteSize;
 use crate::credentials::Credentials;
@@ -87,6 +100,8 @@ pub(crate) struct Shared {
     pub(crate) urls: StoreUrls,
     pub(crate) storer: Arc<Storer>,
     pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
+    /// Changes what `catalog` shows.
+    pub(crate) configuration: Arc<CatalogStore>,
     pub(crate) replayer: Replayer,
     /// Judges the URLs that requests bring.
     pub(crate) resolver: Resolver,
@@ -124,25 +139,12 @@ pub(crate) fn operator_pages(shared: &Arc<Shared>) -> Router {
 pub(crate) fn public_pages(shared: &Arc<Shared>, limits: HttpLimits) -> Router {
     let objects = Router::new().route("/objects/{bucket}/{*key}", get(objects::get)).with_state(Arc::clone(shared));
     let login = axum::middleware::from_fn_with_state(Arc::clone(shared), auth::require_login);
-    v1(shared).layer(login).merge(objects).layer(DefaultBodyLimit::max(limits.body_bytes_max))
+    v1::router(shared).layer(login).merge(objects).layer(DefaultBodyLimit::max(limits.body_bytes_max))
 }
 
 /// `/v1` as it is on the control socket.
 pub(crate) fn control_pages(shared: &Arc<Shared>, limits: HttpLimits) -> Router {
-    v1(shared).merge(operator_pages(shared)).layer(DefaultBodyLimit::max(limits.body_bytes_max))
-}
-
-fn v1(shared: &Arc<Shared>) -> Router {
-    Router::new()
-        .route("/v1/streams", get(streams::list))
-        .route("/v1/streams/{domain}/{app}/{stream}/latest.jpg", get(latest::get))
-        .route("/v1/deliveries", get(deliveries::list))
-        .route("/v1/deliveries/{id}", get(deliveries::show))
-        .route("/v1/deliveries/{id}/replay", post(deliveries::replay))
-        .route("/v1/deliveries/{id}/cancel", post(deliveries::cancel))
-        .route("/v1/snapshots/held", get(snapshots::held))
-        .route("/v1/snapshots/{id}/discard", post(snapshots::discard))
-        .with_state(Arc::clone(shared))
+    v1::router(shared).merge(operator_pages(shared)).layer(DefaultBodyLimit::max(limits.body_bytes_max))
 }
 
 /// Where connections come from.

@@ -3,30 +3,27 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use framehook_domain::callback::EventKind;
 use framehook_domain::id::{DeliveryId, TemplateId};
-use framehook_domain::stream::{AppName, DomainName, StreamId, StreamName};
 use framehook_domain::template::CallbackUrl;
 use framehook_domain::time::UnixMs;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Shared;
 use super::json::JsonBody;
+use super::parameter::{InPath, InQuery, parse_stream};
 use super::problem::Problem;
+use super::route::Route;
+use super::{Shared, page};
 use crate::catalog::check_receiver;
-use crate::db::outbox::{
-    self, AttemptRow, DeliveryDetail, DeliveryRow, Filter, PAGE_ROWS_MAX, ReplayRefused, State as DeliveryState,
-};
+use crate::db::outbox::{self, AttemptRow, DeliveryDetail, DeliveryRow, Filter, ReplayRefused, State as DeliveryState};
 use crate::notify::ReplayError;
 
-/// Rows of a page when nobody says how many.
-const PAGE_ROWS: usize = 100;
-
 /// What to list. Everything may be left out.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     /// `waiting`, `due`, `claimed`, `delivered`, `dead` or `cancelled`; several with commas.
@@ -35,13 +32,16 @@ pub(super) struct ListQuery {
     stream: Option<String>,
     /// A callback template's number.
     template: Option<i64>,
+    /// 200 (a picture), 1 (a push began) or 0 (a push ended).
     event_type: Option<u16>,
     /// Made at or after, ms since 1970.
     since_ms: Option<i64>,
     /// Made before.
     until_ms: Option<i64>,
-    /// The page after this one: `next` of the page before.
+    /// The page after another: its `next_cursor`.
     cursor: Option<Uuid>,
+    /// At most so many, 100 if it is left out.
+    #[schemars(range(min = 1, max = 1000))]
     limit: Option<usize>,
 }
 
@@ -59,7 +59,7 @@ impl ListQuery {
         };
         Ok(Filter {
             states: self.state.iter().flat_map(|list| list.split(',')).map(state).collect::<Result<_, _>>()?,
-            stream: self.stream.as_deref().map(parse_stream).transpose()?,
+            stream: self.stream.as_deref().map(|text| parse_stream("stream", text)).transpose()?,
             template: self.template.map(TemplateId),
             kind: self.event_type.map(kind).transpose()?,
             since: self.since_ms.map(UnixMs),
@@ -69,47 +69,49 @@ impl ListQuery {
     }
 }
 
-fn parse_stream(text: &str) -> Result<StreamId, Problem> {
-    let bad = |detail: String| Problem::bad_field("stream", detail);
-    let mut parts = text.split('/');
-    let (Some(domain), Some(app), Some(name), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
-        return Err(bad(format!("{text:?} is not domain/app/name")));
-    };
-    Ok(StreamId {
-        domain: DomainName::parse(domain).map_err(|error| bad(error.to_string()))?,
-        app: AppName::parse(app).map_err(|error| bad(error.to_string()))?,
-        name: StreamName::parse(name).map_err(|error| bad(error.to_string()))?,
-    })
-}
-
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct DeliveryList {
     deliveries: Vec<DeliveryView>,
-    /// Give it as `cursor` for the next page.
-    next: Option<Uuid>,
+    /// The `cursor` of the next page, if there may be one.
+    next_cursor: Option<Uuid>,
 }
 
-#[derive(Serialize)]
-struct DeliveryView {
+/// An event that is or was owed to a receiver.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Delivery")]
+pub(super) struct DeliveryView {
+    #[serde(flatten)]
+    facts: Facts,
+    /// Attempts made, all rounds together.
+    attempts: u32,
+}
+
+/// What a list shows of a delivery and what its own page does.
+#[derive(Serialize, JsonSchema)]
+struct Facts {
     /// The `webhook-id` of every attempt.
     id: Uuid,
     event_id: Uuid,
+    /// 200 (a picture), 1 (a push began) or 0 (a push ended).
     event_type: u16,
+    /// `domain/app/name`
     stream: String,
     snapshot_id: Option<Uuid>,
+    /// The callback template's number.
     template: i64,
     /// Whether it goes to a URL that was given for a replay.
     has_own_url: bool,
+    /// `waiting`, `due`, `claimed`, `delivered`, `dead` or `cancelled`.
     state: &'static str,
-    attempts: u32,
     /// When the next attempt falls due.
     due_ms: Option<i64>,
     created_ms: i64,
     settled_ms: Option<i64>,
+    /// The last attempt's outcome, or why it was settled without one.
     outcome: Option<String>,
 }
 
-impl From<DeliveryRow> for DeliveryView {
+impl From<DeliveryRow> for Facts {
     fn from(row: DeliveryRow) -> Self {
         Self {
             id: row.id.0,
@@ -120,7 +122,6 @@ impl From<DeliveryRow> for DeliveryView {
             template: row.template.0,
             has_own_url: row.has_own_url,
             state: row.state.name(),
-            attempts: row.attempts,
             due_ms: (row.state == DeliveryState::Due).then_some(row.due.0),
             created_ms: row.created.0,
             settled_ms: row.settled.map(|at| at.0),
@@ -129,17 +130,27 @@ impl From<DeliveryRow> for DeliveryView {
     }
 }
 
-/// A delivery with its body and every attempt. The list under `attempts` takes the place of their number.
-#[derive(Serialize)]
+impl From<DeliveryRow> for DeliveryView {
+    fn from(row: DeliveryRow) -> Self {
+        Self { attempts: row.attempts, facts: row.into() }
+    }
+}
+
+/// A delivery with its body and every attempt.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DeliveryDetail")]
 pub(super) struct DeliveryDetailView {
     #[serde(flatten)]
-    delivery: serde_json::Value,
+    facts: Facts,
     /// The body as it is sent, without `t` and `sign`.
     body: serde_json::Value,
+    /// In the order they were made.
     attempts: Vec<AttemptView>,
 }
 
-#[derive(Serialize)]
+/// One try to deliver.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Attempt")]
 struct AttemptView {
     number: u32,
     started_ms: i64,
@@ -149,6 +160,7 @@ struct AttemptView {
     error: Option<String>,
     /// The beginning of what the receiver answered.
     response: Option<String>,
+    /// Without user and password.
     url: String,
 }
 
@@ -167,74 +179,64 @@ impl From<AttemptRow> for AttemptView {
     }
 }
 
-pub(super) async fn list(
+async fn list(
     State(shared): State<Arc<Shared>>,
-    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+    InQuery(query): InQuery<ListQuery>,
 ) -> Result<Json<DeliveryList>, Problem> {
-    let Query(query) = query.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, error.body_text()))?;
-    let filter = query.filter()?;
-    let limit = query.limit.unwrap_or(PAGE_ROWS);
-    if !(1..=PAGE_ROWS_MAX).contains(&limit) {
-        return Err(Problem::bad_field("limit", format!("{limit} is not from 1 to {PAGE_ROWS_MAX}")));
-    }
+    let (filter, limit) = (query.filter()?, page::rows(query.limit)?);
     let rows = shared.db.read(move |conn| outbox::list(conn, &filter, limit)).await?;
-    let next = (rows.len() == limit).then(|| rows.last().map(|row| row.id.0)).flatten();
-    Ok(Json(DeliveryList { deliveries: rows.into_iter().map(DeliveryView::from).collect(), next }))
+    let next_cursor = (rows.len() == limit).then(|| rows.last().map(|row| row.id.0)).flatten();
+    Ok(Json(DeliveryList { deliveries: rows.into_iter().map(DeliveryView::from).collect(), next_cursor }))
 }
 
-pub(super) async fn show(
+async fn show(
     State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
+    InPath(id): InPath<String>,
 ) -> Result<Json<DeliveryDetailView>, Problem> {
     let id = parse_id(&id)?;
     let detail = shared.db.read(move |conn| outbox::show(conn, id)).await?;
     let DeliveryDetail { row, body, attempts } = detail.ok_or_else(unknown)?;
-    let mut delivery = serde_json::to_value(DeliveryView::from(row)).expect("a view is JSON");
-    delivery.as_object_mut().expect("a view is an object").remove("attempts");
     Ok(Json(DeliveryDetailView {
-        delivery,
+        facts: row.into(),
         body: serde_json::from_str(&body).unwrap_or(serde_json::Value::String(body)),
         attempts: attempts.into_iter().map(AttemptView::from).collect(),
     }))
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// How to send a delivery again.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ReplayOrder {
+struct ReplayOrder {
     /// Where to send it instead of the template's URL.
     url: Option<String>,
 }
 
-pub(super) async fn replay(
+async fn replay(
     State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
-    JsonBody(order): JsonBody<ReplayOrder>,
+    InPath(id): InPath<String>,
+    body: JsonBody<ReplayOrder>,
 ) -> Result<StatusCode, Problem> {
-    let id = parse_id(&id)?;
+    let (id, order) = (parse_id(&id)?, body.order);
     if let Some(url) = &order.url {
-        let url = CallbackUrl::parse("url", url).map_err(|error| Problem::bad_field("url", error.to_string()))?;
+        let url = CallbackUrl::parse("url", url)?;
         let judged = check_receiver(&shared.resolver, &url).await;
-        judged.map_err(|forbidden| Problem::bad_field("url", forbidden.what))?;
+        judged.map_err(|forbidden| Problem::bad_value("url", forbidden.what))?;
     }
     match shared.replayer.replay(id, order.url.as_deref()).await {
         Ok(()) => Ok(StatusCode::ACCEPTED),
         Err(ReplayError::Refused(ReplayRefused::Unknown)) => Err(unknown()),
-        Err(ReplayError::Refused(refused)) => Err(Problem::new(StatusCode::CONFLICT, refused.to_string())),
-        Err(ReplayError::Url(error)) => Err(Problem::bad_field("url", error.to_string())),
+        Err(ReplayError::Refused(refused)) => Err(Problem::conflict(refused.to_string())),
+        Err(ReplayError::Url(error)) => Err(Problem::bad_value("url", error.to_string())),
         Err(ReplayError::Store(error)) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
         Err(ReplayError::Db(error)) => Err(error.into()),
     }
 }
 
-pub(super) async fn cancel(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+async fn cancel(State(shared): State<Arc<Shared>>, InPath(id): InPath<String>) -> Result<StatusCode, Problem> {
     let id = parse_id(&id)?;
     let wall = shared.clock.wall();
     let cancelled = shared.db.write(move |tx| outbox::cancel(tx, id, "operator", wall)).await?;
-    if cancelled {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(Problem::new(StatusCode::CONFLICT, "it is delivered or unknown"))
-    }
+    if cancelled { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::conflict("it is delivered or unknown")) }
 }
 
 fn parse_id(text: &str) -> Result<DeliveryId, Problem> {
@@ -243,4 +245,31 @@ fn parse_id(text: &str) -> Result<DeliveryId, Problem> {
 
 fn unknown() -> Problem {
     Problem::not_found("there is no such delivery; delivered and cancelled ones are kept for deliver.log_retention")
+}
+
+pub(super) fn routes() -> Vec<Route> {
+    const ONE: &str = "/v1/deliveries/{id}";
+    let id = |route: Route| {
+        route.of::<Uuid>("id", "The delivery's id, which receivers see as `webhook-id`.").problems(&[400])
+    };
+    vec![
+        Route::get("/v1/deliveries", "list_deliveries", "Search deliveries, the newest first", list)
+            .query::<ListQuery>()
+            .answers::<DeliveryList>(200, "A page of them."),
+        id(Route::get(ONE, "get_delivery", "Show a delivery with its body and every attempt", show))
+            .answers::<DeliveryDetailView>(200, "The delivery.")
+            .problems(&[404]),
+        id(Route::post(
+            "/v1/deliveries/{id}/replay",
+            "replay_delivery",
+            "Send a settled delivery again, under its id",
+            replay,
+        ))
+        .takes::<ReplayOrder>()
+        .answers_nothing(202, "It will be sent.")
+        .problems(&[404, 409]),
+        id(Route::post("/v1/deliveries/{id}/cancel", "cancel_delivery", "End a delivery for good", cancel))
+            .answers_nothing(204, "It is ended.")
+            .problems(&[409]),
+    ]
 }

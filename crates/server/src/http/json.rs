@@ -9,14 +9,18 @@ use serde_json::{Map, Value};
 
 use super::problem::Problem;
 
-/// A body that is a JSON object, whatever its `Content-Type` says; an empty one is the default. Every refusal is a [`Problem`], which
-/// axum's own extractor does not promise.
+/// A body that is a JSON object, whatever its `Content-Type` says; an empty one is the empty object. Every refusal is a
+/// [`Problem`] that names the field at fault, which axum's own extractor does not promise.
 #[derive(Debug)]
-pub(super) struct JsonBody<T>(pub(super) T);
+pub(super) struct JsonBody<T> {
+    pub(super) order: T,
+    /// The same object however it was spaced and ordered.
+    pub(super) canonical: String,
+}
 
 impl<T, S> FromRequest<S> for JsonBody<T>
 where
-    T: DeserializeOwned + Default,
+    T: DeserializeOwned,
     S: Send + Sync,
 {
     type Rejection = Problem;
@@ -28,14 +32,25 @@ where
             }
             _ => Problem::new(StatusCode::BAD_REQUEST, "the body did not arrive in full"),
         })?;
-        if body.is_empty() {
-            return Ok(Self(T::default()));
-        }
         // By way of a map, since serde would take a list for the fields in their order.
-        serde_json::from_slice(&body)
-            .and_then(|fields: Map<String, Value>| T::deserialize(Value::Object(fields)))
-            .map(Self)
-            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("the body cannot be used: {error}")))
+        let fields: Map<String, Value> = if body.is_empty() {
+            Map::new()
+        } else {
+            let parsed = serde_json::from_slice(&body);
+            parsed.map_err(|error| {
+                Problem::new(StatusCode::BAD_REQUEST, format!("the body is no JSON object: {error}"))
+            })?
+        };
+        let fields = Value::Object(fields);
+        let canonical = fields.to_string();
+        let order = serde_path_to_error::deserialize(fields).map_err(|error| {
+            let detail = format!("the body cannot be used: {}", error.inner());
+            match error.path().to_string() {
+                path if path == "." => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail),
+                path => Problem::bad_value(path, detail),
+            }
+        })?;
+        Ok(Self { order, canonical })
     }
 }
 
@@ -44,41 +59,51 @@ mod tests {
     use axum::body::Body;
     use axum::extract::DefaultBodyLimit;
     use axum::response::IntoResponse as _;
+    use http_body_util::{BodyExt as _, Limited};
     use serde::Deserialize;
 
     use super::*;
 
-    #[derive(Debug, Default, Deserialize)]
+    #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Order {
-        #[serde(default)]
         url: Option<String>,
+        size: Option<u16>,
     }
 
-    /// The status that a handler with such a body answers.
-    async fn status(body: &'static str) -> u16 {
-        let handler = |JsonBody(order): JsonBody<Order>| async move { order.url.unwrap_or_default().into_response() };
+    /// The status that a handler with such a body answers, and the field it finds fault with.
+    #[expect(clippy::disallowed_methods, reason = "read through a cap")]
+    async fn answer(body: &'static str) -> (u16, Value) {
+        let handler = |body: JsonBody<Order>| async move {
+            format!("{:?} {:?} {}", body.order.url, body.order.size, body.canonical).into_response()
+        };
         let pages = axum::Router::new().route("/", axum::routing::post(handler)).layer(DefaultBodyLimit::max(64));
         let request = Request::post("/").body(Body::from(body)).expect("a request");
         let response = tower::ServiceExt::oneshot(pages, request).await.expect("routers do not fail");
         let status = response.status();
-        if !status.is_success() {
-            assert_eq!(response.headers()["content-type"], "application/problem+json", "{body}");
+        if status.is_success() {
+            return (status.as_u16(), Value::Null);
         }
-        status.as_u16()
+        assert_eq!(response.headers()["content-type"], "application/problem+json", "{body}");
+        let body = Limited::new(response.into_body(), 4096).collect().await.expect("a body").to_bytes();
+        let problem: Value = serde_json::from_slice(&body).expect("JSON");
+        (status.as_u16(), problem["field"].clone())
     }
 
     #[tokio::test]
-    async fn an_empty_body_is_the_default_and_a_bad_one_a_problem() {
-        assert_eq!(status("").await, 200);
-        assert_eq!(status("{}").await, 200);
-        assert_eq!(status("{\"url\": \"http://a/\"}").await, 200);
-        assert_eq!(status("{\"uri\": \"http://a/\"}").await, 400);
-        assert_eq!(status("{").await, 400);
-        assert_eq!(status("[]").await, 400);
+    async fn an_empty_body_is_an_empty_object_and_a_bad_one_a_problem_with_its_field() {
+        let none = || Value::Null;
+        assert_eq!(answer("").await, (200, none()));
+        assert_eq!(answer("{}").await, (200, none()));
+        assert_eq!(answer("{\"url\": \"http://a/\"}").await, (200, none()));
+        assert_eq!(answer("{\"uri\": \"http://a/\"}").await, (422, "uri".into()));
+        assert_eq!(answer("{\"size\": \"7\"}").await, (422, "size".into()));
+        assert_eq!(answer("{\"size\": 70000}").await, (422, "size".into()));
+        assert_eq!(answer("{").await, (400, none()));
+        assert_eq!(answer("[]").await, (400, none()));
         assert_eq!(
-            status("{\"url\": \"http://a/0123456789012345678901234567890123456789012345678901234567890\"}").await,
-            413
+            answer("{\"url\": \"http://a/0123456789012345678901234567890123456789012345678901234567890\"}").await,
+            (413, none())
         );
     }
 }

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use framehook_domain::stream::{AppName, DomainName, StreamId, StreamName};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Shared;
+use super::parameter::{InQuery, StreamInPath};
 use super::problem::Problem;
+use super::route::Route;
 use crate::pipeline::LookError;
 
 /// Time in which a worker must have become free and made the picture.
@@ -22,29 +24,28 @@ const MAX_AGE_SECS: u64 = 30;
 /// The widest picture that can be asked for, as in a template.
 const WIDTH_MAX: u16 = 3000;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct LatestQuery {
-    /// How old the picture may be, in seconds.
+struct LatestQuery {
+    /// How old the picture may be, in seconds, 30 if it is left out.
     max_age: Option<u64>,
-    /// Pixels; the height follows. 0 is the stream's own width.
+    /// Pixels; the height follows. 0, or left out, is the stream's own width.
+    #[schemars(range(max = 3000))]
     width: Option<u16>,
 }
 
-pub(super) async fn get(
+async fn get(
     State(shared): State<Arc<Shared>>,
-    Path((domain, app, name)): Path<(String, String, String)>,
-    query: Result<Query<LatestQuery>, axum::extract::rejection::QueryRejection>,
+    StreamInPath(stream): StreamInPath,
+    InQuery(query): InQuery<LatestQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Response> {
     let refused = |problem: Problem| problem.into_response();
-    let Query(query) = query.map_err(|error| refused(Problem::new(StatusCode::BAD_REQUEST, error.body_text())))?;
     let width = query.width.unwrap_or(0);
     if width > WIDTH_MAX {
         let detail = format!("{width} is no width; 0 to {WIDTH_MAX} pixels can be asked for");
         return Err(refused(Problem::bad_field("width", detail)));
     }
-    let stream = stream_id(&domain, &app, &name).map_err(refused)?;
     let not_live = || refused(Problem::not_found(format!("{stream} is not live")));
     let push = shared.lives.push_of(&stream).ok_or_else(not_live)?;
     let now = shared.clock.mono();
@@ -89,14 +90,6 @@ pub(super) async fn get(
     Ok(response)
 }
 
-fn stream_id(domain: &str, app: &str, name: &str) -> Result<StreamId, Problem> {
-    Ok(StreamId {
-        domain: DomainName::parse(domain).map_err(|error| Problem::bad_field("domain", error.to_string()))?,
-        app: AppName::parse(app).map_err(|error| Problem::bad_field("app", error.to_string()))?,
-        name: StreamName::parse(name).map_err(|error| Problem::bad_field("stream", error.to_string()))?,
-    })
-}
-
 /// How long the next keyframe will take, told from the length of the last GOP and from when one was last seen. `None`
 /// before a whole GOP has passed.
 fn expected_wait(gop_ms: u64, since_last: Duration) -> Option<Duration> {
@@ -116,6 +109,18 @@ fn later(detail: &str, wait: Option<Duration>) -> Response {
         response.headers_mut().insert(header::RETRY_AFTER, secs);
     }
     response
+}
+
+pub(super) fn route() -> Route {
+    const PATH: &str = "/v1/streams/{domain}/{app}/{stream}/latest.jpg";
+    Route::get(PATH, "get_latest_picture", "Fetch what a stream shows now, of its newest keyframe", get)
+        .of::<String>("domain", "The push domain.")
+        .of::<String>("app", "The app.")
+        .of::<String>("stream", "The stream's name.")
+        .query::<LatestQuery>()
+        .unless_known()
+        .answers_as(200, "The picture. `Age` says how old it is.", "image/jpeg")
+        .problems(&[404])
 }
 
 #[cfg(test)]

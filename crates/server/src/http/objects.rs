@@ -40,9 +40,30 @@ pub(super) async fn get(
     // Before anything is looked up, so that who has no URL learns of no object.
     let admitted = shared.urls.admit(&bucket, &key, query.as_deref().unwrap_or_default(), shared.clock.wall());
     admitted.map_err(|refused| Problem::new(StatusCode::FORBIDDEN, refused.to_string()))?;
+    let shown = Shown { content_type: content_type(&key), is_private: shared.urls.are_signed() };
+    serve(&shared, &bucket, &key, shown, &method, &headers).await
+}
+
+/// How an object is given out.
+#[derive(Clone, Copy)]
+pub(super) struct Shown {
+    pub(super) content_type: &'static str,
+    /// Whether a cache that serves several people may not keep it.
+    pub(super) is_private: bool,
+}
+
+/// The object, or the part of it that is asked for.
+pub(super) async fn serve(
+    shared: &Shared,
+    bucket: &str,
+    key: &str,
+    shown: Shown,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
     let missing = || Problem::not_found("there is no such object");
     // A name that could lead out of the store is answered like one that is not there.
-    let path = shared.store.path(&bucket, &key).map_err(|_| missing())?;
+    let path = shared.store.path(bucket, key).map_err(|_| missing())?;
     let object = match tokio::task::spawn_blocking(move || open(&path)).await {
         Ok(Ok(object)) => object,
         Ok(Err(error)) if is_missing(&error) => return Err(missing()),
@@ -54,7 +75,7 @@ pub(super) async fn get(
         }
         Err(_) => return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server stops")),
     };
-    Ok(answer(&object, content_type(&key), shared.urls.are_signed(), method == Method::HEAD, &headers))
+    Ok(answer(&object, shown, method == Method::HEAD, headers))
 }
 
 fn is_missing(error: &io::Error) -> bool {
@@ -173,13 +194,7 @@ fn part(range: Option<&str>, len: u64) -> Part {
     }
 }
 
-fn answer(
-    object: &Object,
-    content_type: &'static str,
-    is_private: bool,
-    head_only: bool,
-    asked: &HeaderMap,
-) -> Response {
+fn answer(object: &Object, shown: Shown, head_only: bool, asked: &HeaderMap) -> Response {
     let header = |name| asked.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let known = header(header::IF_NONE_MATCH).is_some_and(|tags| {
         tags.split(',').any(|tag| tag.trim() == "*" || tag.trim().trim_start_matches("W/") == object.etag)
@@ -201,12 +216,14 @@ fn answer(
     let headers = response.headers_mut();
     if status != StatusCode::NOT_MODIFIED {
         headers.insert(header::CONTENT_LENGTH, length);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    }
+    if status.is_success() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(shown.content_type));
     }
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(header::ETAG, HeaderValue::try_from(&object.etag).expect("an entity tag is a header value"));
     // Keys are given out once, but a person may put another file there.
-    let caching = if is_private { "private, max-age=3600" } else { "public, max-age=3600" };
+    let caching = if shown.is_private { "private, max-age=3600" } else { "public, max-age=3600" };
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(range) = range {
@@ -250,9 +267,11 @@ mod tests {
         Object { file: Arc::new(file), len: bytes.len() as u64, etag: "\"tag\"".to_owned() }
     }
 
+    const JPEG: Shown = Shown { content_type: "image/jpeg", is_private: false };
+
     fn asked(headers: &[(header::HeaderName, &'static str)]) -> Response {
         let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();
-        answer(&object(b"0123456789"), "image/jpeg", false, false, &headers)
+        answer(&object(b"0123456789"), JPEG, false, &headers)
     }
 
     #[test]
@@ -277,7 +296,7 @@ mod tests {
             ("bytes=100-70000", &bytes[100..=70_000]),
             ("bytes=-5", &bytes[3 * PIECE_BYTES..]),
         ] {
-            let mut body = answer(&object, "image/jpeg", false, false, &asked(range)).into_body();
+            let mut body = answer(&object, JPEG, false, &asked(range)).into_body();
             let mut got = Vec::new();
             while let Some(frame) = body.frame().await {
                 let piece = frame.unwrap().into_data().unwrap();
@@ -293,11 +312,7 @@ mod tests {
         let object = object(b"0123456789");
         object.file.set_len(4).unwrap();
         assert!(
-            answer(&object, "image/jpeg", false, false, &HeaderMap::new())
-                .into_body()
-                .frame()
-                .await
-                .is_some_and(|read| read.is_err())
+            answer(&object, JPEG, false, &HeaderMap::new()).into_body().frame().await.is_some_and(|read| read.is_err())
         );
     }
 }
