@@ -1,5 +1,7 @@
 //! The vendor's SDK, in a program of its own.
 
+#![allow(dead_code, reason = "each suite uses its part of this")]
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
