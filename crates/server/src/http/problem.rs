@@ -28,15 +28,22 @@ pub(super) struct Problem {
     status: u16,
     /// What went wrong this time.
     detail: String,
+    // Boxed, since every handler's result has room for it.
+    #[serde(flatten)]
+    fault: Option<Box<Fault>>,
+}
+
+/// What in a request is to blame.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+struct Fault {
     /// The parameter, or the field of the body, at fault.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<Cow<'static, str>>,
+    field: Cow<'static, str>,
     /// What stood there, cut after 80 characters; of a secret, its length only.
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<String>,
     /// What is allowed there.
     #[serde(skip_serializing_if = "Option::is_none")]
-    allowed: Option<Cow<'static, str>>,
+    allowed: Option<&'static str>,
 }
 
 impl Problem {
@@ -47,10 +54,17 @@ impl Problem {
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
             detail: detail.into(),
-            field: None,
-            value: None,
-            allowed: None,
+            fault: None,
         }
+    }
+
+    fn blaming(
+        self,
+        field: impl Into<Cow<'static, str>>,
+        value: Option<String>,
+        allowed: Option<&'static str>,
+    ) -> Self {
+        Self { fault: Some(Box::new(Fault { field: field.into(), value, allowed })), ..self }
     }
 
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
@@ -63,30 +77,28 @@ impl Problem {
 
     /// A parameter, in the path, the query or a header, that cannot be used.
     pub(super) fn bad_field(field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
-        Self { field: Some(field.into()), ..Self::new(StatusCode::BAD_REQUEST, detail) }
+        Self::new(StatusCode::BAD_REQUEST, detail).blaming(field, None, None)
     }
 
     /// As [`Problem::bad_field`], for a name or number that the domain refuses.
     pub(super) fn bad_parameter(field: &'static str, error: FieldError) -> Self {
-        Self { status: StatusCode::BAD_REQUEST.as_u16(), ..Self::unprocessable(field, error) }.titled()
+        Self::refused(StatusCode::BAD_REQUEST, field, error)
     }
 
     /// A field of the body whose value cannot be taken.
     pub(super) fn bad_value(field: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
-        Self { field: Some(field.into()), ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).blaming(field, None, None)
     }
 
     /// As [`Problem::bad_value`], for a value that the domain refuses in the field that `/v1` calls `field`.
     pub(super) fn unprocessable(field: &'static str, error: FieldError) -> Self {
-        let FieldError { value, allowed, .. } = error;
-        let detail = format!("{field} = {value:?} is not accepted; allowed: {allowed}");
-        Self { value: Some(value), allowed: Some(allowed.into()), ..Self::bad_value(field, detail) }
+        Self::refused(StatusCode::UNPROCESSABLE_ENTITY, field, error)
     }
 
-    /// The status's own words.
-    fn titled(self) -> Self {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { title: status.canonical_reason().unwrap_or("Error"), ..self }
+    fn refused(status: StatusCode, field: &'static str, error: FieldError) -> Self {
+        let FieldError { value, allowed, .. } = error;
+        let detail = format!("{field} = {value:?} is not accepted; allowed: {allowed}");
+        Self::new(status, detail).blaming(field, Some(value), Some(allowed))
     }
 }
 

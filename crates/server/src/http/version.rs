@@ -1,11 +1,12 @@
 //! Versions of what is configured: `ETag`, and the conditions that a request names one by (RFC 9110, 8.8.3 and 13.1).
 
+use std::convert::Infallible;
+
 use axum::extract::FromRequestParts;
 use axum::http::header::{self, HeaderName};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 use framehook_domain::catalog::{ChangeRefused, Managed};
-use std::convert::Infallible;
 
 /// A version of one object. Each change of it makes another one, whether the change can be seen or is one of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +78,7 @@ mod tests {
 
     use super::*;
 
-    async fn conditions(headers: &[(&'static str, &'static [u8])]) -> Conditions {
+    async fn conditions(headers: &[(&'static str, &[u8])]) -> Conditions {
         let mut parts = Request::new(()).into_parts().0;
         for (name, value) in headers {
             parts.headers.append(*name, HeaderValue::from_bytes(value).unwrap());
@@ -89,7 +90,8 @@ mod tests {
     async fn a_change_is_made_only_to_the_version_that_was_read() {
         let known = Managed { value: (), by: ManagedBy::Api, created: UnixMs(1), updated: UnixMs(0x1f) };
         assert_eq!(Etag::of(&known).as_str(), "\"1-1f\"");
-        let rows: [(&str, &[(&str, &[u8])], bool); 8] = [
+        type Headers = &'static [(&'static str, &'static [u8])];
+        let rows: [(&str, Headers, bool); 8] = [
             ("no condition", &[], true),
             ("the version", &[("if-match", b"\"1-1f\"")], true),
             ("one of several", &[("if-match", b"\"1-1e\", \"1-1f\"")], true),
