@@ -139,6 +139,10 @@ impl From<ChangeRefused> for Problem {
             | ChangeRefused::TooManyTemplates
             | ChangeRefused::TooManyRules
             | ChangeRefused::TooManyForbidden
+            | ChangeRefused::DomainInTask { .. }
+            | ChangeRefused::TemplateInTask { .. }
+            | ChangeRefused::TooManyTasksAtATime(_)
+            | ChangeRefused::TooManyTasks
             | ChangeRefused::ManagedByFile => Self::conflict(detail),
         }
     }
