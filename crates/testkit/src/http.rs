@@ -72,19 +72,57 @@ pub fn request(
     patience: Duration,
 ) -> Result<Response> {
     let what = || format!("{method} http://{address}{target}");
-    let mut stream = TcpStream::connect_timeout(&address, patience).with_context(what)?;
-    stream.set_read_timeout(Some(patience)).with_context(what)?;
-    stream.set_write_timeout(Some(patience)).with_context(what)?;
-    let mut head = format!("{method} {target} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
-    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-        head += &format!("host: {address}\r\n");
+    let stream = connect(address, patience).with_context(what)?;
+    let headers = [&[("connection", "close")], headers].concat();
+    Connection::over(stream, address.to_string()).request(method, target, &headers, body).with_context(what)
+}
+
+/// A socket on which nothing takes longer than `patience`.
+///
+/// # Errors
+/// When nobody listens.
+pub fn connect(address: SocketAddr, patience: Duration) -> Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    Ok(stream)
+}
+
+/// A connection that is kept from request to request.
+#[derive(Debug)]
+pub struct Connection<S> {
+    stream: BufReader<S>,
+    host: String,
+}
+
+impl<S: Read + Write> Connection<S> {
+    /// `host` is what requests name.
+    pub fn over(stream: S, host: impl Into<String>) -> Self {
+        Self { stream: BufReader::new(stream), host: host.into() }
     }
-    for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
+
+    /// What lies below.
+    pub fn stream(&self) -> &S {
+        self.stream.get_ref()
     }
-    head += "\r\n";
-    stream.write_all(&[head.as_bytes(), body].concat()).with_context(what)?;
-    read_response(&mut BufReader::new(stream), method).with_context(what)
+
+    /// Sends one request and reads the whole answer.
+    ///
+    /// # Errors
+    /// When there is no answer, or it is not HTTP.
+    pub fn request(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Response> {
+        let mut head = format!("{method} {target} HTTP/1.1\r\ncontent-length: {}\r\n", body.len());
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            head += &format!("host: {}\r\n", self.host);
+        }
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        head += "\r\n";
+        self.stream.get_mut().write_all(&[head.as_bytes(), body].concat())?;
+        self.stream.get_mut().flush()?;
+        read_response(&mut self.stream, method)
+    }
 }
 
 fn read_response(stream: &mut impl BufRead, method: &str) -> Result<Response> {

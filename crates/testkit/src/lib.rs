@@ -13,6 +13,7 @@
 //! | [`receiver`] | an HTTP receiver of callbacks that records everything and misbehaves on demand |
 //! | [`proxy`] | a TCP line that can stall, slow down and break |
 //! | [`jpeg`], [`picture`] | stored pictures, decoded and compared |
+//! | [`tls`] | a certificate authority, and a client that believes only it |
 //! | [`failing_sync`] | a disk whose syncs fail when told |
 //! | [`flv`], [`http`], [`metrics`] | the formats between them, as much as tests need |
 //! | [`dice`] | random numbers that a printed seed repeats |
@@ -35,4 +36,5 @@ pub mod proxy;
 pub mod publisher;
 pub mod receiver;
 pub mod server;
+pub mod tls;
 pub mod wait;

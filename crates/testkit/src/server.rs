@@ -90,12 +90,17 @@ impl ServerSpec {
 pub struct Addresses {
     pub rtmp: SocketAddr,
     pub http: SocketAddr,
+    /// Only with a certificate.
+    #[serde(default)]
+    pub rtmps: Option<SocketAddr>,
+    #[serde(default)]
+    pub https: Option<SocketAddr>,
 }
 
 impl Addresses {
     const ANY: Self = {
         let any = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
-        Self { rtmp: any, http: any }
+        Self { rtmp: any, http: any, rtmps: None, https: None }
     };
 }
 
@@ -116,6 +121,11 @@ impl Server {
 
     pub fn http_address(&self) -> SocketAddr {
         self.addresses.http
+    }
+
+    /// Every address that it listens on.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
     }
 
     /// The URL to push to; `path` is app and stream name, such as `live/room?txSecret=…`.
