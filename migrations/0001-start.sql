@@ -322,3 +322,43 @@ CREATE TABLE idempotency (
     created_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_created ON idempotency (created_ms);
+
+-- Who may change it, and who did --------------------------------------------------------------------------------------
+
+-- Keys of the API beside the one in DIR/credentials.
+CREATE TABLE access_key (
+    -- The SecretId.
+    id         TEXT PRIMARY KEY NOT NULL,
+    name       TEXT NOT NULL UNIQUE,
+    -- 1: it may look and not change.
+    read_only  INTEGER NOT NULL,
+    secret     BLOB NOT NULL, -- sealed
+    created_ms INTEGER NOT NULL
+) STRICT;
+
+-- When a key last let a request in, the one in DIR/credentials included. Noted once a minute.
+CREATE TABLE access_key_use (
+    id      TEXT PRIMARY KEY NOT NULL,
+    used_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Every change that somebody made, written in the transaction of the change. Secrets are masked before they come here.
+CREATE TABLE audit (
+    id     INTEGER PRIMARY KEY AUTOINCREMENT,
+    at_ms  INTEGER NOT NULL,
+    -- The SecretId of a key; `control`: whoever may open the data directory; `file`: the configuration file.
+    who    TEXT NOT NULL,
+    -- The key's name at that time.
+    name   TEXT,
+    -- The address that the request came from.
+    peer   TEXT,
+    noun   TEXT NOT NULL,
+    object TEXT NOT NULL,
+    verb   TEXT NOT NULL,
+    -- JSON; NULL where there was or is nothing.
+    before TEXT,
+    after  TEXT
+) STRICT;
+CREATE INDEX audit_by_object ON audit (noun, object, id);
+CREATE INDEX audit_by_who ON audit (who, id);
+CREATE INDEX audit_by_time ON audit (at_ms);

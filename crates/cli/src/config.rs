@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use framehook_server::catalog::check_receivers;
 use framehook_server::config::{Config, ConfigError, Problem, Sources};
+use framehook_server::tls::check_certificate;
 use serde::Serialize;
 
 use crate::output::{self, Tone, paint};
@@ -94,7 +95,10 @@ async fn check(arguments: CheckArgs) -> Result<ExitCode> {
         sources.flag("--allow-receiver", "deliver.allow_receiver", network);
     }
     let checked = match Config::load(&sources) {
-        Ok(config) => check_receivers(&config).await.map(|()| config),
+        Ok(config) => match check_receivers(&config).await {
+            Ok(()) => check_certificate(&config).map(|()| config),
+            Err(error) => Err(error),
+        },
         Err(error) => Err(error),
     };
     let warnings = sources.unknown_variables().into_iter().map(|(name, meant)| match meant {

@@ -1,6 +1,5 @@
 //! `framehook deliveries`: what is owed to receivers, every attempt at it, and sending it again.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -8,8 +7,8 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::control;
-use crate::output::{self, Tone, paint};
+use crate::control::{self, Common, escape};
+use crate::output::{self, Tone, paint, text};
 
 #[derive(Args)]
 #[command(
@@ -21,16 +20,6 @@ use crate::output::{self, Tone, paint};
 pub(crate) struct DeliveriesArgs {
     #[command(subcommand)]
     command: DeliveriesCommand,
-}
-
-#[derive(Args)]
-struct Common {
-    /// The server's data directory.
-    #[arg(long, value_name = "DIR", env = "FRAMEHOOK_DATA_DIR", default_value = "./framehook-data")]
-    data_dir: PathBuf,
-    /// One JSON object instead of text.
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Subcommand)]
@@ -108,19 +97,6 @@ pub(crate) async fn run(arguments: DeliveriesArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Percent-encodes everything that is not unreserved (RFC 3986, 2.3): these values come from a person's fingers.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    escaped
-}
-
 fn print_list(listed: &Value) -> Result<()> {
     let deliveries = listed["deliveries"].as_array().context("the server's answer has no list")?;
     if deliveries.is_empty() {
@@ -162,10 +138,6 @@ fn print_detail(shown: &Value) -> Result<()> {
     Ok(())
 }
 
-fn text(value: &Value, field: &str) -> String {
-    value[field].as_str().unwrap_or_default().to_owned()
-}
-
 /// A state in a column of its own, coloured where it matters.
 fn state(name: &str) -> String {
     let padded = format!("{name:<9}");
@@ -173,16 +145,5 @@ fn state(name: &str) -> String {
         "delivered" => paint(Tone::Good, &padded),
         "dead" => paint(Tone::Bad, &padded),
         _ => padded,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::escape;
-
-    #[test]
-    fn what_a_person_types_stays_one_value() {
-        assert_eq!(escape("push.example.com/live/a b&state=dead"), "push.example.com%2Flive%2Fa%20b%26state%3Ddead");
-        assert_eq!(escape("é"), "%C3%A9");
     }
 }

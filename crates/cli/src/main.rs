@@ -1,5 +1,6 @@
 //! The executable `framehook`: a page per command, and no decisions of its own.
 
+mod audit;
 mod body;
 mod config;
 mod control;
@@ -8,6 +9,7 @@ mod demo;
 mod doctor;
 mod fetch;
 mod jpeg;
+mod keys;
 mod output;
 mod push_url;
 mod receive;
@@ -39,6 +41,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     Config(config::ConfigArgs),
     Deliveries(deliveries::DeliveriesArgs),
+    Keys(keys::KeysArgs),
+    Audit(audit::AuditArgs),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +67,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Doctor(arguments) => on_runtime(doctor::run(arguments)),
         Command::Config(arguments) => on_runtime(config::run(arguments)),
         Command::Deliveries(arguments) => on_runtime(deliveries::run(arguments)),
+        Command::Keys(arguments) => on_runtime(keys::run(arguments)),
+        Command::Audit(arguments) => on_runtime(audit::run(arguments)),
     }
 }
 

@@ -2,6 +2,9 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use framehook_server::clock::Clock;
+use serde_json::Value;
+
 /// Words with a meaning that colour may underline. Never by colour alone: the word itself says it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Tone {
@@ -31,5 +34,21 @@ fn wants_colour() -> bool {
 pub(crate) fn line(text: &str) {
     if writeln!(io::stdout().lock(), "{text}").is_err() {
         std::process::exit(0);
+    }
+}
+
+/// A text field of an answer; empty if it is not there.
+pub(crate) fn text(value: &Value, field: &str) -> String {
+    value[field].as_str().unwrap_or_default().to_owned()
+}
+
+/// How long ago a wall time was.
+pub(crate) fn ago(at_ms: i64) -> String {
+    let secs = (Clock::start().wall().0 - at_ms).max(0) / 1000;
+    match secs {
+        ..120 => format!("{secs} s ago"),
+        120..7200 => format!("{} min ago", secs / 60),
+        7200..172_800 => format!("{} h ago", secs / 3600),
+        _ => format!("{} d ago", secs / 86_400),
     }
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use framehook_server::app::{self, ServeError};
 use framehook_server::catalog::CatalogError;
 use framehook_server::config::{Config, Sources};
-use framehook_server::telemetry;
+use framehook_server::telemetry::{self, event::Chain};
 
 #[derive(Args)]
 #[command(
@@ -84,6 +84,10 @@ pub(crate) async fn run(arguments: ServeArgs) -> Result<ExitCode> {
         // Callback URLs are resolved, and what the API manages is compared, when the server starts.
         Err(ServeError::Catalog(CatalogError::Config(error))) => {
             eprintln!("{error}");
+            Ok(ExitCode::from(2))
+        }
+        Err(error @ ServeError::Certificate(_)) => {
+            eprintln!("framehook: {}", Chain(&error));
             Ok(ExitCode::from(2))
         }
         Err(error) => Err(error.into()),

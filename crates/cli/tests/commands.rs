@@ -362,7 +362,8 @@ fn wrong_use_is_exit_code_2_and_help_is_enough() {
     let serve = run(&["serve", "--rtmp", "nowhere"]);
     assert_eq!(serve.status.code(), Some(2));
     assert!(stderr(&serve).contains("rtmp.addr") && stderr(&serve).contains("nowhere"), "{}", stderr(&serve));
-    for command in ["serve", "demo", "receive", "verify", "push-url", "doctor", "config", "deliveries"] {
+    for command in ["serve", "demo", "receive", "verify", "push-url", "doctor", "config", "deliveries", "keys", "audit"]
+    {
         let help = run(&[command, "--help"]);
         assert!(help.status.success() && stdout(&help).contains("Usage: framehook"), "{command}");
     }

@@ -33,12 +33,13 @@ use framehook_tc3::params::Params;
 use framehook_tc3::sign::{SignatureKind, Unverified};
 use framehook_tc3::time::UnixSecs;
 
+use crate::audit::Caller;
 use crate::catalog::CatalogStore;
 use crate::clock::Clock;
-use crate::credentials::{Credentials, LoginError};
+use crate::credentials::{AccessKey, Credentials, LoginError};
 use crate::db::Db;
 use crate::entropy::Entropy;
-use crate::http::{Peer, RequestId};
+use crate::http::{OverTls, Peer, RequestId};
 use crate::live::Lives;
 use crate::telemetry::Metrics;
 use crate::telemetry::event::LoginRefused;
@@ -105,28 +106,41 @@ impl Api {
             body: &body,
         })?;
         let Call { action, mut params, unverified } = call;
-        self.authenticate(unverified, peer)?;
+        let is_private = peer.ip().is_loopback() || head.extensions.get::<OverTls>().is_some();
+        let key = self.authenticate(unverified, peer, is_private)?;
+        if key.read_only && !action.only_reads() {
+            let message = "The key of this request may only read.";
+            return Err(ApiError::new(ErrorCode::UnauthorizedOperation, message));
+        }
         let request = Request::parse(action, &mut params, self.now())?;
         self.note_unread(action, &params);
-        self.perform(request).await.map_err(|failure| failure.told(action, id))
+        self.perform(request, &Caller::key(&key, peer.ip())).await.map_err(|failure| failure.told(action, id))
     }
 
     /// # Errors
     /// `AuthFailure.…`, or `RequestLimitExceeded.IPLimitExceeded` for who has failed too often.
-    fn authenticate(&self, unverified: Unverified, peer: SocketAddr) -> Result<(), ApiError> {
+    fn authenticate(
+        &self,
+        unverified: Unverified,
+        peer: SocketAddr,
+        is_private: bool,
+    ) -> Result<Arc<AccessKey>, ApiError> {
         let now = self.now();
         let verified = match self.parts.credentials.key_of(unverified.secret_id()) {
-            Some(key) => unverified.verify(key.expose(), now),
+            Some(key) => unverified.verify(key.secret().expose(), now).map(|verified| (key, verified)),
             None => Err(ApiError::secret_id_not_found()),
         };
-        match verified.map_err(|error| self.turn_away(error, peer))?.kind {
-            SignatureKind::Tc3 { payload_is_signed: false } if !peer.ip().is_loopback() => {
+        let (key, verified) = verified.map_err(|error| self.turn_away(error, peer))?;
+        key.note_use(self.parts.clock.wall());
+        match verified.kind {
+            SignatureKind::Tc3 { payload_is_signed: false } if !is_private => {
                 let message = "A request that is not sent over TLS must sign its payload.";
-                Err(ApiError::new(ErrorCode::AuthFailureSignatureFailure, message))
+                return Err(ApiError::new(ErrorCode::AuthFailureSignatureFailure, message));
             }
-            SignatureKind::Tc3 { .. } => Ok(()),
-            SignatureKind::V1 { signature, timestamp, .. } => self.seen.admit(signature, timestamp, now),
+            SignatureKind::Tc3 { .. } => {}
+            SignatureKind::V1 { signature, timestamp, .. } => self.seen.admit(signature, timestamp, now)?,
         }
+        Ok(key)
     }
 
     /// Notes a request that nobody we know has signed.
@@ -159,8 +173,8 @@ impl Api {
         }
     }
 
-    async fn perform(&self, request: Request) -> Result<Response, Failure> {
-        let (parts, catalog) = (&self.parts, &*self.parts.catalog);
+    async fn perform(&self, request: Request, caller: &Caller) -> Result<Response, Failure> {
+        let (parts, catalog) = (&self.parts, &self.parts.catalog.by(caller));
         match request {
             Request::CreateLiveSnapshotTemplate(request) => template::create(catalog, request).await,
             Request::DescribeLiveSnapshotTemplate(request) => template::describe(catalog, request).await,
@@ -180,10 +194,10 @@ impl Api {
             Request::DescribeLiveCallbackRules(_) => rule::list_callback_rules(catalog).await,
             Request::DeleteLiveCallbackRule(request) => rule::delete_callback_rule(catalog, request).await,
 
-            Request::CreateScreenshotTask(request) => task::create(parts, request).await,
+            Request::CreateScreenshotTask(request) => task::create(parts, catalog, request).await,
             Request::DescribeScreenshotTask(request) => task::list(&self.parts.db, request).await,
-            Request::StopScreenshotTask(request) => task::stop(parts, request).await,
-            Request::DeleteScreenshotTask(request) => task::delete(parts, request).await,
+            Request::StopScreenshotTask(request) => task::stop(parts, catalog, request).await,
+            Request::DeleteScreenshotTask(request) => task::delete(parts, catalog, request).await,
 
             Request::AddLiveDomain(request) => domain::add(catalog, &self.parts.entropy, request).await,
             Request::DeleteLiveDomain(request) => domain::delete(catalog, request).await,
@@ -196,9 +210,9 @@ impl Api {
 
             Request::DescribeLiveStreamOnlineList(request) => stream::list_online(parts, request),
             Request::DescribeLiveStreamState(request) => stream::state(parts, request).await,
-            Request::DropLiveStream(request) => stream::drop_stream(parts, request),
-            Request::ForbidLiveStream(request) => stream::forbid(parts, request).await,
-            Request::ResumeLiveStream(request) => stream::resume(parts, request).await,
+            Request::DropLiveStream(request) => stream::drop_stream(parts, caller, request).await,
+            Request::ForbidLiveStream(request) => stream::forbid(catalog, request, parts.clock.wall()).await,
+            Request::ResumeLiveStream(request) => stream::resume(catalog, request).await,
             Request::DescribeLiveForbidStreamList(request) => stream::list_forbidden(parts, request).await,
 
             Request::DescribeCallbackRecordsList(request) => history::list_callbacks(&self.parts.db, request).await,

@@ -32,6 +32,7 @@ use crate::fatal::{Fatal, FatalError};
 use crate::http::{self, HttpLimits, Listener, Shared};
 use crate::ingest;
 use crate::ingest::rtmp::{RtmpIngest, RtmpSettings};
+use crate::key_store::KeyStore;
 use crate::keyframes::Keyframes;
 use crate::live::{self, Lives};
 use crate::notify::address::AddressPolicy;
@@ -40,7 +41,7 @@ use crate::notify::resolve::Resolver;
 use crate::notify::tls::{Tls, TlsError};
 use crate::notify::{Notifier, NotifierParts, Replayer, Schedules};
 use crate::pipeline::{self, Pipeline};
-use crate::prune::{self, LogLimits};
+use crate::prune::{self, AuditLimits, LogLimits};
 use crate::push_log::PushLog;
 use crate::render::{RenderConfig, StartError, WorkerSet};
 use crate::shutdown::Stage;
@@ -49,6 +50,7 @@ use crate::store::{LocalStore, StoreUrls, Storer, StorerParts, UrlSigner};
 use crate::telemetry::Metrics;
 use crate::telemetry::log::Repeats;
 use crate::timeline::Timeline;
+use crate::tls::{self, CertificateError, Certificates, TlsServer};
 
 /// For everything that ends by being told: listeners, watchers, requests for a page. Not configurable, as the two below.
 const PROMPT_GRACE: Duration = Duration::from_secs(1);
@@ -86,6 +88,8 @@ pub enum ServeError {
     Catalog(#[from] CatalogError),
     #[error("the render workers do not start")]
     Render(#[from] StartError),
+    #[error("the certificate of tls.cert and tls.key cannot be used")]
+    Certificate(#[from] CertificateError),
     #[error("TLS for callbacks cannot be set up")]
     Tls(#[from] TlsError),
     #[error("signals cannot be waited for")]
@@ -168,6 +172,7 @@ struct Server {
     db: Db,
     pipeline: Arc<Pipeline>,
     catalog: Arc<CatalogStore>,
+    certificates: Option<Arc<Certificates>>,
     metrics: Arc<Metrics>,
     control_socket: PathBuf,
 }
@@ -185,6 +190,16 @@ impl Server {
         let db = Db::open(lock, &vault, clock, fatal.clone())?;
         let (credentials, credentials_are_new) = Credentials::open(dir, &entropy)?;
         let credentials = Arc::new(credentials);
+        let keys = KeyStore::open(
+            db.clone(),
+            vault.clone(),
+            clock,
+            entropy.clone(),
+            Arc::clone(&credentials),
+            stages.rest.clone(),
+        )
+        .await?;
+        let keys = Arc::new(keys);
         let catalog =
             Arc::new(CatalogStore::open(db.clone(), vault.clone(), clock, config, stages.rest.clone()).await?);
         let timeline = Timeline::new(clock);
@@ -202,6 +217,21 @@ impl Server {
             Some(addr) => Some(bind("http.admin", addr).await?),
             None => None,
         };
+        let certificates = match tls::files(config) {
+            Some(files) => Some(Arc::new(Certificates::open(files)?)),
+            None => None,
+        };
+        let (https_listener, rtmps_listener) = match certificates {
+            Some(_) => {
+                let rtmps = ingest::bind(config.tls.rtmps).map_err(|source| ServeError::Listen {
+                    what: "tls.rtmps",
+                    addr: config.tls.rtmps.to_string(),
+                    source,
+                })?;
+                (Some(bind("tls.https", config.tls.https).await?), Some(rtmps))
+            }
+            None => (None, None),
+        };
         let control_socket = dir.join("control.sock");
         let control_listener = Listener::control(&control_socket)
             .map_err(|source| ServeError::Files { path: control_socket.clone(), source })?;
@@ -212,6 +242,8 @@ impl Server {
             rtmp: local(rtmp_listener.local_addr())?,
             http: local(http_listener.local_addr())?,
             admin: admin_listener.as_ref().map(|listener| local(listener.local_addr())).transpose()?,
+            rtmps: rtmps_listener.as_ref().map(|listener| local(listener.local_addr())).transpose()?,
+            https: https_listener.as_ref().map(|listener| local(listener.local_addr())).transpose()?,
         };
 
         // From commit to callback.
@@ -375,6 +407,8 @@ impl Server {
             resolver: Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone())),
             replayer: Replayer { db: db.clone(), vault, store, urls, clock, timeline: timeline.clone(), notifier_wake },
             credentials,
+            keys: Arc::clone(&keys),
+            certificates: certificates.clone(),
             repeats,
         });
 
@@ -386,7 +420,9 @@ impl Server {
         }
         let rest = &stages.rest;
         let log_limits = LogLimits { age_max: config.deliver.log_retention, bytes_max: config.deliver.log_bytes_max.0 };
-        rest.spawn_vital("prune", prune::run(db.clone(), clock, log_limits, rest.token()));
+        let audit_limits = AuditLimits { age_max: config.audit.retention, bytes_max: config.audit.bytes_max.0 };
+        rest.spawn_vital("prune", prune::run(db.clone(), clock, log_limits, audit_limits, rest.token()));
+        rest.spawn_vital("key uses", keys.note_uses(rest.token()));
         rest.spawn_vital("timeline", timeline.follow(db.clone(), rest.token()));
         rest.spawn_vital("disk watch", {
             let (spool, token) = (Arc::clone(&spool), rest.token());
@@ -401,11 +437,19 @@ impl Server {
             body_bytes_max: config.http.body_bytes_max.0 as usize,
             connections_max: config.http.connections_max as usize,
         };
+        let tls_server = |listener, certificates: &Arc<Certificates>, protocols, timeout| {
+            let reports = (clock, Arc::clone(&metrics), Arc::clone(&shared.repeats));
+            Arc::new(TlsServer::new(listener, Arc::clone(certificates), protocols, timeout, reports))
+        };
         let mut pages = http::public_pages(&shared, http_limits).merge(api);
         let mut listeners = vec![(control_listener, http::control_pages(&shared, http_limits))];
         match admin_listener {
             Some(listener) => listeners.push((Listener::Tcp(listener), http::operator_pages(&shared))),
             None => pages = pages.merge(http::operator_pages(&shared)),
+        }
+        if let (Some(listener), Some(certificates)) = (https_listener, &certificates) {
+            let tls = tls_server("https", certificates, &["http/1.1"], http::HEAD_TIMEOUT);
+            listeners.push((Listener::Tls(listener, tls), pages.clone()));
         }
         listeners.push((Listener::Tcp(http_listener), pages));
         for (listener, pages) in listeners {
@@ -414,18 +458,23 @@ impl Server {
                 .http
                 .spawn_vital("http", http::serve(listener, pages, shared, http_limits, stage.clone(), stage.token()));
         }
-        let (sessions, stop) = (stages.sessions.clone(), stages.sessions.token());
-        let reports = (clock, Arc::clone(&shared.repeats));
-        accept.spawn_vital(
-            "rtmp",
-            ingest::accept(rtmp_listener, sessions, accept.token(), reports, move |stream, peer| {
-                Arc::clone(&rtmp).serve(stream, peer, stop.clone())
-            }),
-        );
+        let mut publishers = vec![("rtmp", rtmp_listener, None)];
+        if let (Some(listener), Some(certificates)) = (rtmps_listener, &certificates) {
+            let tls = tls_server("rtmps", certificates, &[], config.ingest.handshake_timeout);
+            publishers.push(("rtmps", listener, Some(tls)));
+            let watch = Arc::clone(certificates).watch(Arc::clone(&metrics), accept.token());
+            accept.spawn_vital("certificate watch", watch);
+        }
+        for (name, listener, tls) in publishers {
+            let (sessions, stop, rtmp) = (stages.sessions.clone(), stages.sessions.token(), Arc::clone(&rtmp));
+            let reports = (clock, Arc::clone(&shared.repeats));
+            let serve = move |stream, peer| Arc::clone(&rtmp).serve(stream, peer, tls.clone(), stop.clone());
+            accept.spawn_vital(name, ingest::accept(listener, sessions, accept.token(), reports, serve));
+        }
 
         addresses.write(dir).map_err(|source| ServeError::Files { path: dir.join(ADDRESSES), source })?;
         announce(config, &addresses, &public_url, &shared.credentials, credentials_are_new);
-        Ok(Self { stages, fatal, db, pipeline, catalog, metrics, control_socket })
+        Ok(Self { stages, fatal, db, pipeline, catalog, certificates, metrics, control_socket })
     }
 
     /// Waits for the end, reading the configuration again at each SIGHUP.
@@ -442,6 +491,9 @@ impl Server {
     async fn reload_at_each(&self, hangup: &mut Signal, sources: &Sources) -> Infallible {
         loop {
             hangup.recv().await;
+            if let Some(certificates) = &self.certificates {
+                certificates.reload(&self.metrics);
+            }
             self.catalog.reload(sources, &self.metrics).await;
         }
     }
@@ -481,6 +533,8 @@ struct Addresses {
     rtmp: SocketAddr,
     http: SocketAddr,
     admin: Option<SocketAddr>,
+    rtmps: Option<SocketAddr>,
+    https: Option<SocketAddr>,
 }
 
 /// The file inside the data directory.
@@ -490,8 +544,10 @@ impl Addresses {
     /// Writes `DIR/addresses.json` so that it is either absent, old or whole.
     fn write(&self, dir: &Path) -> io::Result<()> {
         let mut json = serde_json::json!({ "rtmp": self.rtmp, "http": self.http });
-        if let Some(admin) = self.admin {
-            json["admin"] = serde_json::json!(admin);
+        for (name, addr) in [("admin", self.admin), ("rtmps", self.rtmps), ("https", self.https)] {
+            if let Some(addr) = addr {
+                json[name] = serde_json::json!(addr);
+            }
         }
         let unfinished = dir.join(".addresses.json");
         fs::write(&unfinished, json.to_string())?;
@@ -524,6 +580,8 @@ fn announce(config: &Config, addresses: &Addresses, public_url: &str, credential
     tracing::info!(
         rtmp = %addresses.rtmp,
         http = %addresses.http,
+        rtmps = addresses.rtmps.map(tracing::field::display),
+        https = addresses.https.map(tracing::field::display),
         data_dir = %config.data_dir.display(),
         "framehook {} listens",
         env!("CARGO_PKG_VERSION")
@@ -552,8 +610,8 @@ fn announce(config: &Config, addresses: &Addresses, public_url: &str, credential
             terminal,
             "New credentials, shown this once and kept in {}:\n  secret_id={}\n  secret_key={}",
             path.display(),
-            credentials.secret_id,
-            credentials.secret_key().expose()
+            credentials.first().id,
+            credentials.first().secret().expose()
         );
     } else {
         tracing::info!(file = %path.display(), "new credentials were made");

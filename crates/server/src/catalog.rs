@@ -8,6 +8,7 @@ mod once;
 mod receiver;
 mod step;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +18,11 @@ use framehook_domain::template::{CallbackTemplateDraft, CallbackUrl, CallbackUrl
 use framehook_domain::time::UnixMs;
 use tokio::sync::watch;
 
+use crate::audit::{self, Caller};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Sources};
 use crate::db::secret::Vault;
-use crate::db::{Db, DbError, Tx, catalog as tables};
+use crate::db::{Db, DbError, Tx, audit as log, catalog as tables};
 use crate::notify::address::AddressPolicy;
 use crate::notify::resolve::Resolver;
 use crate::shutdown::Stage;
@@ -147,6 +149,28 @@ impl CatalogStore {
         self.db.read(move |conn| tables::load(conn, &vault, now)).await
     }
 
+    /// The store as `caller` changes it.
+    pub(crate) fn by<'a>(&'a self, caller: &'a Caller) -> CatalogEditor<'a> {
+        CatalogEditor { store: self, caller }
+    }
+}
+
+/// The store, and who changes it: what is changed through it is noted in the audit log under that name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CatalogEditor<'a> {
+    store: &'a CatalogStore,
+    caller: &'a Caller,
+}
+
+impl Deref for CatalogEditor<'_> {
+    type Target = CatalogStore;
+
+    fn deref(&self) -> &CatalogStore {
+        self.store
+    }
+}
+
+impl CatalogEditor<'_> {
     /// Makes the change that `decide` decides on, and publishes it, also if this future is dropped half-way. Gives the number
     /// of the template that was added, if one was.
     ///
@@ -156,8 +180,8 @@ impl CatalogStore {
     where
         F: FnOnce(&Inventory) -> Result<Step, ChangeRefused> + Send + 'static,
     {
-        let (vault, now) = (self.vault.clone(), self.clock.wall());
-        let change = move |tx: &Tx<'_>| carry_out(tx, &vault, now, decide);
+        let (vault, now, caller) = (self.vault.clone(), self.clock.wall(), self.caller.clone());
+        let change = move |tx: &Tx<'_>| carry_out(tx, &vault, now, &caller, decide);
         let (db, published, built_in) = (self.db.clone(), self.published.clone(), self.built_in_store.clone());
         // Whoever asks may hang up while the database writes; what it has written must be published all the same.
         let work = async move {
@@ -170,7 +194,7 @@ impl CatalogStore {
         self.stage.finish(work).await.unwrap_or(Err(DbError::Stopped.into()))
     }
 
-    /// As [`CatalogStore::change`], for what makes or changes a callback template: `edit` fills in the draft. The URLs that it
+    /// As [`CatalogEditor::change`], for what makes or changes a callback template: `edit` fills in the draft. The URLs that it
     /// gives are judged first, outside of the transaction, since names are looked up for it.
     ///
     /// # Errors
@@ -199,7 +223,9 @@ impl CatalogStore {
         // Between the two a request beside this one may have changed the template; the URLs of each were judged.
         self.change(decide).await
     }
+}
 
+impl CatalogStore {
     /// Judges the URLs that are sent to, all at the same time: each may wait for a resolver.
     async fn check_urls(&self, urls: &CallbackUrls) -> Result<(), ChangeError> {
         let check = async |field, url: &Option<CallbackUrl>| match url {
@@ -239,22 +265,27 @@ struct Changed {
     is_new: bool,
 }
 
-/// Decides on what is stored and takes the step.
+/// Decides on what is stored, takes the step, and notes in the audit log what `caller` has changed by it.
 fn carry_out(
     tx: &Tx<'_>,
     vault: &Vault,
     now: UnixMs,
+    caller: &Caller,
     decide: impl FnOnce(&Inventory) -> Result<Step, ChangeRefused>,
 ) -> Result<Result<Changed, ChangeRefused>, DbError> {
-    let stored = tables::load(tx, vault, now)?;
-    let step = match decide(&stored) {
-        Ok(Step::Nothing) => return Ok(Ok(Changed { stored, added: None, is_new: false })),
+    let before = tables::load(tx, vault, now)?;
+    let step = match decide(&before) {
+        Ok(Step::Nothing) => return Ok(Ok(Changed { stored: before, added: None, is_new: false })),
         Ok(step) => step,
         Err(refused) => return Ok(Err(refused)),
     };
     let added = step::take(tx, vault, step, now)?;
     tables::next_version(tx)?;
-    Ok(Ok(Changed { stored: tables::load(tx, vault, now)?, added, is_new: true }))
+    let stored = tables::load(tx, vault, now)?;
+    for change in audit::changes(&before, &stored, vault, now) {
+        log::note(tx, caller, &change, now)?;
+    }
+    Ok(Ok(Changed { stored, added, is_new: true }))
 }
 
 #[cfg(test)]

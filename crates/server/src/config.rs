@@ -65,6 +65,21 @@ section! {
 }
 
 section! {
+    /// HTTPS and RTMPS. Both are served when a certificate is named, beside the plain listeners. Its files are read again
+    /// when they change and on SIGHUP.
+    pub struct Tls at "tls" {
+        /// The certificate, a PEM file: the server's own first, then those that lead to its authority.
+        cert: Option<PathBuf> = "",
+        /// The certificate's private key, a PEM file.
+        key: Option<PathBuf> = "",
+        /// Address and port for what `http.addr` serves, over TLS. Port 0 takes a free one.
+        https: SocketAddr = "127.0.0.1:8443",
+        /// Address and port that encoders connect to with `rtmps://`. Port 0 takes a free one.
+        rtmps: SocketAddr = "[::]:1936",
+    }
+}
+
+section! {
     /// Publishers and what they may cost.
     pub struct Ingest at "ingest" {
         /// The push domain of publishers that connect by a bare address or by `localhost`. Without it they are refused
@@ -163,6 +178,16 @@ section! {
 }
 
 section! {
+    /// The log of who changed what.
+    pub struct Audit at "audit" {
+        /// How long its entries are kept.
+        retention: Duration = "365d" in "1d"..="3650d",
+        /// Room for them in the database. The oldest go first.
+        bytes_max: ByteSize = "64MiB" in "1MiB"..="64GiB",
+    }
+}
+
+section! {
     /// Names of stored objects.
     pub struct Names at "names" {
         /// Time zone of `{Year}` to `{Second}`: an offset such as `+08:00`, or an IANA name such as `Europe/Berlin`. CSS
@@ -207,6 +232,8 @@ pub struct Config {
     pub http: Http,
     /// `[rtmp]`
     pub rtmp: Rtmp,
+    /// `[tls]`
+    pub tls: Tls,
     /// `[ingest]`
     pub ingest: Ingest,
     /// `[render]`
@@ -219,6 +246,8 @@ pub struct Config {
     pub store_local: LocalStore,
     /// `[deliver]`
     pub deliver: Deliver,
+    /// `[audit]`
+    pub audit: Audit,
     /// `[names]`
     pub names: Names,
     /// `[log]`
@@ -234,12 +263,14 @@ const TABLES: &[Table] = &[
     Process::TABLE,
     Http::TABLE,
     Rtmp::TABLE,
+    Tls::TABLE,
     Ingest::TABLE,
     Render::TABLE,
     Spool::TABLE,
     Store::TABLE,
     LocalStore::TABLE,
     Deliver::TABLE,
+    Audit::TABLE,
     Names::TABLE,
     Log::TABLE,
     Shutdown::TABLE,
@@ -364,12 +395,14 @@ impl Config {
         let process: Option<Process> = table(root, overrides, problems);
         let http = table(root, overrides, problems);
         let rtmp = table(root, overrides, problems);
+        let tls: Option<Tls> = table(root, overrides, problems);
         let ingest = table(root, overrides, problems);
         let render = table(root, overrides, problems);
         let spool = table(root, overrides, problems);
         let store = table(root, overrides, problems);
         let store_local = table(root, overrides, problems);
         let deliver = table(root, overrides, problems);
+        let audit = table(root, overrides, problems);
         let names = table(root, overrides, problems);
         let log = table(root, overrides, problems);
         let shutdown = table(root, overrides, problems);
@@ -382,12 +415,14 @@ impl Config {
             app_id: process.app_id,
             http: http?,
             rtmp: rtmp?,
+            tls: tls?,
             ingest: ingest?,
             render: render?,
             spool: spool?,
             store: store?,
             store_local: store_local?,
             deliver: deliver?,
+            audit: audit?,
             names: names?,
             log: log?,
             shutdown: shutdown?,
@@ -405,12 +440,14 @@ impl Config {
             process(self).differing(&process(running)),
             self.http.differing(&running.http),
             self.rtmp.differing(&running.rtmp),
+            self.tls.differing(&running.tls),
             self.ingest.differing(&running.ingest),
             self.render.differing(&running.render),
             self.spool.differing(&running.spool),
             self.store.differing(&running.store),
             self.store_local.differing(&running.store_local),
             self.deliver.differing(&running.deliver),
+            self.audit.differing(&running.audit),
             self.names.differing(&running.names),
             self.log.differing(&running.log),
             self.shutdown.differing(&running.shutdown),
@@ -432,6 +469,12 @@ impl Config {
             let what = format!("the steps take {total:?} together, and may take {SHUTDOWN_MAX:?} at most");
             problems.push(Problem::in_file("shutdown", None, what));
         }
+        let missing = match (&self.tls.cert, &self.tls.key) {
+            (Some(_), None) => Some(("tls.key", "is required with tls.cert")),
+            (None, Some(_)) => Some(("tls.cert", "is required with tls.key")),
+            _ => None,
+        };
+        problems.extend(missing.map(|(key, what)| Problem::in_file(key, None, what)));
         if self.http.admin.is_some_and(|admin| admin == self.http.addr && admin.port() != 0) {
             let value = Some(format!("{:?}", self.http.addr.to_string()));
             problems.push(Problem::in_file("http.admin", value, "must differ from http.addr"));

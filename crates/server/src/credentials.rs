@@ -1,35 +1,33 @@
-//! The credentials of this deployment: one SecretId and SecretKey in `DIR/credentials`, made at the first start.
+//! Who may come in: the pair in `DIR/credentials`, made at the first start, and the keys that were added since.
+//!
+//! A key is asked for at each request, so one that is revoked is refused from the next request on, whatever connection it
+//! comes over. [`KeyStore`](crate::key_store::KeyStore) adds and revokes.
 
-use std::collections::HashMap;
-use std::fs;
+mod failures;
+mod file;
+
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use framehook_domain::secret::Secret;
-use framehook_domain::time::Mono;
+use framehook_domain::time::{Mono, UnixMs};
 
-use crate::durable::write_new_private;
 use crate::entropy::Entropy;
+use failures::Failures;
+
+pub use file::write_new_key;
 
 /// The file inside the data directory.
 pub const FILE_NAME: &str = "credentials";
 
-/// Wrong credentials from one address that are answered as such within [`WINDOW`]: enough for a person who mistypes. After
-/// them the answer says to wait, so that a program with an old key shows up in its own log.
-const FAILURES_MAX: u32 = 20;
-
-/// The window in which they are counted.
-const WINDOW: Duration = Duration::from_secs(60);
-
-/// Addresses that are remembered. When more than these fail within a window the oldest are forgotten, so that the memory
-/// stays bounded whoever tries.
-const ADDRESSES_MAX: usize = 10_000;
+/// What the pair of that file is called where keys have names.
+pub const FIRST_NAME: &str = "credentials";
 
 /// Why credentials could not be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -51,18 +49,49 @@ pub enum LoginError {
     TooMany,
 }
 
-/// The pair, and who has failed to present it lately.
+/// One SecretId and its SecretKey.
 #[derive(Debug)]
-pub struct Credentials {
-    pub secret_id: String,
-    secret_key: Secret,
-    failures: Mutex<HashMap<IpAddr, Failures>>,
+pub struct AccessKey {
+    /// The SecretId, which is no secret.
+    pub id: String,
+    pub name: String,
+    /// Whether it only reads.
+    pub read_only: bool,
+    /// `None`: it stands in `DIR/credentials`.
+    pub created: Option<UnixMs>,
+    secret: Secret,
+    /// Wall ms of the last request that it let in; 0: never.
+    used_ms: AtomicI64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Failures {
-    since: Mono,
-    count: u32,
+impl AccessKey {
+    pub(crate) fn new(id: String, name: String, read_only: bool, created: Option<UnixMs>, secret: Secret) -> Self {
+        Self { id, name, read_only, created, secret, used_ms: AtomicI64::new(0) }
+    }
+
+    /// For signing, and for showing it once to who has asked for it.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// Notes a request that it let in.
+    pub fn note_use(&self, wall: UnixMs) {
+        self.used_ms.fetch_max(wall.0, Ordering::Relaxed);
+    }
+
+    /// When it last let a request in.
+    pub fn last_used(&self) -> Option<UnixMs> {
+        let used_ms = self.used_ms.load(Ordering::Relaxed);
+        (used_ms > 0).then_some(UnixMs(used_ms))
+    }
+}
+
+/// The keys in force, and who has failed to present one lately.
+#[derive(Debug)]
+pub struct Credentials {
+    first: Arc<AccessKey>,
+    added: RwLock<Vec<Arc<AccessKey>>>,
+    failures: Failures,
 }
 
 impl Credentials {
@@ -71,36 +100,28 @@ impl Credentials {
     /// # Errors
     /// When the file cannot be read or written, or lacks a line.
     pub fn open(dir: &Path, entropy: &Entropy) -> Result<(Self, bool), CredentialsError> {
-        let path = dir.join(FILE_NAME);
-        let failed = |source| CredentialsError::Io { path: path.clone(), source };
-        let (text, made) = match fs::read_to_string(&path) {
-            Ok(text) => (text, false),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let (id, key) = (token(&entropy.draw::<20>()), token(&entropy.draw::<20>()));
-                let text = format!("secret_id=FHID{id}\nsecret_key={key}\n");
-                write_new_private(&path, &text).map_err(failed)?;
-                (text, true)
-            }
-            Err(error) => return Err(failed(error)),
-        };
-        let line = |name: &'static str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
-                .map(str::trim)
-                .filter(|value| !value.is_empty())
-                .ok_or_else(|| CredentialsError::Missing { path: path.clone(), name })
-        };
-        let credentials = Self {
-            secret_id: line("secret_id")?.to_owned(),
-            secret_key: Secret::new(line("secret_key")?),
-            failures: Mutex::default(),
-        };
-        Ok((credentials, made))
+        let ((id, secret), made) = file::open(dir, entropy)?;
+        let first = Arc::new(AccessKey::new(id, FIRST_NAME.to_owned(), false, None, secret));
+        Ok((Self { first, added: RwLock::default(), failures: Failures::default() }, made))
     }
 
-    /// The key, for showing it once to the person at the terminal of the first start.
-    pub fn secret_key(&self) -> &Secret {
-        &self.secret_key
+    /// The pair of the file.
+    pub fn first(&self) -> &Arc<AccessKey> {
+        &self.first
+    }
+
+    /// Every key in force, the file's first.
+    pub fn all(&self) -> Vec<Arc<AccessKey>> {
+        let added = self.added.read().unwrap_or_else(PoisonError::into_inner);
+        [&self.first].into_iter().chain(added.iter()).cloned().collect()
+    }
+
+    pub(crate) fn put_in_force(&self, key: Arc<AccessKey>) {
+        self.added.write().unwrap_or_else(PoisonError::into_inner).push(key);
+    }
+
+    pub(crate) fn put_out_of_force(&self, id: &str) {
+        self.added.write().unwrap_or_else(PoisonError::into_inner).retain(|key| key.id != id);
     }
 
     /// Judges an `Authorization` header of a request from `peer`. The right credentials are always taken, since an address
@@ -109,65 +130,52 @@ impl Credentials {
     ///
     /// # Errors
     /// See [`LoginError`]. Nothing of the header is in it.
-    pub fn check(&self, authorization: Option<&str>, peer: IpAddr, now: Mono) -> Result<(), LoginError> {
+    pub fn check(&self, authorization: Option<&str>, peer: IpAddr, now: Mono) -> Result<Arc<AccessKey>, LoginError> {
         let presented = authorization.ok_or(LoginError::Missing)?;
-        if self.is_ours(presented) {
-            return Ok(());
-        }
-        Err(self.note_wrong(peer, now))
+        self.presented(presented).ok_or_else(|| self.note_wrong(peer, now))
     }
 
     /// The key that requests of this SecretId are signed with, if it is ours.
-    pub fn key_of(&self, secret_id: &str) -> Option<&Secret> {
-        (secret_id == self.secret_id).then_some(&self.secret_key)
+    pub fn key_of(&self, secret_id: &str) -> Option<Arc<AccessKey>> {
+        if secret_id == self.first.id {
+            return Some(Arc::clone(&self.first));
+        }
+        self.added.read().unwrap_or_else(PoisonError::into_inner).iter().find(|key| key.id == secret_id).cloned()
     }
 
     /// Notes that `peer` has presented wrong credentials, and says what to answer.
     pub fn note_wrong(&self, peer: IpAddr, now: Mono) -> LoginError {
-        if self.has_failed_too_often(peer, now) {
-            return LoginError::TooMany;
-        }
-        self.note_failure(peer, now);
-        LoginError::Wrong
+        if self.failures.are_too_many(peer, now) { LoginError::TooMany } else { LoginError::Wrong }
     }
 
-    fn is_ours(&self, presented: &str) -> bool {
+    /// The key that a header presents. Every key is compared in full, so that the time it takes tells only how many there are.
+    fn presented(&self, header: &str) -> Option<Arc<AccessKey>> {
         let equal = |given: &[u8], ours: &str| verify_slices_are_equal(given, ours.as_bytes()).is_ok();
-        let Some((scheme, value)) = presented.split_once(' ') else { return false };
+        let (scheme, value) = header.split_once(' ')?;
         let value = value.trim();
+        let mut found = None;
         if scheme.eq_ignore_ascii_case("bearer") {
-            return equal(value.as_bytes(), self.secret_key.expose());
-        }
-        if !scheme.eq_ignore_ascii_case("basic") {
-            return false;
-        }
-        let Ok(pair) = STANDARD.decode(value) else { return false };
-        let Some(colon) = pair.iter().position(|&byte| byte == b':') else { return false };
-        // Both are compared, whatever the first says, so that the time tells nothing about the id.
-        equal(&pair[..colon], &self.secret_id) & equal(&pair[colon + 1..], self.secret_key.expose())
-    }
-
-    fn has_failed_too_often(&self, peer: IpAddr, now: Mono) -> bool {
-        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.get(&peer).is_some_and(|failed| now.since(failed.since) < WINDOW && failed.count >= FAILURES_MAX)
-    }
-
-    fn note_failure(&self, peer: IpAddr, now: Mono) {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() >= ADDRESSES_MAX && !failures.contains_key(&peer) {
-            failures.retain(|_, failed| now.since(failed.since) < WINDOW);
-            if failures.len() >= ADDRESSES_MAX
-                && let Some(oldest) = failures.iter().min_by_key(|(_, failed)| failed.since).map(|(peer, _)| *peer)
-            {
-                failures.remove(&oldest);
+            for key in self.all() {
+                if equal(value.as_bytes(), key.secret.expose()) {
+                    found = Some(key);
+                }
+            }
+        } else if scheme.eq_ignore_ascii_case("basic") {
+            let pair = STANDARD.decode(value).ok()?;
+            let colon = pair.iter().position(|&byte| byte == b':')?;
+            for key in self.all() {
+                if equal(&pair[..colon], &key.id) & equal(&pair[colon + 1..], key.secret.expose()) {
+                    found = Some(key);
+                }
             }
         }
-        let failed = failures.entry(peer).or_insert(Failures { since: now, count: 0 });
-        if now.since(failed.since) >= WINDOW {
-            *failed = Failures { since: now, count: 0 };
-        }
-        failed.count += 1;
+        found
     }
+}
+
+/// A new SecretId and SecretKey; the key has 160 random bits.
+pub(crate) fn new_pair(entropy: &Entropy) -> (String, Secret) {
+    (format!("FHID{}", token(&entropy.draw::<20>())), Secret::new(&token(&entropy.draw::<20>())))
 }
 
 /// Letters and digits that survive copying: base32 without the pairs that look alike (Crockford's alphabet).
@@ -183,8 +191,9 @@ pub(crate) fn token(random: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::time::Duration;
 
+    use super::failures::FAILURES_MAX;
     use super::*;
 
     fn at(seconds: u64) -> Mono {
@@ -194,33 +203,19 @@ mod tests {
     const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
 
-    #[test]
-    fn the_first_start_makes_a_pair_that_later_starts_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let (first, made) = Credentials::open(dir.path(), &Entropy::system()).unwrap();
-        assert!(made);
-        assert!(first.secret_id.starts_with("FHID") && first.secret_key.expose().len() == 32);
-        let mode = fs::metadata(dir.path().join(FILE_NAME)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        let (again, made) = Credentials::open(dir.path(), &Entropy::system()).unwrap();
-        assert!(!made);
-        assert_eq!((again.secret_id, again.secret_key.expose()), (first.secret_id, first.secret_key.expose()));
-        assert!(!format!("{:?}", first.secret_key).contains(first.secret_key.expose()));
+    fn open(dir: &Path) -> Credentials {
+        Credentials::open(dir, &Entropy::system()).unwrap().0
     }
 
-    #[test]
-    fn a_file_without_a_key_is_refused_by_name() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(FILE_NAME), "secret_id=x\n").unwrap();
-        let error = Credentials::open(dir.path(), &Entropy::system()).unwrap_err();
-        assert!(matches!(error, CredentialsError::Missing { name: "secret_key", .. }), "{error}");
+    fn bearer(key: &AccessKey) -> String {
+        format!("Bearer {}", key.secret.expose())
     }
 
     #[test]
     fn bearer_and_basic_are_taken_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        let (credentials, _) = Credentials::open(dir.path(), &Entropy::system()).unwrap();
-        let (id, key) = (credentials.secret_id.clone(), credentials.secret_key.expose().to_owned());
+        let credentials = open(dir.path());
+        let (id, key) = (credentials.first.id.clone(), credentials.first.secret.expose().to_owned());
         let basic = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
         let cases = [
             ("bearer", format!("Bearer {key}"), true),
@@ -236,20 +231,54 @@ mod tests {
         for (name, header, good) in cases {
             assert_eq!(credentials.check(Some(&header), PEER, at(0)).is_ok(), good, "{name}");
         }
-        assert_eq!(credentials.check(None, PEER, at(0)), Err(LoginError::Missing));
+        assert_eq!(credentials.check(None, PEER, at(0)).unwrap_err(), LoginError::Missing);
+    }
+
+    #[test]
+    fn each_key_is_known_by_its_own_secret_until_it_is_out_of_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let credentials = open(dir.path());
+        let (id, secret) = new_pair(&Entropy::system());
+        let added = Arc::new(AccessKey::new(id.clone(), "ci".to_owned(), true, Some(UnixMs(1)), secret));
+        credentials.put_in_force(Arc::clone(&added));
+        for key in [&added, &credentials.first] {
+            assert_eq!(credentials.check(Some(&bearer(key)), PEER, at(0)).unwrap().id, key.id);
+            let pair = STANDARD.encode(format!("{}:{}", key.id, key.secret.expose()));
+            assert_eq!(credentials.check(Some(&format!("Basic {pair}")), PEER, at(0)).unwrap().id, key.id);
+            assert_eq!(credentials.key_of(&key.id).unwrap().id, key.id);
+        }
+        let crossed = STANDARD.encode(format!("{}:{}", added.id, credentials.first.secret.expose()));
+        assert_eq!(
+            credentials.check(Some(&format!("Basic {crossed}")), PEER, at(0)).unwrap_err(),
+            LoginError::Wrong,
+            "the key of another id"
+        );
+        credentials.put_out_of_force(&id);
+        assert_eq!(credentials.check(Some(&bearer(&added)), PEER, at(0)).unwrap_err(), LoginError::Wrong);
+        assert!(credentials.key_of(&id).is_none());
+        assert!(credentials.check(Some(&bearer(&credentials.first)), PEER, at(0)).is_ok());
     }
 
     #[test]
     fn guessing_is_slowed_for_the_address_that_guesses_and_locks_nobody_out() {
         let dir = tempfile::tempdir().unwrap();
-        let (credentials, _) = Credentials::open(dir.path(), &Entropy::system()).unwrap();
-        let good = format!("Bearer {}", credentials.secret_key.expose());
+        let credentials = open(dir.path());
+        let check = |header: &str, peer, now| credentials.check(Some(header), peer, at(now)).map(|key| key.id.clone());
         for _ in 0..FAILURES_MAX {
-            assert_eq!(credentials.check(Some("Bearer guess"), PEER, at(1)), Err(LoginError::Wrong));
+            assert_eq!(check("Bearer guess", PEER, 1), Err(LoginError::Wrong));
         }
-        assert_eq!(credentials.check(Some("Bearer guess"), PEER, at(2)), Err(LoginError::TooMany));
-        assert_eq!(credentials.check(Some("Bearer guess"), OTHER, at(2)), Err(LoginError::Wrong));
-        assert_eq!(credentials.check(Some(&good), PEER, at(2)), Ok(()), "it may be a proxy's address");
-        assert_eq!(credentials.check(Some("Bearer guess"), PEER, at(61)), Err(LoginError::Wrong), "after the window");
+        assert_eq!(check("Bearer guess", PEER, 2), Err(LoginError::TooMany));
+        assert_eq!(check("Bearer guess", OTHER, 2), Err(LoginError::Wrong));
+        assert!(check(&bearer(&credentials.first), PEER, 2).is_ok(), "it may be a proxy's address");
+        assert_eq!(check("Bearer guess", PEER, 61), Err(LoginError::Wrong), "after the window");
+    }
+
+    #[test]
+    fn a_use_never_goes_back() {
+        let key = AccessKey::new("FHID1".to_owned(), "ci".to_owned(), false, None, Secret::new("s"));
+        assert_eq!(key.last_used(), None);
+        key.note_use(UnixMs(5));
+        key.note_use(UnixMs(3));
+        assert_eq!(key.last_used(), Some(UnixMs(5)));
     }
 }

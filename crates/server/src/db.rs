@@ -8,6 +8,8 @@
 //! A failed sync or I/O error on the writer is [`Fatal`]: nothing is acknowledged any more and the process must end. A
 //! full disk is not: the operation fails with [`DbError::Full`] and whoever owes it tries again later.
 
+pub mod access_key;
+pub mod audit;
 pub mod catalog;
 pub mod count;
 mod dir_lock;

@@ -10,6 +10,7 @@ mod machine;
 use std::path::Path;
 
 use framehook_domain::template::CallbackTemplate;
+use framehook_domain::time::UnixMs;
 
 use crate::catalog::check_receivers;
 use crate::clock::Clock;
@@ -20,6 +21,7 @@ use crate::notify::tls::Tls;
 use crate::render::{RenderConfig, WorkerHealth, WorkerSet};
 use crate::telemetry::event::Chain;
 use crate::telemetry::health;
+use crate::tls::{self, Certificate};
 
 /// What one check found.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -79,6 +81,7 @@ pub async fn examine(sources: &Sources) -> Vec<Finding> {
     findings.extend(workers(&config).await);
     findings.push(announced_url(&config));
     findings.push(certificates(Tls::new(None).map_or(0, |tls| tls.roots()), &config.declared.callback_templates));
+    findings.push(certificate(&config, clock.wall()));
     findings.push(database(dir, std::env::var(MASTER_KEY_ENV).ok().as_deref()));
     findings
 }
@@ -180,6 +183,27 @@ fn certificates(roots: usize, templates: &[CallbackTemplate]) -> Finding {
         ),
         (0, 0) => Finding::good(CHECK, "no certificate authority is trusted; no callback URL is https://"),
         (roots, _) => Finding::good(CHECK, format!("{roots} certificate authorities are trusted")),
+    }
+}
+
+/// A certificate that ends sooner should have been renewed: the usual tools do it with a month left.
+const CERTIFICATE_DAYS_MIN: i64 = 14;
+
+fn certificate(config: &Config, now: UnixMs) -> Finding {
+    const CHECK: &str = "certificate";
+    const MEND: &str = "renew it; the running server takes new files by itself";
+    let Some(files) = tls::files(config) else {
+        return Finding::good(CHECK, "none is configured, so neither HTTPS nor RTMPS is served");
+    };
+    match Certificate::load(&files).map(|certificate| certificate.days_left(now)) {
+        Ok(Some(days @ ..0)) => Finding::bad(CHECK, format!("it ended {} days ago", -days), MEND),
+        Ok(Some(days @ ..CERTIFICATE_DAYS_MIN)) => Finding::warning(CHECK, format!("it ends in {days} days"), MEND),
+        Ok(Some(days)) => Finding::good(CHECK, format!("it ends in {days} days")),
+        Ok(None) => Finding::good(CHECK, "it can be used; when it ends cannot be told"),
+        Err(error) => {
+            let mend = "tls.cert must be a PEM chain and tls.key its key, both readable by the server's user";
+            Finding::bad(CHECK, Chain(&error).to_string(), mend)
+        }
     }
 }
 
@@ -309,6 +333,22 @@ mod tests {
         for (roots, templates, status) in rows {
             assert_eq!(certificates(roots, &templates).status, status, "{roots} {templates:?}");
         }
+    }
+
+    #[test]
+    fn a_certificate_that_ends_soon_is_a_warning_and_one_that_has_ended_is_bad() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = tls::tests::write_pair(dir.path(), 2040);
+        let mut config = Config::default();
+        assert_eq!(certificate(&config, UnixMs(0)).status, Status::Good);
+        (config.tls.cert, config.tls.key) = (Some(files.cert.clone()), Some(files.key));
+        let end_secs = 2_208_988_800;
+        let on = |day: i64| UnixMs::from_secs(end_secs + day * 86_400);
+        for (day, status) in [(-30, Status::Good), (-13, Status::Warning), (1, Status::Bad)] {
+            assert_eq!(certificate(&config, on(day)).status, status, "{day}");
+        }
+        config.tls.key = Some(files.cert);
+        assert_eq!(certificate(&config, on(-30)).status, Status::Bad);
     }
 
     #[test]

@@ -3,12 +3,14 @@
 //! Over TCP `/v1` always needs credentials; over the control socket, which only its owner can open, it needs none. The
 //! routes are the same, so whatever a command can do a program can do.
 
+mod audit;
 mod auth;
 mod callback_templates;
 mod deliveries;
 mod docs;
 mod domains;
 mod json;
+mod keys;
 mod latest;
 mod objects;
 mod openapi;
@@ -32,12 +34,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{DefaultBodyLimit, FromRef, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use framehook_domain::catalog::Catalog;
 use framehook_domain::id::uuid_v7;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -47,6 +49,7 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::audit::Caller;
 use crate::catalog::CatalogStore;
 use crate::clock::Clock;
 use crate::config::ByteSize;
@@ -55,6 +58,7 @@ use crate::db::Db;
 use crate::durable::remove_if_there;
 use crate::entropy::Entropy;
 use crate::ingest::rtmp::RtmpIngest;
+use crate::key_store::KeyStore;
 use crate::keyframes::Keyframes;
 use crate::live::Lives;
 use crate::notify::Replayer;
@@ -66,14 +70,15 @@ use crate::store::spool::Spool;
 use crate::store::{LocalStore, StoreUrls, Storer};
 use crate::telemetry::Metrics;
 use crate::telemetry::log::Repeats;
+use crate::tls::{Certificates, TlsServer};
 use patience::Patient;
 use problem::Problem;
 
 /// The header that names a request in a user's report, and in our log where it was not granted (level `debug`).
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Time for a request's head to arrive; bodies have the whole request's.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a request's head to arrive, and before it for a TLS handshake; bodies have the whole request's.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time in which a peer must take at least some of an answer.
 const READ_PATIENCE: Duration = Duration::from_secs(10);
@@ -106,6 +111,9 @@ pub(crate) struct Shared {
     /// Judges the URLs that requests bring.
     pub(crate) resolver: Resolver,
     pub(crate) credentials: Arc<Credentials>,
+    pub(crate) keys: Arc<KeyStore>,
+    /// `None`: no certificate is configured.
+    pub(crate) certificates: Option<Arc<Certificates>>,
     /// Collapses log lines that say the same again and again.
     pub(crate) repeats: Arc<Repeats>,
 }
@@ -121,6 +129,10 @@ pub(crate) struct HttpLimits {
 /// Whom a request comes from; an extension of each request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// Says that nobody on the way could read or change the request; an extension of those over TLS.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OverTls;
 
 /// What the answer names the request by; an extension of each request.
 #[derive(Clone, Copy, Debug)]
@@ -142,15 +154,36 @@ pub(crate) fn public_pages(shared: &Arc<Shared>, limits: HttpLimits) -> Router {
     v1::router(shared).layer(login).merge(objects).layer(DefaultBodyLimit::max(limits.body_bytes_max))
 }
 
-/// `/v1` as it is on the control socket.
+/// `/v1` as it is on the control socket: no login, since only the owner can open it.
 pub(crate) fn control_pages(shared: &Arc<Shared>, limits: HttpLimits) -> Router {
-    v1::router(shared).merge(operator_pages(shared)).layer(DefaultBodyLimit::max(limits.body_bytes_max))
+    v1::router(shared)
+        .layer(Extension(Caller::Control))
+        .merge(operator_pages(shared))
+        .layer(DefaultBodyLimit::max(limits.body_bytes_max))
+}
+
+/// What the pages need that look at nothing but the database.
+#[derive(Clone)]
+pub(crate) struct Records {
+    pub(crate) keys: Arc<KeyStore>,
+    pub(crate) db: Db,
+}
+
+impl FromRef<Arc<Shared>> for Records {
+    fn from_ref(shared: &Arc<Shared>) -> Self {
+        Self { keys: Arc::clone(&shared.keys), db: shared.db.clone() }
+    }
+}
+
+/// These pages alone, for the owner of a data directory that no server runs on.
+pub(crate) fn offline_pages(records: Records) -> Router {
+    keys::pages().merge(audit::pages()).layer(Extension(Caller::Control)).with_state(records)
 }
 
 /// Where connections come from.
-#[derive(Debug)]
 pub(crate) enum Listener {
     Tcp(TcpListener),
+    Tls(TcpListener, Arc<TlsServer>),
     /// The control socket.
     Unix(UnixListener),
 }
@@ -170,9 +203,16 @@ impl Listener {
         Ok(Self::Unix(listener))
     }
 
+    fn tls(&self) -> Option<Arc<TlsServer>> {
+        match self {
+            Self::Tls(_, tls) => Some(Arc::clone(tls)),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+
     async fn accept(&self) -> io::Result<(Connection, SocketAddr)> {
         match self {
-            Self::Tcp(listener) => {
+            Self::Tcp(listener) | Self::Tls(listener, _) => {
                 let (stream, peer) = listener.accept().await?;
                 Ok((Either::Left(stream), SocketAddr::new(peer.ip().to_canonical(), peer.port())))
             }
@@ -220,8 +260,24 @@ pub(crate) async fn serve(
         };
         let (pages, shared, token) = (pages.clone(), Arc::clone(&shared), token.clone());
         let timeout = limits.request_timeout;
-        let service = tower_service(move |request| answer(pages.clone(), request, peer, Arc::clone(&shared), timeout));
+        let tls = listener.tls();
         stage.spawn(async move {
+            let (stream, is_private) = match (stream, tls) {
+                (Either::Left(stream), Some(tls)) => tokio::select! {
+                    () = token.cancelled() => return,
+                    accepted = tls.accept(stream, peer) => match accepted {
+                        Some(private) => (Either::Left(private), true),
+                        None => return,
+                    },
+                },
+                (stream, _) => (Either::Right(stream), false),
+            };
+            let service = tower_service(move |mut request: Request| {
+                if is_private {
+                    request.extensions_mut().insert(OverTls);
+                }
+                answer(pages.clone(), request, peer, Arc::clone(&shared), timeout)
+            });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)

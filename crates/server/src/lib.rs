@@ -4,6 +4,7 @@
 
 mod api;
 pub mod app;
+pub mod audit;
 pub mod catalog;
 pub mod clock;
 pub mod commit;
@@ -17,9 +18,11 @@ pub mod fail_point;
 pub mod fatal;
 mod http;
 mod ingest;
+pub mod key_store;
 mod keyframes;
 mod live;
 pub mod notify;
+pub mod offline;
 mod pipeline;
 pub mod prune;
 pub mod push_log;
@@ -28,3 +31,4 @@ pub mod shutdown;
 pub mod store;
 pub mod telemetry;
 pub mod timeline;
+pub mod tls;

@@ -407,10 +407,15 @@ impl Lives {
         self.lock().by_stream.values().filter(|push| push.is_held()).cloned().collect()
     }
 
-    /// Tells the publisher of a stream to go, if it has one.
-    pub(crate) fn cut(&self, stream: &StreamId, reason: CutReason) {
-        if let Some(push) = self.lock().by_stream.get(stream) {
-            push.cut(reason);
+    /// Tells the publisher of a stream to go, if it has one, which is the answer.
+    pub(crate) fn cut(&self, stream: &StreamId, reason: CutReason) -> bool {
+        match self.lock().by_stream.get(stream) {
+            Some(push) => {
+                let is_held = push.is_held();
+                push.cut(reason);
+                is_held
+            }
+            None => false,
         }
     }
 

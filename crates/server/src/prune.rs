@@ -1,4 +1,4 @@
-//! Keeps the log of settled deliveries within its age and its size, and what is counted and listed beside it within its own.
+//! Keeps the log of settled deliveries, the audit log, and what is counted and listed beside them within their ages and sizes.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::db::prune::{BATCH_ROWS, LogSize, log_size, prune_before, prune_oldest, prune_untold, vacuum_some};
-use crate::db::{Db, DbError, Tx, count, task};
+use crate::db::{Db, DbError, Tx, audit, count, task};
 use crate::telemetry::event::Chain;
 
 /// How often the log is looked at. It grows by about a gigabyte a day at most where it matters.
@@ -20,9 +20,22 @@ pub struct LogLimits {
     pub bytes_max: u64,
 }
 
+/// How much of the audit log is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct AuditLimits {
+    pub age_max: Duration,
+    pub bytes_max: u64,
+}
+
 /// Prunes now and every ten minutes until `token` ends it.
-pub async fn run(db: Db, clock: Clock, limits: LogLimits, token: CancellationToken) {
+pub async fn run(db: Db, clock: Clock, limits: LogLimits, audit: AuditLimits, token: CancellationToken) {
     loop {
+        match prune_audit(&db, clock.wall(), audit).await {
+            Ok(0) => {}
+            Ok(rows) => tracing::info!(rows, "removed the oldest entries of the audit log"),
+            Err(DbError::Stopped) => return,
+            Err(error) => tracing::warn!(error = %Chain(&error), "the audit log could not be pruned"),
+        }
         match prune(&db, clock.wall(), limits).await {
             Ok(0) => {}
             Ok(rows) => tracing::info!(rows, "removed settled deliveries and what belongs to them from the log"),
@@ -68,6 +81,39 @@ pub async fn prune(db: &Db, wall: UnixMs, limits: LogLimits) -> Result<usize, Db
     Ok(rows)
 }
 
+/// The same for the audit log.
+///
+/// # Errors
+/// Those of the database.
+pub async fn prune_audit(db: &Db, wall: UnixMs, limits: AuditLimits) -> Result<usize, DbError> {
+    let before = wall.minus(limits.age_max);
+    let mut rows = 0;
+    loop {
+        let pruned = db.write(move |tx| audit::prune_before(tx, before, BATCH_ROWS)).await?;
+        rows += pruned;
+        if pruned < BATCH_ROWS {
+            break;
+        }
+    }
+    let (entries, bytes) = db.read(audit::size).await?;
+    let mut too_many = (entries as f64 * part_beyond(bytes, limits.bytes_max)).ceil() as usize;
+    while too_many > 0 {
+        let batch = too_many.min(BATCH_ROWS);
+        let pruned = db.write(move |tx| audit::prune_oldest(tx, batch)).await?;
+        rows += pruned;
+        if pruned < batch {
+            break;
+        }
+        too_many -= batch;
+    }
+    Ok(rows)
+}
+
+/// Which part of `bytes` is more than `bytes_max`.
+fn part_beyond(bytes: u64, bytes_max: u64) -> f64 {
+    bytes.saturating_sub(bytes_max) as f64 / bytes.max(1) as f64
+}
+
 /// How much of the log is too much.
 struct LogExcess {
     /// Settled deliveries.
@@ -80,8 +126,59 @@ impl LogSize {
     /// What has to go until the rest fits into `bytes_max`: the same part of the settled deliveries and of the events that
     /// nobody was told of, so that neither kind pushes the other out.
     fn beyond(&self, bytes_max: u64) -> LogExcess {
-        let part = self.bytes.saturating_sub(bytes_max) as f64 / self.bytes.max(1) as f64;
+        let part = part_beyond(self.bytes, bytes_max);
         let share = |rows: u64| (rows as f64 * part).ceil() as usize;
         LogExcess { deliveries: share(self.deliveries), untold: share(self.untold) }
+    }
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{Caller, Change};
+    use crate::db::DirLock;
+    use crate::db::audit::{Filter, list, note};
+    use crate::db::secret::Vault;
+    use crate::entropy::Entropy;
+    use crate::fatal::Fatal;
+
+    const ENTRIES: i64 = 700;
+
+    /// A database with an entry at each second from 1 on.
+    async fn noted(dir: &std::path::Path) -> Db {
+        let lock = DirLock::take(dir).unwrap();
+        let vault = Vault::open(&lock, None, &Entropy::system()).unwrap();
+        let db = Db::open(lock, &vault, Clock::start(), Fatal::new()).unwrap();
+        let all = db.write(|tx| {
+            for second in 1..=ENTRIES {
+                let change = Change::key_added(&format!("FHID{second}"), "ci", false);
+                note(tx, &Caller::Control, &change, UnixMs::from_secs(second))?;
+            }
+            Ok(())
+        });
+        all.await.unwrap();
+        db
+    }
+
+    async fn seconds(db: &Db) -> Vec<i64> {
+        let entries = db.read(|conn| list(conn, &Filter::default(), 1000)).await.unwrap();
+        entries.iter().rev().map(|entry| entry.at.secs()).collect()
+    }
+
+    #[tokio::test]
+    async fn the_audit_log_loses_what_is_too_old_and_then_the_oldest_of_what_is_too_much() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = noted(dir.path()).await;
+        let limits = AuditLimits { age_max: Duration::from_secs(600), bytes_max: u64::MAX };
+        assert_eq!(prune_audit(&db, UnixMs::from_secs(ENTRIES), limits).await.unwrap(), 99);
+        assert_eq!(seconds(&db).await, (100..=ENTRIES).collect::<Vec<_>>());
+
+        let (entries, bytes) = db.read(audit::size).await.unwrap();
+        assert_eq!(entries, 601);
+        let half = AuditLimits { bytes_max: bytes / 2, ..limits };
+        let pruned = prune_audit(&db, UnixMs::from_secs(ENTRIES), half).await.unwrap();
+        assert!((300..=302).contains(&pruned), "{pruned}");
+        assert_eq!(seconds(&db).await.first(), Some(&(100 + pruned as i64)));
+        assert_eq!(prune_audit(&db, UnixMs::from_secs(ENTRIES), limits).await.unwrap(), 0);
+        db.close().await;
     }
 }

@@ -141,6 +141,13 @@ impl Action {
     }
 }
 
+impl Action {
+    /// Whether it changes nothing. The vendor names all of these, and no others, `Describe…`.
+    pub fn only_reads(self) -> bool {
+        self.name().starts_with("Describe")
+    }
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

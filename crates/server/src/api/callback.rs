@@ -12,9 +12,9 @@ use framehook_tc3::secret::Secret;
 
 use super::added;
 use super::error::Failure;
-use crate::catalog::CatalogStore;
+use crate::catalog::{CatalogEditor, CatalogStore};
 
-pub(super) async fn create(catalog: &CatalogStore, request: CreateCallbackTemplate) -> Result<Response, Failure> {
+pub(super) async fn create(catalog: &CatalogEditor<'_>, request: CreateCallbackTemplate) -> Result<Response, Failure> {
     let CreateCallbackTemplate { template_name, options } = request;
     let edit = move |draft: &mut CallbackTemplateDraft| {
         draft.name.clone_from(&template_name);
@@ -23,7 +23,7 @@ pub(super) async fn create(catalog: &CatalogStore, request: CreateCallbackTempla
     Ok(added(catalog.put_callback_template(None, edit).await?))
 }
 
-pub(super) async fn modify(catalog: &CatalogStore, request: ModifyCallbackTemplate) -> Result<Response, Failure> {
+pub(super) async fn modify(catalog: &CatalogEditor<'_>, request: ModifyCallbackTemplate) -> Result<Response, Failure> {
     let ModifyCallbackTemplate { template_id, template_name, options } = request;
     let edit = move |draft: &mut CallbackTemplateDraft| {
         if let Some(name) = &template_name {
@@ -35,7 +35,7 @@ pub(super) async fn modify(catalog: &CatalogStore, request: ModifyCallbackTempla
     Ok(Response::Done {})
 }
 
-pub(super) async fn delete(catalog: &CatalogStore, request: OneTemplate) -> Result<Response, Failure> {
+pub(super) async fn delete(catalog: &CatalogEditor<'_>, request: OneTemplate) -> Result<Response, Failure> {
     let id = TemplateId(request.template_id);
     catalog.change(move |inventory| inventory.delete_callback_template(id)).await?;
     Ok(Response::Done {})

@@ -13,12 +13,16 @@ use framehook_tc3::time::{ApiTime, UnixSecs};
 
 use super::error::Failure;
 use super::paged;
-use crate::catalog::CatalogStore;
+use crate::catalog::{CatalogEditor, CatalogStore};
 use crate::credentials::token;
 use crate::entropy::Entropy;
 
 /// Only push domains can be added, each with a key of its own that `DescribeLivePushAuthKey` then tells.
-pub(super) async fn add(catalog: &CatalogStore, entropy: &Entropy, request: AddDomain) -> Result<Response, Failure> {
+pub(super) async fn add(
+    catalog: &CatalogEditor<'_>,
+    entropy: &Entropy,
+    request: AddDomain,
+) -> Result<Response, Failure> {
     if request.domain_type == DomainType::Play {
         return Err(Failure::unsupported("Streams are not played from here; `DomainType` must be 0."));
     }
@@ -32,7 +36,7 @@ pub(super) async fn add(catalog: &CatalogStore, entropy: &Entropy, request: AddD
     Ok(Response::Done {})
 }
 
-pub(super) async fn delete(catalog: &CatalogStore, request: DeleteDomain) -> Result<Response, Failure> {
+pub(super) async fn delete(catalog: &CatalogEditor<'_>, request: DeleteDomain) -> Result<Response, Failure> {
     let name = DomainName::parse(&request.domain_name)?;
     if request.domain_type == DomainType::Play {
         return Err(ChangeRefused::DomainUnknown(name).into());
@@ -42,7 +46,11 @@ pub(super) async fn delete(catalog: &CatalogStore, request: DeleteDomain) -> Res
 }
 
 /// A disabled domain refuses publishers, and the live ones are cut.
-pub(super) async fn switch(catalog: &CatalogStore, request: OneDomain, enabled: bool) -> Result<Response, Failure> {
+pub(super) async fn switch(
+    catalog: &CatalogEditor<'_>,
+    request: OneDomain,
+    enabled: bool,
+) -> Result<Response, Failure> {
     let name = DomainName::parse(&request.domain_name)?;
     catalog.change(move |inventory| inventory.switch_domain(&name, enabled)).await?;
     Ok(Response::Done {})
@@ -83,7 +91,7 @@ pub(super) async fn describe_key(catalog: &CatalogStore, request: OneDomain) -> 
     Ok(Response::PushAuthKey { push_auth_key_info })
 }
 
-pub(super) async fn modify_key(catalog: &CatalogStore, request: ModifyPushAuthKey) -> Result<Response, Failure> {
+pub(super) async fn modify_key(catalog: &CatalogEditor<'_>, request: ModifyPushAuthKey) -> Result<Response, Failure> {
     let name = DomainName::parse(&request.domain_name)?;
     let text = |key: Option<Secret>| key.map(|key| key.expose().to_owned());
     let edit = PushAuthEdit {

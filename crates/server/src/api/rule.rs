@@ -11,10 +11,10 @@ use framehook_tc3::action::snapshot_rule::{CreateSnapshotRule, SnapshotRuleInfo,
 use framehook_tc3::time::{ApiTime, UnixSecs};
 
 use super::error::Failure;
-use crate::catalog::CatalogStore;
+use crate::catalog::{CatalogEditor, CatalogStore};
 
 pub(super) async fn create_snapshot_rule(
-    catalog: &CatalogStore,
+    catalog: &CatalogEditor<'_>,
     request: CreateSnapshotRule,
 ) -> Result<Response, Failure> {
     let (scope, template) = (snapshot_scope(&request.scope)?, TemplateId(request.template_id));
@@ -23,7 +23,7 @@ pub(super) async fn create_snapshot_rule(
 }
 
 pub(super) async fn delete_snapshot_rule(
-    catalog: &CatalogStore,
+    catalog: &CatalogEditor<'_>,
     request: SnapshotRuleScope,
 ) -> Result<Response, Failure> {
     let scope = snapshot_scope(&request)?;
@@ -45,7 +45,7 @@ pub(super) async fn list_snapshot_rules(catalog: &CatalogStore) -> Result<Respon
 }
 
 pub(super) async fn create_callback_rule(
-    catalog: &CatalogStore,
+    catalog: &CatalogEditor<'_>,
     request: CreateCallbackRule,
 ) -> Result<Response, Failure> {
     let (scope, template) = (callback_scope(&request.scope)?, TemplateId(request.template_id));
@@ -54,7 +54,7 @@ pub(super) async fn create_callback_rule(
 }
 
 pub(super) async fn delete_callback_rule(
-    catalog: &CatalogStore,
+    catalog: &CatalogEditor<'_>,
     request: CallbackRuleScope,
 ) -> Result<Response, Failure> {
     let scope = callback_scope(&request)?;

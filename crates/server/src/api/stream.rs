@@ -13,6 +13,9 @@ use framehook_tc3::time::{ApiTime, UnixSecs};
 
 use super::error::Failure;
 use super::{Parts, paged};
+use crate::audit::{Caller, Change};
+use crate::catalog::CatalogEditor;
+use crate::db::audit;
 
 /// Streams with a publisher; one that may come back within its grace is not among them.
 pub(super) fn list_online(parts: &Parts, request: DescribeOnlineStreams) -> Result<Response, Failure> {
@@ -52,24 +55,32 @@ pub(super) async fn state(parts: &Parts, request: OneStream) -> Result<Response,
 }
 
 /// Cuts a publisher, who may come back at once. A stream without one is as it should be.
-pub(super) fn drop_stream(parts: &Parts, request: OneStream) -> Result<Response, Failure> {
-    parts.lives.cut(&stream_id(&request)?, CutReason::Dropped);
+pub(super) async fn drop_stream(parts: &Parts, caller: &Caller, request: OneStream) -> Result<Response, Failure> {
+    let stream = stream_id(&request)?;
+    if parts.lives.cut(&stream, CutReason::Dropped) {
+        let (caller, now) = (caller.clone(), parts.clock.wall());
+        parts.db.write(move |tx| audit::note(tx, &caller, &Change::stream_dropped(&stream), now)).await?;
+    }
     Ok(Response::Done {})
 }
 
 /// All three names must match, unlike the vendor's, where an account has to ask for that.
-pub(super) async fn forbid(parts: &Parts, request: ForbidStream) -> Result<Response, Failure> {
+pub(super) async fn forbid(
+    catalog: &CatalogEditor<'_>,
+    request: ForbidStream,
+    now: UnixMs,
+) -> Result<Response, Failure> {
     let ForbidStream { stream, resume, reason } = request;
-    let (stream, until, now) = (stream_id(&stream)?, UnixMs::from_secs(resume.0), parts.clock.wall());
+    let (stream, until) = (stream_id(&stream)?, UnixMs::from_secs(resume.0));
     let reason = reason.unwrap_or_default();
-    parts.catalog.change(move |inventory| inventory.forbid(stream, until, reason, now)).await?;
+    catalog.change(move |inventory| inventory.forbid(stream, until, reason, now)).await?;
     Ok(Response::Done {})
 }
 
 /// A stream that is not forbidden is as it should be.
-pub(super) async fn resume(parts: &Parts, request: OneStream) -> Result<Response, Failure> {
+pub(super) async fn resume(catalog: &CatalogEditor<'_>, request: OneStream) -> Result<Response, Failure> {
     let stream = stream_id(&request)?;
-    parts.catalog.change(move |inventory| Ok(inventory.resume(stream))).await?;
+    catalog.change(move |inventory| Ok(inventory.resume(stream))).await?;
     Ok(Response::Done {})
 }
 

@@ -13,13 +13,18 @@ use framehook_tc3::time::UnixSecs;
 
 use super::Parts;
 use super::error::Failure;
+use crate::catalog::CatalogEditor;
 use crate::db::Db;
 use crate::db::task::{self as tasks, TaskFilter, TaskRecord};
 
 /// Tasks in one answer. The documents give no number, since clients follow the token until it is empty.
 const PAGE_TASKS: usize = 100;
 
-pub(super) async fn create(parts: &Parts, request: CreateScreenshotTask) -> Result<Response, Failure> {
+pub(super) async fn create(
+    parts: &Parts,
+    catalog: &CatalogEditor<'_>,
+    request: CreateScreenshotTask,
+) -> Result<Response, Failure> {
     let CreateScreenshotTask { domain_name, app_name, stream_name, start, end, template_id, stream_type } = request;
     if stream_type == StreamType::Mixed {
         return Err(Failure::unsupported("Streams are not mixed here; `StreamType` must be 0."));
@@ -33,19 +38,19 @@ pub(super) async fn create(parts: &Parts, request: CreateScreenshotTask) -> Resu
     let window = TaskWindow::new(UnixMs::from_secs(start.0), UnixMs::from_secs(end.0), now)?;
     let id = TaskId(uuid_v7(now, parts.entropy.id_bytes()));
     let task = task::ScreenshotTask { id, stream, template: TemplateId(template_id), window };
-    parts.catalog.change(move |inventory| inventory.create_task(task)).await?;
+    catalog.change(move |inventory| inventory.create_task(task)).await?;
     Ok(Response::TaskCreated { task_id: id.to_string() })
 }
 
-pub(super) async fn stop(parts: &Parts, request: OneTask) -> Result<Response, Failure> {
+pub(super) async fn stop(parts: &Parts, catalog: &CatalogEditor<'_>, request: OneTask) -> Result<Response, Failure> {
     let id = known_task(&parts.db, &request).await?;
-    parts.catalog.change(move |inventory| Ok(inventory.stop_task(id))).await?;
+    catalog.change(move |inventory| Ok(inventory.stop_task(id))).await?;
     Ok(Response::Done {})
 }
 
-pub(super) async fn delete(parts: &Parts, request: OneTask) -> Result<Response, Failure> {
+pub(super) async fn delete(parts: &Parts, catalog: &CatalogEditor<'_>, request: OneTask) -> Result<Response, Failure> {
     let id = known_task(&parts.db, &request).await?;
-    parts.catalog.change(move |inventory| Ok(inventory.delete_task(id))).await?;
+    catalog.change(move |inventory| Ok(inventory.delete_task(id))).await?;
     Ok(Response::Done {})
 }
 

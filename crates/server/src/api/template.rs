@@ -11,9 +11,9 @@ use framehook_tc3::action::template::OneTemplate;
 
 use super::added;
 use super::error::Failure;
-use crate::catalog::CatalogStore;
+use crate::catalog::{CatalogEditor, CatalogStore};
 
-pub(super) async fn create(catalog: &CatalogStore, request: CreateSnapshotTemplate) -> Result<Response, Failure> {
+pub(super) async fn create(catalog: &CatalogEditor<'_>, request: CreateSnapshotTemplate) -> Result<Response, Failure> {
     let CreateSnapshotTemplate { template_name, bucket, options } = request;
     refuse_moderation(&options)?;
     let mut draft = SnapshotTemplateDraft { name: template_name, ..SnapshotTemplateDraft::default() };
@@ -21,7 +21,7 @@ pub(super) async fn create(catalog: &CatalogStore, request: CreateSnapshotTempla
     Ok(added(catalog.change(move |inventory| inventory.create_snapshot_template(draft)).await?))
 }
 
-pub(super) async fn modify(catalog: &CatalogStore, request: ModifySnapshotTemplate) -> Result<Response, Failure> {
+pub(super) async fn modify(catalog: &CatalogEditor<'_>, request: ModifySnapshotTemplate) -> Result<Response, Failure> {
     let ModifySnapshotTemplate { template_id, template_name, bucket, options } = request;
     refuse_moderation(&options)?;
     let edit = move |draft: &mut SnapshotTemplateDraft| {
@@ -34,7 +34,7 @@ pub(super) async fn modify(catalog: &CatalogStore, request: ModifySnapshotTempla
     Ok(Response::Done {})
 }
 
-pub(super) async fn delete(catalog: &CatalogStore, request: OneTemplate) -> Result<Response, Failure> {
+pub(super) async fn delete(catalog: &CatalogEditor<'_>, request: OneTemplate) -> Result<Response, Failure> {
     let id = TemplateId(request.template_id);
     catalog.change(move |inventory| inventory.delete_snapshot_template(id)).await?;
     Ok(Response::Done {})

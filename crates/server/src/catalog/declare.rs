@@ -8,7 +8,9 @@ use framehook_domain::rule::{CallbackRule, RuleScope, SnapshotRule};
 use framehook_domain::template::{CallbackTemplate, SnapshotTemplate};
 use framehook_domain::time::UnixMs;
 
+use crate::audit::{self, Caller};
 use crate::config::{ConfigError, Declared, DeclaredRule, Problem};
+use crate::db::audit as log;
 use crate::db::catalog as tables;
 use crate::db::secret::Vault;
 use crate::db::{DbError, Tx};
@@ -37,7 +39,11 @@ pub(super) fn apply(
         return Ok(Ok(None));
     }
     tables::next_version(tx)?;
-    Ok(Ok(Some(tables::load(tx, vault, now)?)))
+    let after = tables::load(tx, vault, now)?;
+    for change in audit::changes(&stored, &after, vault, now) {
+        log::note(tx, &Caller::File, &change, now)?;
+    }
+    Ok(Ok(Some(after)))
 }
 
 /// What the file declares and the API manages, and what the file no longer declares and the API still refers to.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use framehook_domain::catalog::{ChangeRefused, Inventory, Step};
 use framehook_domain::id::TemplateId;
 
-use super::{CatalogStore, ChangeError, Changed, UnfitParts, carry_out, publish};
+use super::{CatalogEditor, CatalogStore, ChangeError, Changed, UnfitParts, carry_out, publish};
 use crate::db::idempotency::{self, Answer, Answered};
 use crate::db::{DbError, Tx};
 
@@ -53,7 +53,9 @@ impl CatalogStore {
     pub(crate) fn once(&self, key: String, request: &str) -> Once {
         Once { key, request: self.vault.digest("request", request) }
     }
+}
 
+impl CatalogEditor<'_> {
     /// Makes the change that `decide` decides on, publishes it, and gives what `answer` makes of everything as it then is and
     /// of the number of the template that was added. With `once`, a request that was answered before gets the same answer
     /// and changes nothing. The URLs of a callback template are judged first.
@@ -65,7 +67,7 @@ impl CatalogStore {
         D: Fn(&Inventory) -> Result<Step, ChangeRefused> + Send + 'static,
         A: FnOnce(&Inventory, Option<TemplateId>) -> Answer + Send + 'static,
     {
-        let (vault, now) = (self.vault.clone(), self.clock.wall());
+        let (vault, now, caller) = (self.vault.clone(), self.clock.wall(), self.caller.clone());
         let since = now.minus(REMEMBERED);
         if let Some(once) = once.clone() {
             let key = once.key.clone();
@@ -85,7 +87,7 @@ impl CatalogStore {
             {
                 return Ok(once.recognise(before).map(|answer| (answer, None)));
             }
-            let changed = match carry_out(tx, &vault, now, decide)? {
+            let changed = match carry_out(tx, &vault, now, &caller, decide)? {
                 Ok(changed) => changed,
                 Err(refused) => return Ok(Err(ChangeError::from(refused).into())),
             };

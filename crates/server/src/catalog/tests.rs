@@ -11,6 +11,7 @@ use framehook_domain::template::SnapshotTemplateDraft;
 use framehook_domain::time::UnixMs;
 
 use super::*;
+use crate::audit::Caller;
 use crate::db::DirLock;
 use crate::entropy::Entropy;
 use crate::fatal::Fatal;
@@ -267,15 +268,27 @@ async fn configure(store: &CatalogStore) -> (TemplateId, TemplateId) {
     let scope = || RuleScope::parse("api.example.com", "live", "").unwrap();
     let key = PushKey::parse("push-key-of-the-test").unwrap();
     let name = DomainName::parse("api.example.com").unwrap();
-    store.change(move |inventory| inventory.add_domain(name, key)).await.unwrap();
-    let snapshot = store.change(|inventory| inventory.create_snapshot_template(draft("covers"))).await.unwrap();
-    let callback = store.put_callback_template(None, fill_in).await.unwrap();
+    store.by(&Caller::Control).change(move |inventory| inventory.add_domain(name, key)).await.unwrap();
+    let snapshot = store
+        .by(&Caller::Control)
+        .change(|inventory| inventory.create_snapshot_template(draft("covers")))
+        .await
+        .unwrap();
+    let callback = store.by(&Caller::Control).put_callback_template(None, fill_in).await.unwrap();
     let (snapshot, callback) = (snapshot.unwrap(), callback.unwrap());
-    store.change(move |inventory| inventory.create_snapshot_rule(scope(), snapshot)).await.unwrap();
-    store.change(move |inventory| inventory.put_callback_rule(scope(), callback)).await.unwrap();
+    store
+        .by(&Caller::Control)
+        .change(move |inventory| inventory.create_snapshot_rule(scope(), snapshot))
+        .await
+        .unwrap();
+    store.by(&Caller::Control).change(move |inventory| inventory.put_callback_rule(scope(), callback)).await.unwrap();
     let now = store.clock.wall();
     let until = now.plus(Duration::from_secs(3600));
-    store.change(move |inventory| inventory.forbid(stream(), until, "a reason".to_owned(), now)).await.unwrap();
+    store
+        .by(&Caller::Control)
+        .change(move |inventory| inventory.forbid(stream(), until, "a reason".to_owned(), now))
+        .await
+        .unwrap();
     (snapshot, callback)
 }
 
@@ -310,17 +323,27 @@ async fn a_change_is_seen_by_watchers_and_one_that_changes_nothing_is_not() {
     let (snapshot, callback) = configure(&store).await;
     let mut watching = store.watch();
     watching.mark_unchanged();
-    store.change(move |inventory| inventory.modify_snapshot_template(snapshot, |_| ())).await.unwrap();
     store
+        .by(&Caller::Control)
+        .change(move |inventory| inventory.modify_snapshot_template(snapshot, |_| ()))
+        .await
+        .unwrap();
+    store
+        .by(&Caller::Control)
         .change(|inventory| Ok(inventory.resume(StreamId { app: AppName::parse("vod").unwrap(), ..stream() })))
         .await
         .unwrap();
-    let refused = store.change(move |inventory| inventory.delete_callback_template(callback)).await;
+    let refused =
+        store.by(&Caller::Control).change(move |inventory| inventory.delete_callback_template(callback)).await;
     assert!(matches!(refused, Err(ChangeError::Refused(ChangeRefused::TemplateInUse { .. }))), "{refused:?}");
     assert!(!watching.has_changed().unwrap());
 
     let edit = |draft: &mut SnapshotTemplateDraft| draft.interval_secs = Some(2);
-    store.change(move |inventory| inventory.modify_snapshot_template(snapshot, edit)).await.unwrap();
+    store
+        .by(&Caller::Control)
+        .change(move |inventory| inventory.modify_snapshot_template(snapshot, edit))
+        .await
+        .unwrap();
     assert!(watching.has_changed().unwrap());
     let (_, template) = watching.borrow_and_update().snapshot_rule_for(&stream()).unwrap();
     assert_eq!(template.interval.secs(), 2);
@@ -333,12 +356,12 @@ async fn everything_that_requests_made_they_can_remove() {
     let (snapshot, callback) = configure(&store).await;
     let scope = || RuleScope::parse("api.example.com", "live", "").unwrap();
     let name = DomainName::parse("api.example.com").unwrap();
-    store.change(move |inventory| inventory.delete_snapshot_rule(&scope())).await.unwrap();
-    store.change(move |inventory| inventory.delete_callback_rule(&scope())).await.unwrap();
-    store.change(move |inventory| inventory.delete_snapshot_template(snapshot)).await.unwrap();
-    store.change(move |inventory| inventory.delete_callback_template(callback)).await.unwrap();
+    store.by(&Caller::Control).change(move |inventory| inventory.delete_snapshot_rule(&scope())).await.unwrap();
+    store.by(&Caller::Control).change(move |inventory| inventory.delete_callback_rule(&scope())).await.unwrap();
+    store.by(&Caller::Control).change(move |inventory| inventory.delete_snapshot_template(snapshot)).await.unwrap();
+    store.by(&Caller::Control).change(move |inventory| inventory.delete_callback_template(callback)).await.unwrap();
     assert!(!store.current().is_empty(), "the domain is left");
-    store.change(move |inventory| inventory.delete_domain(&name)).await.unwrap();
+    store.by(&Caller::Control).change(move |inventory| inventory.delete_domain(&name)).await.unwrap();
     assert!(store.current().is_empty());
     assert!(is_forbidden(&store), "a forbidden stream stays forbidden");
 }
@@ -353,7 +376,7 @@ async fn a_callback_template_with_a_private_address_is_refused() {
         draft.urls.stream_end_notify = Some("http://10.0.0.1/".to_owned());
     };
     for id in [None, Some(callback)] {
-        let refused = store.put_callback_template(id, private).await;
+        let refused = store.by(&Caller::Control).put_callback_template(id, private).await;
         let Err(ChangeError::Receiver { field, forbidden }) = refused else { panic!("{refused:?}") };
         assert_eq!(field, "stream_end_notify_url");
         assert!(forbidden.what.contains("--allow-receiver 10.0.0.1"), "{forbidden:?}");
@@ -380,17 +403,69 @@ async fn a_task_is_in_force_at_once_and_after_a_restart_until_it_is_stopped() {
     let [first, second] = [task(1, 3600), task(2, 7200)];
     let ids = [first.id, second.id].map(Subscriber::Task);
     for task in [first.clone(), second] {
-        store.change(move |inventory| inventory.create_task(task)).await.unwrap();
+        store.by(&Caller::Control).change(move |inventory| inventory.create_task(task)).await.unwrap();
     }
     assert_eq!(running(&store.current()), ids);
     store.db.close().await;
 
     let store = open(dir.path(), ALLOWED).await;
     assert_eq!(running(&store.current()), ids);
-    let refused = store.change(move |inventory| inventory.delete_snapshot_template(snapshot)).await;
+    let refused =
+        store.by(&Caller::Control).change(move |inventory| inventory.delete_snapshot_template(snapshot)).await;
     assert!(matches!(refused, Err(ChangeError::Refused(ChangeRefused::TemplateInUse { .. }))), "{refused:?}");
-    store.change(move |inventory| Ok(inventory.stop_task(first.id))).await.unwrap();
+    store.by(&Caller::Control).change(move |inventory| Ok(inventory.stop_task(first.id))).await.unwrap();
     assert_eq!(running(&store.current()), ids[1..]);
     store.db.close().await;
     assert_eq!(running(&open(dir.path(), ALLOWED).await.current()), ids[1..]);
+}
+
+/// What was noted, the oldest first, as `who verb noun id`.
+async fn noted(store: &CatalogStore) -> Vec<String> {
+    let entries = store.db.read(|conn| log::list(conn, &log::Filter::default(), 100)).await.unwrap();
+    let told = |entry: log::Entry| format!("{} {} {} {}", entry.who, entry.verb, entry.noun, entry.object);
+    entries.into_iter().rev().map(told).collect()
+}
+
+#[tokio::test]
+async fn each_change_is_noted_under_who_made_it_with_the_secrets_masked() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), WHOLE).await;
+    let by_file: Vec<String> = noted(&store).await;
+    assert_eq!(by_file.len(), 6, "{by_file:?}");
+    assert!(by_file.iter().all(|told| told.starts_with("file create ")), "{by_file:?}");
+    store.apply(&config(WHOLE), RELOAD_PATIENCE).await.unwrap();
+    assert_eq!(noted(&store).await.len(), 6, "nothing changed");
+    store.apply(&config(&WHOLE.replace("callback-key-of", "another-key-of")), RELOAD_PATIENCE).await.unwrap();
+
+    let caller = Caller::Key { id: "FHID1".to_owned(), name: "ci".to_owned(), peer: [192, 0, 2, 1].into() };
+    let name = DomainName::parse("api.example.com").unwrap();
+    let key = PushKey::parse("push-key-of-the-test").unwrap();
+    let added = name.clone();
+    store.by(&caller).change(move |inventory| inventory.add_domain(added, key)).await.unwrap();
+    let gone = name.clone();
+    store.by(&caller).change(move |inventory| inventory.switch_domain(&name, false)).await.unwrap();
+    let again = gone.clone();
+    store.by(&caller).change(move |inventory| inventory.switch_domain(&again, false)).await.unwrap();
+    store.by(&caller).change(move |inventory| inventory.delete_domain(&gone)).await.unwrap();
+    let unknown = DomainName::parse("unknown.example.com").unwrap();
+    store.by(&caller).change(move |inventory| inventory.delete_domain(&unknown)).await.unwrap_err();
+    assert_eq!(
+        noted(&store).await[6..],
+        [
+            "file change callback_template 1",
+            "FHID1 create domain api.example.com",
+            "FHID1 change domain api.example.com",
+            "FHID1 delete domain api.example.com",
+        ]
+    );
+
+    let entries = store.db.read(|conn| log::list(conn, &log::Filter::default(), 100)).await.unwrap();
+    for hidden in ["key-of-the-test", "password-of-the-test", "user:"] {
+        assert!(!format!("{entries:?}").contains(hidden), "{hidden}: {entries:?}");
+    }
+    let only = log::Filter { noun: Some(audit::Noun::Domain), who: Some("FHID1".to_owned()), ..Default::default() };
+    let only = store.db.read(move |conn| log::list(conn, &only, 2)).await.unwrap();
+    assert_eq!(only.iter().map(|entry| entry.verb.as_str()).collect::<Vec<_>>(), ["delete", "change"]);
+    let (before, after) = (only[1].before.as_deref().unwrap(), only[1].after.as_deref().unwrap());
+    assert_eq!(before.replace("\"enabled\":true,\"managed", "\"enabled\":false,\"managed"), after, "one field differs");
 }

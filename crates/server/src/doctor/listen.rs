@@ -9,6 +9,7 @@ use std::path::Path;
 use super::Finding;
 use crate::config::Config;
 use crate::ingest;
+use crate::tls;
 
 /// Binds each port and lets it go.
 pub(super) fn ports(config: &Config) -> Vec<Finding> {
@@ -18,6 +19,10 @@ pub(super) fn ports(config: &Config) -> Vec<Finding> {
         port("rtmp.addr", config.rtmp.addr, &running, |addr| ingest::bind(addr).map(drop)),
         port("http.addr", config.http.addr, &running, try_http),
     ];
+    if tls::files(config).is_some() {
+        findings.push(port("tls.rtmps", config.tls.rtmps, &running, |addr| ingest::bind(addr).map(drop)));
+        findings.push(port("tls.https", config.tls.https, &running, try_http));
+    }
     findings.extend(config.http.admin.map(|admin| port("http.admin", admin, &running, try_http)));
     findings
 }

@@ -20,6 +20,7 @@ use super::problem::Problem;
 use super::resource::{self, IdempotencyKey, Kept, Listing, Noun, given, given_or_null};
 use super::route::Route;
 use super::version::Conditions;
+use crate::audit::Caller;
 
 /// Whom to tell about what happens, and how that is signed. URLs are shown with `***` for user and password.
 #[derive(Serialize, JsonSchema)]
@@ -159,6 +160,7 @@ impl Noun for CallbackTemplate {
 
 async fn create(
     State(shared): State<Arc<Shared>>,
+    caller: Caller,
     key: IdempotencyKey,
     body: JsonBody<Order>,
 ) -> Result<Response, Problem> {
@@ -167,11 +169,12 @@ async fn create(
     let mut draft = CallbackTemplateDraft::default();
     body.order.apply(&mut draft);
     let decide = move |inventory: &Inventory| inventory.create_callback_template(draft.clone());
-    resource::create::<CallbackTemplate>(&shared, once, decide, |_, added| added).await
+    resource::create::<CallbackTemplate>(&shared, &caller, once, decide, |_, added| added).await
 }
 
 async fn change(
     State(shared): State<Arc<Shared>>,
+    caller: Caller,
     InPath(id): InPath<String>,
     conditions: Conditions,
     body: JsonBody<Order>,
@@ -180,7 +183,7 @@ async fn change(
     let order = body.order;
     order.check()?;
     let decide = move |inventory: &Inventory| inventory.modify_callback_template(id, |draft| order.apply(draft));
-    resource::change::<CallbackTemplate>(&shared, id, conditions, decide).await
+    resource::change::<CallbackTemplate>(&shared, &caller, id, conditions, decide).await
 }
 
 pub(super) fn routes() -> Vec<Route> {

@@ -18,7 +18,9 @@ use super::parameter::{InPath, InQuery, parse_stream};
 use super::problem::Problem;
 use super::route::Route;
 use super::{Shared, page};
+use crate::audit::{Caller, Change};
 use crate::catalog::check_receiver;
+use crate::db::audit;
 use crate::db::outbox::{self, AttemptRow, DeliveryDetail, DeliveryRow, Filter, ReplayRefused, State as DeliveryState};
 use crate::notify::ReplayError;
 
@@ -213,6 +215,7 @@ struct ReplayOrder {
 
 async fn replay(
     State(shared): State<Arc<Shared>>,
+    caller: Caller,
     InPath(id): InPath<String>,
     body: JsonBody<ReplayOrder>,
 ) -> Result<StatusCode, Problem> {
@@ -222,7 +225,7 @@ async fn replay(
         let judged = check_receiver(&shared.resolver, &url).await;
         judged.map_err(|forbidden| Problem::bad_value("url", forbidden.what))?;
     }
-    match shared.replayer.replay(id, order.url.as_deref()).await {
+    match shared.replayer.replay(&caller, id, order.url.as_deref()).await {
         Ok(()) => Ok(StatusCode::ACCEPTED),
         Err(ReplayError::Refused(ReplayRefused::Unknown)) => Err(unknown()),
         Err(ReplayError::Refused(refused)) => Err(Problem::conflict(refused.to_string())),
@@ -232,11 +235,22 @@ async fn replay(
     }
 }
 
-async fn cancel(State(shared): State<Arc<Shared>>, InPath(id): InPath<String>) -> Result<StatusCode, Problem> {
+async fn cancel(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    InPath(id): InPath<String>,
+) -> Result<StatusCode, Problem> {
     let id = parse_id(&id)?;
     let wall = shared.clock.wall();
-    let cancelled = shared.db.write(move |tx| outbox::cancel(tx, id, "operator", wall)).await?;
-    if cancelled { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::conflict("it is delivered or unknown")) }
+    let cancelled = shared.db.write(move |tx| {
+        let before = outbox::state_of(tx, id)?;
+        let cancelled = outbox::cancel(tx, id, caller.who(), wall)?;
+        if cancelled {
+            audit::note(tx, &caller, &Change::delivery(id, "cancel", before, DeliveryState::Cancelled), wall)?;
+        }
+        Ok(cancelled)
+    });
+    if cancelled.await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::conflict("it is delivered or unknown")) }
 }
 
 fn parse_id(text: &str) -> Result<DeliveryId, Problem> {

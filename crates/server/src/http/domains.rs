@@ -21,6 +21,7 @@ use super::problem::Problem;
 use super::resource::{self, IdempotencyKey, Kept, Listing, Noun, given, given_or_null};
 use super::route::Route;
 use super::version::Conditions;
+use crate::audit::Caller;
 use crate::credentials::token;
 
 /// What publishers push to.
@@ -128,6 +129,7 @@ impl Noun for Domain {
 
 async fn create(
     State(shared): State<Arc<Shared>>,
+    caller: Caller,
     key: IdempotencyKey,
     body: JsonBody<NewDomain>,
 ) -> Result<Response, Problem> {
@@ -138,11 +140,12 @@ async fn create(
     let push_key = PushKey::parse(&token(&shared.entropy.draw::<20>()))?;
     let made = name.clone();
     let decide = move |inventory: &Inventory| inventory.add_domain(name.clone(), push_key.clone());
-    resource::create::<Domain>(&shared, once, decide, move |_, _| Some(made)).await
+    resource::create::<Domain>(&shared, &caller, once, decide, move |_, _| Some(made)).await
 }
 
 async fn change(
     State(shared): State<Arc<Shared>>,
+    caller: Caller,
     InPath(name): InPath<String>,
     conditions: Conditions,
     body: JsonBody<DomainChange>,
@@ -153,7 +156,7 @@ async fn change(
         let was_enabled = Domain::find(inventory, &known).is_some_and(|domain| domain.value.enabled);
         inventory.switch_domain(&known, enabled.unwrap_or(was_enabled))
     };
-    resource::change::<Domain>(&shared, name, conditions, decide).await
+    resource::change::<Domain>(&shared, &caller, name, conditions, decide).await
 }
 
 async fn show_push_key(
@@ -169,6 +172,7 @@ async fn show_push_key(
 
 async fn change_push_key(
     State(shared): State<Arc<Shared>>,
+    caller: Caller,
     InPath(name): InPath<String>,
     conditions: Conditions,
     body: JsonBody<PushKeyChange>,
@@ -189,9 +193,11 @@ async fn change_push_key(
     };
     let changed = name.clone();
     let decide = move |inventory: &Inventory| inventory.modify_push_auth(&changed, edit.clone());
-    resource::change_and_show(&shared, name, conditions, decide, |known: &Managed<Domain>| push_key(&known.value))
-        .await
-        .map(not_kept)
+    resource::change_and_show(&shared, &caller, name, conditions, decide, |known: &Managed<Domain>| {
+        push_key(&known.value)
+    })
+    .await
+    .map(not_kept)
 }
 
 fn push_key(domain: &Domain) -> PushKeyView {

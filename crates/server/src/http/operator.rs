@@ -77,6 +77,10 @@ impl Shared {
             worker_restarts: workers.iter().map(|worker| worker.restarts).sum(),
             db: self.db.stats(),
             catalog_version: self.catalog.borrow().version(),
+            certificate_days: self
+                .certificates
+                .as_ref()
+                .and_then(|certificates| certificates.days_left(self.clock.wall())),
         }
     }
 
@@ -85,7 +89,7 @@ impl Shared {
         let answered = self.db.read(db::is_alive).await;
         let took: Duration = self.clock.mono().since(asked);
         let workers = self.workers.workers();
-        vec![
+        let mut checks = vec![
             health::database(answered.map(|()| took).map_err(|error| error.to_string())),
             health::workers(&workers),
             health::jail(&workers, self.jail_required),
@@ -95,6 +99,11 @@ impl Shared {
                 ByteSize(self.spool.disk_free_bytes()),
                 self.disk_reserve,
             ),
-        ]
+        ];
+        if let Some(certificates) = &self.certificates {
+            let days_left = certificates.days_left(self.clock.wall());
+            checks.push(health::certificate(days_left, certificates.problem().as_deref()));
+        }
+        checks
     }
 }

@@ -22,6 +22,7 @@ use super::page::{self, PageQuery, bad_cursor};
 use super::parameter::{InPath, InQuery};
 use super::problem::Problem;
 use super::version::{Conditions, Etag};
+use crate::audit::Caller;
 use crate::catalog::Once;
 use crate::db::idempotency::Answer;
 
@@ -147,6 +148,7 @@ pub(super) fn versioned<T>(conditions: &Conditions, known: &Managed<T>, view: &i
 /// Makes what `decide` decides on; `which` finds it among everything that is then configured.
 pub(super) async fn create<N: Noun>(
     shared: &Shared,
+    caller: &Caller,
     once: Option<Once>,
     decide: impl Fn(&Inventory) -> Result<Step, ChangeRefused> + Send + 'static,
     which: impl FnOnce(&Inventory, Option<TemplateId>) -> Option<N::Id> + Send + 'static,
@@ -155,7 +157,7 @@ pub(super) async fn create<N: Noun>(
         let known = which(inventory, added).and_then(|id| N::find(inventory, &id));
         answer(known.expect("what a change has made is there after it"), N::view)
     };
-    let Answer { location, etag, body } = shared.configuration.change_once(once, decide, answer).await?;
+    let Answer { location, etag, body } = shared.configuration.by(caller).change_once(once, decide, answer).await?;
     let mut response = written(StatusCode::CREATED, etag, body);
     let location = HeaderValue::try_from(location).expect("names and numbers of ours are a header value");
     response.headers_mut().insert(header::LOCATION, location);
@@ -165,16 +167,18 @@ pub(super) async fn create<N: Noun>(
 /// Changes an object as `decide` says, if it is what the sender has read.
 pub(super) async fn change<N: Noun>(
     shared: &Shared,
+    caller: &Caller,
     id: N::Id,
     conditions: Conditions,
     decide: impl Fn(&Inventory) -> Result<Step, ChangeRefused> + Send + 'static,
 ) -> Result<Response, Problem> {
-    change_and_show(shared, id, conditions, decide, N::view).await
+    change_and_show(shared, caller, id, conditions, decide, N::view).await
 }
 
 /// As [`change`], with another view of the object.
 pub(super) async fn change_and_show<N: Noun, V: Serialize>(
     shared: &Shared,
+    caller: &Caller,
     id: N::Id,
     conditions: Conditions,
     decide: impl Fn(&Inventory) -> Result<Step, ChangeRefused> + Send + 'static,
@@ -191,12 +195,13 @@ pub(super) async fn change_and_show<N: Noun, V: Serialize>(
         let known = N::find(inventory, &id).expect("what a change has changed is there after it");
         answer(known, view)
     };
-    let Answer { etag, body, .. } = shared.configuration.change_once(None, decide, answer).await?;
+    let Answer { etag, body, .. } = shared.configuration.by(caller).change_once(None, decide, answer).await?;
     Ok(written(StatusCode::OK, etag, body))
 }
 
 pub(super) async fn delete<N: Noun>(
     State(shared): State<Arc<Shared>>,
+    caller: Caller,
     InPath(id): InPath<String>,
     conditions: Conditions,
 ) -> Result<StatusCode, Problem> {
@@ -205,7 +210,7 @@ pub(super) async fn delete<N: Noun>(
         conditions.check(N::find(inventory, &id))?;
         N::delete(inventory, &id)
     };
-    shared.configuration.change(decide).await?;
+    shared.configuration.by(&caller).change(decide).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -20,6 +20,7 @@ use super::problem::Problem;
 use super::resource::{self, IdempotencyKey, Kept, Listing, Noun};
 use super::route::Route;
 use super::version::Conditions;
+use crate::audit::Caller;
 
 /// Which streams a snapshot template is for. Of those that cover a stream the most specific applies: one with an app before
 /// one with a stream's name alone.
@@ -201,6 +202,7 @@ fn of_scope<N: Noun>(inventory: &Inventory, is_it: impl Fn(&N) -> bool) -> Optio
 
 async fn create_snapshot_rule(
     State(shared): State<Arc<Shared>>,
+    caller: Caller,
     key: IdempotencyKey,
     body: JsonBody<NewSnapshotRule>,
 ) -> Result<Response, Problem> {
@@ -211,11 +213,12 @@ async fn create_snapshot_rule(
     let decide =
         move |inventory: &Inventory| inventory.create_snapshot_rule(scope.clone(), template(number)).map_err(in_body);
     let which = move |inventory: &Inventory, _| of_scope::<SnapshotRule>(inventory, |rule| rule.scope == made);
-    resource::create::<SnapshotRule>(&shared, once, decide, which).await
+    resource::create::<SnapshotRule>(&shared, &caller, once, decide, which).await
 }
 
 async fn create_callback_rule(
     State(shared): State<Arc<Shared>>,
+    caller: Caller,
     key: IdempotencyKey,
     body: JsonBody<NewCallbackRule>,
 ) -> Result<Response, Problem> {
@@ -226,29 +229,31 @@ async fn create_callback_rule(
     let decide =
         move |inventory: &Inventory| inventory.create_callback_rule(scope.clone(), template(number)).map_err(in_body);
     let which = move |inventory: &Inventory, _| of_scope::<CallbackRule>(inventory, |rule| rule.scope == made);
-    resource::create::<CallbackRule>(&shared, once, decide, which).await
+    resource::create::<CallbackRule>(&shared, &caller, once, decide, which).await
 }
 
 async fn change_snapshot_rule(
     State(shared): State<Arc<Shared>>,
+    caller: Caller,
     InPath(id): InPath<String>,
     conditions: Conditions,
     body: JsonBody<RuleChange>,
 ) -> Result<Response, Problem> {
     let (id, template) = (SnapshotRule::parse_id(&id)?, template(body.order.template));
     let decide = move |inventory: &Inventory| inventory.rebind_snapshot_rule(id, template).map_err(in_body);
-    resource::change::<SnapshotRule>(&shared, id, conditions, decide).await
+    resource::change::<SnapshotRule>(&shared, &caller, id, conditions, decide).await
 }
 
 async fn change_callback_rule(
     State(shared): State<Arc<Shared>>,
+    caller: Caller,
     InPath(id): InPath<String>,
     conditions: Conditions,
     body: JsonBody<RuleChange>,
 ) -> Result<Response, Problem> {
     let (id, template) = (CallbackRule::parse_id(&id)?, template(body.order.template));
     let decide = move |inventory: &Inventory| inventory.rebind_callback_rule(id, template).map_err(in_body);
-    resource::change::<CallbackRule>(&shared, id, conditions, decide).await
+    resource::change::<CallbackRule>(&shared, &caller, id, conditions, decide).await
 }
 
 pub(super) fn routes() -> Vec<Route> {

@@ -17,6 +17,7 @@ use super::problem::Problem;
 use super::resource::{self, IdempotencyKey, Kept, Listing, Noun, given, given_or_null};
 use super::route::Route;
 use super::version::Conditions;
+use crate::audit::Caller;
 
 /// How pictures are made, and where they go.
 #[derive(Serialize, JsonSchema)]
@@ -183,17 +184,19 @@ impl Noun for SnapshotTemplate {
 
 async fn create(
     State(shared): State<Arc<Shared>>,
+    caller: Caller,
     key: IdempotencyKey,
     body: JsonBody<Order>,
 ) -> Result<Response, Problem> {
     let once = key.once::<SnapshotTemplate>(&shared, &body.canonical);
     let draft = body.order.draft(shared.configuration.built_in_store());
     let decide = move |inventory: &Inventory| inventory.create_snapshot_template(draft.clone());
-    resource::create::<SnapshotTemplate>(&shared, once, decide, |_, added| added).await
+    resource::create::<SnapshotTemplate>(&shared, &caller, once, decide, |_, added| added).await
 }
 
 async fn change(
     State(shared): State<Arc<Shared>>,
+    caller: Caller,
     InPath(id): InPath<String>,
     conditions: Conditions,
     body: JsonBody<Order>,
@@ -201,7 +204,7 @@ async fn change(
     let id = SnapshotTemplate::parse_id(&id)?;
     let order = body.order;
     let decide = move |inventory: &Inventory| inventory.modify_snapshot_template(id, |draft| order.apply(draft));
-    resource::change::<SnapshotTemplate>(&shared, id, conditions, decide).await
+    resource::change::<SnapshotTemplate>(&shared, &caller, id, conditions, decide).await
 }
 
 pub(super) fn routes() -> Vec<Route> {

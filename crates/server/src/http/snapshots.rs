@@ -19,6 +19,7 @@ use super::parameter::{InPath, InQuery, parse_stream};
 use super::problem::Problem;
 use super::route::Route;
 use super::{Shared, objects, page};
+use crate::audit::Caller;
 use crate::db::outbox;
 use crate::db::snapshot::{self, Cursor, Filter, HeldPut, PutState, SnapshotRow};
 
@@ -229,8 +230,12 @@ async fn held(State(shared): State<Arc<Shared>>) -> Result<Json<HeldList>, Probl
 }
 
 /// Gives a picture up: it is not stored, and its callback is cancelled. Only a person does this, and it is recorded.
-async fn discard(State(shared): State<Arc<Shared>>, InPath(id): InPath<String>) -> Result<StatusCode, Problem> {
-    if shared.storer.discard(parse_id(&id)?, "operator").await? {
+async fn discard(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    InPath(id): InPath<String>,
+) -> Result<StatusCode, Problem> {
+    if shared.storer.discard(parse_id(&id)?, &caller).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(Problem::not_found("no picture of this id waits for its store"))

@@ -20,6 +20,8 @@ use super::page::{self, PageQuery};
 use super::parameter::{InQuery, StreamInPath, parse_stream};
 use super::problem::Problem;
 use super::route::Route;
+use crate::audit::{Caller, Change};
+use crate::db::audit;
 use crate::live::{Push, PushSnapshot};
 
 #[derive(Serialize, JsonSchema)]
@@ -211,13 +213,21 @@ async fn show(
 }
 
 /// Cuts a publisher, who may come back at once. A stream without one is as it should be.
-async fn cut(State(shared): State<Arc<Shared>>, StreamInPath(stream): StreamInPath) -> StatusCode {
-    shared.lives.cut(&stream, CutReason::Dropped);
-    StatusCode::NO_CONTENT
+async fn cut(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    StreamInPath(stream): StreamInPath,
+) -> Result<StatusCode, Problem> {
+    if shared.lives.cut(&stream, CutReason::Dropped) {
+        let now = shared.clock.wall();
+        shared.db.write(move |tx| audit::note(tx, &caller, &Change::stream_dropped(&stream), now)).await?;
+    }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn forbid(
     State(shared): State<Arc<Shared>>,
+    caller: Caller,
     StreamInPath(stream): StreamInPath,
     body: JsonBody<ForbidOrder>,
 ) -> Result<StatusCode, Problem> {
@@ -229,13 +239,17 @@ async fn forbid(
         }
         decided => decided,
     };
-    shared.configuration.change(decide).await?;
+    shared.configuration.by(&caller).change(decide).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// A stream that is not forbidden is as it should be.
-async fn resume(State(shared): State<Arc<Shared>>, StreamInPath(stream): StreamInPath) -> Result<StatusCode, Problem> {
-    shared.configuration.change(move |inventory| Ok(inventory.resume(stream))).await?;
+async fn resume(
+    State(shared): State<Arc<Shared>>,
+    caller: Caller,
+    StreamInPath(stream): StreamInPath,
+) -> Result<StatusCode, Problem> {
+    shared.configuration.by(&caller).change(move |inventory| Ok(inventory.resume(stream))).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

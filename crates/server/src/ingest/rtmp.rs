@@ -4,6 +4,7 @@
 //! buffer of its own but the keyframe that is being assembled. Nothing in here waits for anything behind pick.
 
 mod publisher;
+mod transport;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -23,10 +24,12 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use self::publisher::Publisher;
+use self::transport::Transport;
 use crate::entropy::Entropy;
 use crate::live::Lives;
 use crate::telemetry::event::{ConnectionRefused, CutOff, PublishRefused};
 use crate::telemetry::log::Repeats;
+use crate::tls::TlsServer;
 
 /// One read. Large enough that a keyframe of a 2.5 Mbit/s stream (some 130 KB) needs one system call, small enough to stay
 /// in a core's cache.
@@ -99,8 +102,14 @@ impl RtmpIngest {
         self.reassembly_bytes.load(Ordering::Relaxed)
     }
 
-    /// Serves one connection from its first byte to its last.
-    pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
+    /// Serves one connection from its first byte to its last; over `tls` if the listener's connections are private.
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        tls: Option<Arc<TlsServer>>,
+        stop: CancellationToken,
+    ) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let Some(_place) = self.take_place(peer.ip()) else {
             ConnectionRefused { peer }.emit(&self.repeats, self.lives.clock.mono());
@@ -108,6 +117,16 @@ impl RtmpIngest {
         };
         // Replies are few and small, and an encoder waits for each of them before it sends its first frame.
         let _ = stream.set_nodelay(true);
+        let stream = match tls {
+            None => Transport::Plain(stream),
+            Some(tls) => tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = tls.accept(stream, peer) => match accepted {
+                    Some(private) => Transport::tls(private),
+                    None => return,
+                },
+            },
+        };
         let mut random = [0; RANDOM_BYTES];
         for part in random.chunks_mut(RANDOM_BYTES / 4) {
             part.copy_from_slice(&self.entropy.draw::<{ RANDOM_BYTES / 4 }>());
@@ -158,7 +177,7 @@ impl Drop for Place {
 /// One connection: its socket and its protocol.
 struct Connection<'a> {
     ingest: &'a RtmpIngest,
-    stream: TcpStream,
+    stream: Transport,
     session: Session,
     publisher: Publisher<'a>,
     /// Its share of [`RtmpIngest::reassembly_bytes`].
@@ -269,7 +288,7 @@ impl Connection<'_> {
             // Asked anew each time: a rule may have come or gone since, and so may room.
             let has_room = self.ingest.reassembly_bytes() < REASSEMBLY_BYTES_MAX;
             self.session.set_keep_entry_points(has_room && self.publisher.wanted());
-            let (stream, session, publisher) = (&self.stream, &mut self.session, &mut self.publisher);
+            let (stream, session, publisher) = (&mut self.stream, &mut self.session, &mut self.publisher);
             let read = SCRATCH.with_borrow_mut(|scratch| {
                 let count = stream.try_read(scratch)?;
                 publisher.received(count);
@@ -336,14 +355,14 @@ impl Connection<'_> {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        self.stream.push()
     }
 
     /// Lets the peer read its last status: sends it, ends our side, and reads the peer's rest into nothing.
     async fn farewell(mut self) {
         let goodbye = async {
             self.flush().await?;
-            rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write)?;
+            self.stream.end()?;
             loop {
                 self.stream.readable().await?;
                 match SCRATCH.with_borrow_mut(|scratch| self.stream.try_read(scratch)) {

@@ -8,10 +8,11 @@ use framehook_domain::template::CallbackUrl;
 use tokio::sync::Notify;
 
 use super::attempt::URL_PURPOSE;
+use crate::audit::{Caller, Change};
 use crate::clock::Clock;
 use crate::db::outbox::{self, ObjectRef, OwnUrl, ReplayRefused};
 use crate::db::secret::Vault;
-use crate::db::{Db, DbError};
+use crate::db::{Db, DbError, Tx, audit};
 use crate::store::{LocalStore, StoreError, StoreUrls};
 use crate::timeline::Timeline;
 
@@ -46,7 +47,7 @@ impl Replayer {
     ///
     /// # Errors
     /// See [`ReplayError`].
-    pub async fn replay(&self, id: DeliveryId, url: Option<&str>) -> Result<(), ReplayError> {
+    pub async fn replay(&self, by: &Caller, id: DeliveryId, url: Option<&str>) -> Result<(), ReplayError> {
         let url = url.map(|url| CallbackUrl::parse("url", url)).transpose().map_err(ReplayError::Url)?;
         let own_url = url.map(|url| {
             let url = url.expose().as_str();
@@ -56,9 +57,16 @@ impl Replayer {
             Some(object) if object.is_stored => self.can_be_fetched(object).await?,
             _ => true,
         };
-        let timeline = self.timeline.clone();
-        let replay =
-            move |tx: &crate::db::Tx<'_>| outbox::replay(tx, id, own_url.as_ref(), object_is_there, timeline.now());
+        let (timeline, by) = (self.timeline.clone(), by.clone());
+        let replay = move |tx: &Tx<'_>| {
+            let before = outbox::state_of(tx, id)?;
+            let replayed = outbox::replay(tx, id, own_url.as_ref(), object_is_there, timeline.now())?;
+            if replayed.is_ok() {
+                let after = outbox::state_of(tx, id)?.ok_or(DbError::Damaged { what: "a delivery" })?;
+                audit::note(tx, &by, &Change::delivery(id, "replay", before, after), timeline.now())?;
+            }
+            Ok(replayed)
+        };
         // Not `write_checked`: a refusal for a picture that is gone is noted with the delivery, and stays.
         self.db.write(replay).await??;
         self.notifier_wake.notify_one();

@@ -10,9 +10,10 @@ use tokio::sync::Notify;
 
 use super::spool::Spool;
 use super::{LocalStore, Retry, StoreError, backoff};
+use crate::audit::{Caller, Change};
 use crate::clock::Clock;
 use crate::db::snapshot::{self, FailedPut, OwedPut};
-use crate::db::{Db, DbError, Tx, dues};
+use crate::db::{Db, DbError, Tx, audit, dues};
 use crate::entropy::Entropy;
 use crate::fail_point;
 use crate::shutdown::Stage;
@@ -255,12 +256,18 @@ impl Storer {
     ///
     /// # Errors
     /// Those of the database; nothing has changed then.
-    pub async fn discard(&self, id: SnapshotId, by: &'static str) -> Result<bool, DbError> {
+    pub async fn discard(&self, id: SnapshotId, by: &Caller) -> Result<bool, DbError> {
         let (db, spool, wall) = (self.parts.db.clone(), Arc::clone(&self.parts.spool), self.parts.clock.wall());
+        let by = by.clone();
+        let discard = move |tx: &Tx<'_>| {
+            let discarded = snapshot::discard(tx, id, by.who(), wall)?;
+            if discarded.is_some() {
+                audit::note(tx, &by, &Change::snapshot_discarded(id), wall)?;
+            }
+            Ok(discarded)
+        };
         let work = async move {
-            let Some(bytes) = db.write(move |tx| snapshot::discard(tx, id, by, wall)).await? else {
-                return Ok(false);
-            };
+            let Some(bytes) = db.write(discard).await? else { return Ok(false) };
             // A panic in there leaves the file to the next start.
             let _ = tokio::task::spawn_blocking(move || spool.remove(id, bytes)).await;
             Ok(true)

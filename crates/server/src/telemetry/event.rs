@@ -4,6 +4,7 @@
 //! `snapshot`, `delivery` and `sequence` are the ids of `/v1`. No field ever holds a key, a password or a push URL's query.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -11,13 +12,14 @@ use framehook_domain::fault::Fault;
 use framehook_domain::id::{DeliveryId, PushSequence, SnapshotId};
 use framehook_domain::refusal::{PushEnd, Refusal};
 use framehook_domain::stream::StreamId;
-use framehook_domain::time::Mono;
+use framehook_domain::time::{Mono, UnixMs};
 use framehook_rtmp::Phase;
 
 use super::Metrics;
 use super::log::Repeats;
 use crate::config::{ConfigError, Problem};
 use crate::render::RenderError;
+use crate::tls::CertificateError;
 
 /// Writes a line whose level is known only at run time.
 macro_rules! line_by_fault {
@@ -95,6 +97,87 @@ impl CutOff<'_> {
         if let Some(left_out) = repeats.admit_peer(peer.ip(), reason, now) {
             let error = error.map(|error| tracing::field::display(Chain(error)));
             tracing::info!(%peer, ?phase, reason, error, left_out, "connection cut off");
+        }
+    }
+}
+
+/// Why a connection that should be private is not.
+#[derive(Debug)]
+pub enum HandshakeFault {
+    /// It closed before it said anything, as whoever only looks whether somebody listens does.
+    Closed,
+    /// Its first byte is not TLS.
+    Plaintext,
+    TimedOut,
+    /// What the peer sent, or what it did not like.
+    Failed(io::Error),
+}
+
+impl HandshakeFault {
+    /// Every name, for a page that shows them from the start.
+    pub const NAMES: [&str; 4] = ["closed", "plaintext", "timed_out", "failed"];
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Closed => Self::NAMES[0],
+            Self::Plaintext => Self::NAMES[1],
+            Self::TimedOut => Self::NAMES[2],
+            Self::Failed(_) => Self::NAMES[3],
+        }
+    }
+}
+
+/// A connection did not become private, and was closed.
+#[derive(Debug)]
+pub struct HandshakeFailed<'a> {
+    /// Who connected.
+    pub peer: SocketAddr,
+    /// `https` or `rtmps`.
+    pub listener: &'static str,
+    /// Why.
+    pub fault: &'a HandshakeFault,
+}
+
+impl HandshakeFailed<'_> {
+    /// Logs and counts it.
+    pub fn emit(&self, metrics: &Metrics, repeats: &Repeats, now: Mono) {
+        let Self { peer, listener, fault } = self;
+        let reason = fault.name();
+        metrics.handshake_ended(reason);
+        if matches!(fault, HandshakeFault::Closed) {
+            tracing::debug!(%peer, listener, reason, "connection closed before its TLS handshake");
+        } else if let Some(left_out) = repeats.admit_peer(peer.ip(), reason, now) {
+            let error = if let HandshakeFault::Failed(error) = fault { Some(error.to_string()) } else { None };
+            tracing::info!(%peer, listener, reason, error, left_out, "no TLS handshake; connection closed");
+        }
+    }
+}
+
+/// The certificate's files were read again.
+#[derive(Debug)]
+pub enum CertificateRead<'a> {
+    /// It is shown from now on.
+    Applied {
+        /// When it ends, if that can be told.
+        not_after: Option<UnixMs>,
+    },
+    /// It cannot be used, so the one before it goes on being shown.
+    Refused(&'a CertificateError),
+}
+
+impl CertificateRead<'_> {
+    /// Logs and counts it.
+    pub fn emit(&self, metrics: &Metrics) {
+        match self {
+            Self::Applied { not_after } => {
+                metrics.certificate_read("applied");
+                let not_after_ms = not_after.map(|at| at.0);
+                tracing::info!(not_after_ms, "certificate reloaded");
+            }
+            Self::Refused(error) => {
+                metrics.certificate_read("refused");
+                tracing::error!(error = %Chain(*error), "certificate not reloaded: the one before it stays in use");
+            }
         }
     }
 }

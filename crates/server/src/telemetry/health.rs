@@ -92,6 +92,20 @@ pub fn disk(has_room: bool, free: ByteSize, reserve: ByteSize) -> Check {
     }
 }
 
+/// How the certificate stands: `days_left` until it ends, and why a newer pair of files is not in use. It never fails the
+/// whole, since plain listeners are not concerned.
+pub fn certificate(days_left: Option<i64>, problem: Option<&str>) -> Check {
+    let ends = match days_left {
+        Some(days @ ..0) => format!("ended {} days ago: clients refuse it", -days),
+        Some(days) => format!("ends in {days} days"),
+        None => "it cannot be told when it ends".to_owned(),
+    };
+    match problem {
+        None => Check::good("certificate", ends),
+        Some(problem) => Check::good("certificate", format!("{ends}; the files changed and cannot be used: {problem}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

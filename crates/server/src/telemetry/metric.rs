@@ -25,6 +25,7 @@ use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{Registry, Unit};
 
 use self::sample::{MaybeGauge, Sampled};
+use super::event::HandshakeFault;
 use crate::render::RenderError;
 use crate::store::StoreError;
 
@@ -112,6 +113,8 @@ pub struct Metrics {
     frame_to_callback: Histogram,
 
     logins_refused: Counter,
+    handshakes: Family<OutcomeLabel, Counter>,
+    certificate_reads: Family<OutcomeLabel, Counter>,
     reloads: Family<OutcomeLabel, Counter>,
 
     sampled: Sampled,
@@ -154,6 +157,8 @@ impl Metrics {
                 "From an entry point's last byte to the receiver's 200, first attempts only",
             ),
             logins_refused: page.counter("logins_refused", "Requests to / and /v1 without the right credentials"),
+            handshakes: page.family("tls_handshakes", "TLS handshakes with clients by outcome"),
+            certificate_reads: page.family("certificate_reloads", "Readings of a changed certificate by outcome"),
             reloads: page.family("reloads", "Readings of the configuration file by outcome"),
             sampled,
             registry: page.registry,
@@ -174,6 +179,9 @@ impl Metrics {
                 let event_type = kind.event_type();
                 drop(metrics.attempts.get_or_create(&AttemptLabel { event_type, outcome }));
             }
+        }
+        for outcome in ["done"].into_iter().chain(HandshakeFault::NAMES) {
+            drop(metrics.handshakes.get_or_create(&OutcomeLabel { outcome }));
         }
         for refusal in Refusal::ALL {
             drop(metrics.refusals.get_or_create(&CodeLabel::new(refusal.code(), refusal.name())));
@@ -275,6 +283,14 @@ impl Metrics {
 
     pub(super) fn login_refused(&self) {
         self.logins_refused.inc();
+    }
+
+    pub(crate) fn handshake_ended(&self, outcome: &'static str) {
+        self.handshakes.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    pub(super) fn certificate_read(&self, outcome: &'static str) {
+        self.certificate_reads.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     pub(super) fn reloaded(&self, outcome: &'static str) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use framehook_domain::catalog::{Catalog, CatalogParts};
 use framehook_domain::id::TemplateId;
 use framehook_domain::retry::Schedule;
+use framehook_server::audit::Caller;
 use framehook_server::db::outbox::{ReplayRefused, State};
 use framehook_server::notify::ReplayError;
 use framehook_server::prune::{LogLimits, prune};
@@ -172,7 +173,7 @@ fn a_deleted_template_makes_dead_letters_that_another_url_revives() {
     assert_eq!((dead.row.outcome.as_deref(), dead.row.attempts), (Some("template_deleted"), 1));
 
     let id = dead.row.id;
-    process.block_on(process.replayer.replay(id, Some(&new.url("/replayed")))).expect("replayed");
+    process.block_on(process.replayer.replay(&Caller::Control, id, Some(&new.url("/replayed")))).expect("replayed");
     let delivered = process.wait_for_state(State::Delivered);
     let request = new.requests().remove(0);
     assert_eq!(request.webhook_id().expect("an id"), id.to_string());
@@ -193,17 +194,17 @@ fn a_replay_is_a_new_round_with_the_same_id() {
     let dead = process.wait_for_state(State::Dead);
     assert_eq!(dead.attempts.len(), 3);
 
-    process.block_on(process.replayer.replay(dead.row.id, None)).expect("replayed");
+    process.block_on(process.replayer.replay(&Caller::Control, dead.row.id, None)).expect("replayed");
     receiver.wait_for(6, PATIENCE).expect("another full round");
     let dead = process.wait_for_state(State::Dead);
     assert_eq!(dead.attempts.iter().map(|attempt| attempt.number).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
 
     receiver.reply_always(Reply::Status(200));
-    process.block_on(process.replayer.replay(dead.row.id, None)).expect("replayed");
+    process.block_on(process.replayer.replay(&Caller::Control, dead.row.id, None)).expect("replayed");
     process.wait_for_state(State::Delivered);
     assert_eq!(ids(&receiver.requests()), BTreeSet::from([dead.row.id.to_string()]));
     // What was delivered may be asked for again too.
-    process.block_on(process.replayer.replay(dead.row.id, None)).expect("replayed");
+    process.block_on(process.replayer.replay(&Caller::Control, dead.row.id, None)).expect("replayed");
     receiver.wait_for(8, PATIENCE).expect("sent again");
 }
 
@@ -219,7 +220,7 @@ fn a_replay_is_refused_where_it_makes_no_sense() {
     let recorded = process.commit(&room());
     receiver.wait_for(1, PATIENCE).expect("an attempt");
     let open = process.wait_for_state(State::Due);
-    let replay = |id, url: Option<&str>| process.block_on(process.replayer.replay(id, url));
+    let replay = |id, url: Option<&str>| process.block_on(process.replayer.replay(&Caller::Control, id, url));
     assert!(matches!(replay(open.row.id, None), Err(ReplayError::Refused(ReplayRefused::Open))));
     let unknown = "0197a000-0000-7000-8000-000000000000".parse().expect("an id");
     assert!(matches!(replay(unknown, None), Err(ReplayError::Refused(ReplayRefused::Unknown))));
@@ -416,7 +417,7 @@ fn an_outcome_settles_only_the_claim_that_it_belongs_to() {
     let (id, wall) = (process.wait_for_state(State::Claimed).row.id, process.clock.wall());
     let cancel = process.db.write(move |tx| framehook_server::db::outbox::cancel(tx, id, "anna", wall));
     assert!(process.block_on(cancel).expect("written"));
-    process.block_on(process.replayer.replay(id, None)).expect("replayed");
+    process.block_on(process.replayer.replay(&Caller::Control, id, None)).expect("replayed");
     receiver.wait_for(2, PATIENCE).expect("the second attempt");
     wait::until("the first outcome", PATIENCE, || (process.show(id).attempts.len() == 1).then_some(()))
         .expect("recorded");
@@ -451,7 +452,9 @@ fn replays_to_one_url_share_an_endpoint_that_goes_with_its_last_delivery() {
     wait::until("all delivered", PATIENCE, || (process.count(State::Delivered) == 3).then_some(())).expect("delivered");
     for row in process.list(Default::default()) {
         for path in ["/a", "/b", "/a"] {
-            process.block_on(process.replayer.replay(row.id, Some(&new.url(path)))).expect("replayed");
+            process
+                .block_on(process.replayer.replay(&Caller::Control, row.id, Some(&new.url(path))))
+                .expect("replayed");
             wait::until("it", PATIENCE, || (process.show(row.id).row.state == State::Delivered).then_some(()))
                 .expect("sent");
         }

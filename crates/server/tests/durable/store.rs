@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use framehook_domain::fault::Fault;
+use framehook_server::audit::Caller;
 use framehook_server::db::outbox::{self, State};
 use framehook_server::entropy::Entropy;
 use framehook_server::fatal::Fatal;
@@ -160,7 +161,7 @@ fn a_store_that_refuses_raises_the_alarm_and_tells_nobody() {
     assert!(process.spool.path(recorded.snapshot_id).exists(), "what is owed stays in the spool");
 
     // Only a person ends it, and that is recorded.
-    let discard = || process.block_on(process.storer.discard(recorded.snapshot_id, "anna"));
+    let discard = || process.block_on(process.storer.discard(recorded.snapshot_id, &Caller::Control));
     assert!(discard().expect("written"));
     assert!(!discard().expect("written"), "only once");
     assert!(!process.spool.path(recorded.snapshot_id).exists(), "and its room is free");
@@ -237,7 +238,7 @@ fn a_picture_discarded_while_it_is_put_is_in_no_store_afterwards() {
 
     // The name goes with the discard; the pipe itself is still there for the put that reads it.
     let writer = fs::OpenOptions::new().read(true).write(true).open(&picture).expect("the pipe");
-    assert!(process.block_on(process.storer.discard(recorded.snapshot_id, "anna")).expect("written"));
+    assert!(process.block_on(process.storer.discard(recorded.snapshot_id, &Caller::Control)).expect("written"));
     drop((writer, hanging));
     wait::until("the put to end", PATIENCE, || (unfinished(&place) == 0).then_some(())).expect("ended");
     let object = place.dir().join("objects/shots-1250000000").join(recorded.key.as_str());

@@ -24,6 +24,18 @@ pub struct ObjectRef {
     pub is_owed: bool,
 }
 
+/// The state of a delivery, if it is known.
+///
+/// # Errors
+/// Those of the database.
+pub fn state_of(conn: &Connection, id: DeliveryId) -> Result<Option<State>, DbError> {
+    let state: Option<String> = conn
+        .prepare_cached("SELECT state FROM delivery WHERE id = ?1")?
+        .query_row([blob(id.0)], |row| row.get(0))
+        .optional()?;
+    Ok(state.and_then(|name| State::from_name(&name)))
+}
+
 /// The object that a delivery announces, if its event is about one.
 ///
 /// # Errors

@@ -51,7 +51,7 @@ impl Peer {
                 connections_per_address_max: 10,
             },
         );
-        scene.stage.spawn(ingest.serve(accepted, peer, CancellationToken::new()));
+        scene.stage.spawn(ingest.serve(accepted, peer, None, CancellationToken::new()));
         stream.write_all(&[&[3][..], &[0; 2 * 1536]].concat()).await.expect("sent");
         stream.read_exact(&mut [0; 1 + 2 * 1536]).await.expect("shaken hands");
         let mut peer = Self { stream, writer: ChunkWriter::new(), waiting: BytesMut::new() };

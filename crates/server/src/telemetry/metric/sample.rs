@@ -46,6 +46,7 @@ pub(super) struct Sampled {
     db_full: Counter,
     db_wal_pages: Gauge<u64, AtomicU64>,
     catalog_version: Gauge<u64, AtomicU64>,
+    certificate_days: MaybeGauge<i64>,
 }
 
 /// What the server is at one instant, gathered from its parts for one page.
@@ -89,6 +90,8 @@ pub struct Sample {
     pub db: DbStats,
     /// The configuration's version: one more at each change.
     pub catalog_version: u64,
+    /// Whole days until the certificate ends, negative when it has; `None` without one.
+    pub certificate_days: Option<i64>,
 }
 
 /// What is owed, as far as the page tells.
@@ -158,6 +161,12 @@ impl Sampled {
             db_wal_pages: page.gauge("db_wal_pages", "Pages in the write-ahead log after the last commit"),
             catalog_version: page
                 .gauge("catalog_version", "Version of the configuration of domains, templates and rules"),
+            certificate_days: page.add(
+                "certificate_days",
+                "Whole days until the certificate of HTTPS and RTMPS ends, negative when it has; left out without one",
+                None,
+                MaybeGauge::unknown(),
+            ),
         }
     }
 
@@ -195,6 +204,7 @@ impl Sampled {
         copy(&self.db_full, sample.db.full);
         self.db_wal_pages.set(sample.db.wal_pages);
         self.catalog_version.set(sample.catalog_version);
+        self.certificate_days.set(sample.certificate_days);
     }
 }
 

@@ -1,0 +1,190 @@
+//! What differs between two states of everything configured, whatever led from one to the other.
+
+use std::collections::BTreeMap;
+
+use framehook_domain::catalog::{Domain, Forbiddance, Inventory, Managed, ManagedBy};
+use framehook_domain::id::TemplateId;
+use framehook_domain::rule::RuleScope;
+use framehook_domain::stream::{AppName, StreamName};
+use framehook_domain::task::ScreenshotTask;
+use framehook_domain::template::{CallbackTemplate, CallbackUrl, SnapshotTemplate};
+use framehook_domain::time::UnixMs;
+use serde_json::{Map, Value, json};
+
+use super::{Change, Noun, masked};
+use crate::db::secret::Vault;
+
+/// The changes from `before` to `after`. A forbidden stream whose time is over at `now` was let go by nobody.
+pub(crate) fn changes(before: &Inventory, after: &Inventory, vault: &Vault, now: UnixMs) -> Vec<Change> {
+    let mut found = Vec::new();
+    let (old, new) = (&before.domains, &after.domains);
+    compare(&mut found, Noun::Domain, (old, new), |domain| domain.name.clone(), |domain| domain_view(domain, vault));
+    let (old, new) = (&before.snapshot_templates, &after.snapshot_templates);
+    compare(&mut found, Noun::SnapshotTemplate, (old, new), |template| template.id, snapshot_template_view);
+    let (old, new) = (&before.callback_templates, &after.callback_templates);
+    let view = |template: &CallbackTemplate| callback_template_view(template, vault);
+    compare(&mut found, Noun::CallbackTemplate, (old, new), |template| template.id, view);
+    let (old, new) = (&before.snapshot_rules, &after.snapshot_rules);
+    compare(&mut found, Noun::SnapshotRule, (old, new), |rule| rule.id, |rule| rule_view(&rule.scope, rule.template));
+    let (old, new) = (&before.callback_rules, &after.callback_rules);
+    compare(&mut found, Noun::CallbackRule, (old, new), |rule| rule.id, |rule| rule_view(&rule.scope, rule.template));
+    compare_tasks(&mut found, &before.tasks, &after.tasks);
+    compare_forbidden(&mut found, &before.forbidden, &after.forbidden, now);
+    found
+}
+
+fn compare<T: PartialEq, K: Ord + ToString>(
+    found: &mut Vec<Change>,
+    noun: Noun,
+    (before, after): (&[Managed<T>], &[Managed<T>]),
+    key: impl Fn(&T) -> K,
+    view: impl Fn(&T) -> Value,
+) {
+    let view = |row: &Managed<T>| {
+        let mut seen = view(&row.value);
+        seen["managed_by"] = by_name(row.by).into();
+        seen
+    };
+    let mut gone: BTreeMap<K, &Managed<T>> = before.iter().map(|row| (key(&row.value), row)).collect();
+    for row in after {
+        let key = key(&row.value);
+        let (verb, before) = match gone.remove(&key) {
+            Some(old) if old.value == row.value && old.by == row.by => continue,
+            Some(old) => ("change", Some(view(old))),
+            None => ("create", None),
+        };
+        found.push(Change { noun, id: key.to_string(), verb, before, after: Some(view(row)) });
+    }
+    for (key, old) in gone {
+        found.push(Change { noun, id: key.to_string(), verb: "delete", before: Some(view(old)), after: None });
+    }
+}
+
+/// A task is made and stopped, and never changed in between. Both states are as of one time, so none of them ends by itself.
+fn compare_tasks(found: &mut Vec<Change>, before: &[ScreenshotTask], after: &[ScreenshotTask]) {
+    let noun = Noun::ScreenshotTask;
+    let lacks = |tasks: &[ScreenshotTask], task: &ScreenshotTask| tasks.iter().all(|known| known.id != task.id);
+    for task in after.iter().filter(|task| lacks(before, task)) {
+        let (before, after) = (None, Some(task_view(task)));
+        found.push(Change { noun, id: task.id.to_string(), verb: "create", before, after });
+    }
+    for task in before.iter().filter(|task| lacks(after, task)) {
+        let (before, after) = (Some(task_view(task)), None);
+        found.push(Change { noun, id: task.id.to_string(), verb: "stop", before, after });
+    }
+}
+
+fn compare_forbidden(found: &mut Vec<Change>, before: &[Forbiddance], after: &[Forbiddance], now: UnixMs) {
+    let stream = |row: &Forbiddance| row.stream.stream.clone();
+    let mut gone: BTreeMap<_, _> = before.iter().map(|row| (stream(row), row)).collect();
+    for row in after {
+        let old = gone.remove(&row.stream.stream);
+        if old != Some(row) {
+            let (before, after) = (old.map(forbiddance_view), Some(forbiddance_view(row)));
+            let id = row.stream.stream.to_string();
+            found.push(Change { noun: Noun::Stream, id, verb: "forbid", before, after });
+        }
+    }
+    for (stream, old) in gone {
+        if now < old.stream.until {
+            let before = Some(forbiddance_view(old));
+            found.push(Change { noun: Noun::Stream, id: stream.to_string(), verb: "resume", before, after: None });
+        }
+    }
+}
+
+fn domain_view(domain: &Domain, vault: &Vault) -> Value {
+    let auth = domain.auth.as_ref().map(|auth| {
+        json!({
+            "enabled": auth.enabled,
+            "main_key": masked(vault, auth.keys.main.expose()),
+            "backup_key": auth.keys.backup.as_ref().map(|key| masked(vault, key.expose())),
+            "auth_delta_s": auth.keys.auth_delta.as_secs(),
+        })
+    });
+    json!({ "enabled": domain.enabled, "auth": auth })
+}
+
+fn snapshot_template_view(template: &SnapshotTemplate) -> Value {
+    json!({
+        "name": template.name,
+        "description": template.description,
+        "interval_s": template.interval.secs(),
+        "width": template.width,
+        "height": template.height,
+        "jpeg_quality": template.jpeg_quality,
+        "app_id": template.store.app_id(),
+        "bucket": template.store.bucket(),
+        "region": template.store.region(),
+        "prefix": template.pattern.prefix().as_str(),
+        "file_name": template.pattern.file_name().as_str(),
+    })
+}
+
+fn callback_template_view(template: &CallbackTemplate, vault: &Vault) -> Value {
+    let urls = &template.urls;
+    let urls = [
+        ("snapshot_notify", &urls.snapshot_notify),
+        ("stream_begin_notify", &urls.stream_begin_notify),
+        ("stream_end_notify", &urls.stream_end_notify),
+        ("record_notify", &urls.record_notify),
+        ("record_status_notify", &urls.record_status_notify),
+        ("record_exception_notify", &urls.record_exception_notify),
+        ("porn_censorship_notify", &urls.porn_censorship_notify),
+        ("push_exception_notify", &urls.push_exception_notify),
+        ("audio_audit_notify", &urls.audio_audit_notify),
+    ];
+    let urls: Map<String, Value> = urls
+        .into_iter()
+        .filter_map(|(name, url)| Some((name.to_owned(), url_view(url.as_ref()?, vault).into())))
+        .collect();
+    let levels: Vec<&str> = template.record_exception_levels.iter().map(|level| level.name()).collect();
+    json!({
+        "name": template.name,
+        "description": template.description,
+        "key": template.key.as_ref().map(|key| masked(vault, key.expose())),
+        "urls": urls,
+        "record_exception_levels": levels,
+        "verify_tls": template.verify_tls,
+    })
+}
+
+/// With the user's name and password masked together.
+pub(super) fn url_view(url: &CallbackUrl, vault: &Vault) -> String {
+    let exposed = url.expose();
+    let shown = url.to_string();
+    if exposed.username().is_empty() && exposed.password().is_none() {
+        return shown;
+    }
+    let pair = format!("{}:{}", exposed.username(), exposed.password().unwrap_or_default());
+    shown.replacen("***", &masked(vault, &pair), 1)
+}
+
+fn rule_view(scope: &RuleScope, template: TemplateId) -> Value {
+    json!({
+        "domain": scope.domain.as_str(),
+        "app": scope.app.as_ref().map(AppName::as_str),
+        "stream": scope.stream.as_ref().map(StreamName::as_str),
+        "template": template.0,
+    })
+}
+
+fn task_view(task: &ScreenshotTask) -> Value {
+    json!({
+        "stream": task.stream.to_string(),
+        "template": task.template.0,
+        "start_ms": task.window.start().0,
+        "end_ms": task.window.end().0,
+    })
+}
+
+fn forbiddance_view(row: &Forbiddance) -> Value {
+    json!({ "until_ms": row.stream.until.0, "reason": row.reason })
+}
+
+fn by_name(by: ManagedBy) -> &'static str {
+    match by {
+        ManagedBy::File => "file",
+        ManagedBy::Api => "api",
+    }
+}

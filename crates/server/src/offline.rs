@@ -1,0 +1,73 @@
+//! `/v1` for the owner of a data directory that no server runs on: the pages that need nothing but the database, answered
+//! without a socket. So a command means the same whether it finds a server or not.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Method, Request, StatusCode};
+use bytes::Bytes;
+
+use crate::clock::Clock;
+use crate::credentials::{Credentials, CredentialsError};
+use crate::db::secret::{MASTER_KEY_ENV, Vault, VaultError};
+use crate::db::{Db, DbError, DirLock, FILE_NAME, OpenError};
+use crate::entropy::Entropy;
+use crate::fatal::Fatal;
+use crate::http::{self, Records};
+use crate::key_store::KeyStore;
+use crate::shutdown::Stage;
+
+/// Why a data directory could not be used without a server.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    #[error("no server has run on {} yet; is it the right --data-dir?", .0.display())]
+    Unused(PathBuf),
+    #[error("no server answers, and its data cannot be used")]
+    Open(#[from] OpenError),
+    #[error("the master key cannot be used")]
+    Vault(#[from] VaultError),
+    #[error("the credentials cannot be used")]
+    Credentials(#[from] CredentialsError),
+    #[error("the database failed")]
+    Db(#[from] DbError),
+    #[error("this asks for a running server, and none runs")]
+    NeedsServer,
+}
+
+/// Answers one request as the control socket of a server would.
+///
+/// # Errors
+/// See [`OfflineError`].
+pub async fn ask(
+    dir: &Path,
+    method: Method,
+    target: &str,
+    body: impl Into<Body>,
+) -> Result<(StatusCode, Bytes), OfflineError> {
+    if !dir.join(FILE_NAME).exists() {
+        return Err(OfflineError::Unused(dir.to_owned()));
+    }
+    let (clock, entropy) = (Clock::start(), Entropy::system());
+    let lock = DirLock::take(dir)?;
+    let vault = Vault::open(&lock, std::env::var(MASTER_KEY_ENV).ok().as_deref(), &entropy)?;
+    let fatal = Fatal::new();
+    let db = Db::open(lock, &vault, clock, fatal.clone())?;
+    let stage = Stage::new("offline", fatal);
+    let credentials = Arc::new(Credentials::open(dir, &entropy)?.0);
+    let keys = Arc::new(KeyStore::open(db.clone(), vault, clock, entropy, credentials, stage).await?);
+    let pages = http::offline_pages(Records { keys, db: db.clone() }).fallback(|| async { NOT_HERE });
+    let request = Request::builder().method(method).uri(target).body(body.into());
+    let request = request.expect("commands ask for targets of their own making");
+    let Ok(response) = tower::ServiceExt::oneshot(pages, request).await;
+    let status = response.status();
+    let body = to_bytes(response.into_body(), usize::MAX).await;
+    db.close().await;
+    if status == NOT_HERE {
+        return Err(OfflineError::NeedsServer);
+    }
+    Ok((status, body.expect("an answer of ours is in memory")))
+}
+
+/// What no page here answers.
+const NOT_HERE: StatusCode = StatusCode::NOT_IMPLEMENTED;

@@ -1,0 +1,150 @@
+//! The certificate that is shown now, and the next one when its files change.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use framehook_domain::time::UnixMs;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio_util::sync::CancellationToken;
+
+use super::certificate::{Certificate, CertificateError, CertificateFiles};
+use crate::telemetry::Metrics;
+use crate::telemetry::event::{CertificateRead, Chain};
+
+/// How often the files are looked at. Certificates change once in weeks, and whoever cannot wait sends a SIGHUP.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The certificate of both listeners.
+#[derive(Debug)]
+pub(crate) struct Certificates {
+    files: CertificateFiles,
+    state: RwLock<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    current: Certificate,
+    /// Why the files that are there now are not in use.
+    problem: Option<String>,
+}
+
+/// What tells that a file was changed or replaced: device, inode, size and time of change. `None`: it cannot be looked at.
+type Stamp = [Option<(u64, u64, u64, i64, i64)>; 2];
+
+impl Certificates {
+    /// Reads the files for the first time.
+    ///
+    /// # Errors
+    /// See [`CertificateError`].
+    pub(crate) fn open(files: CertificateFiles) -> Result<Self, CertificateError> {
+        let current = Certificate::load(&files)?;
+        Ok(Self { files, state: RwLock::new(State { current, problem: None }) })
+    }
+
+    /// Whole days until the certificate in use ends.
+    pub(crate) fn days_left(&self, now: UnixMs) -> Option<i64> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).current.days_left(now)
+    }
+
+    /// Why the files that are there now are not in use, if they are not.
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).problem.clone()
+    }
+
+    /// Reads the files again. A pair that cannot be used changes nothing, and is told once. Connections that are there go on
+    /// with what they began with.
+    pub(crate) fn reload(&self, metrics: &Metrics) {
+        let read = Certificate::load(&self.files);
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        match read {
+            Ok(certificate) => {
+                let is_new = certificate.key.cert != state.current.key.cert;
+                if is_new || state.problem.is_some() {
+                    CertificateRead::Applied { not_after: certificate.not_after }.emit(metrics);
+                }
+                *state = State { current: certificate, problem: None };
+            }
+            Err(error) => {
+                let problem = Chain(&error).to_string();
+                if state.problem.as_ref() != Some(&problem) {
+                    CertificateRead::Refused(&error).emit(metrics);
+                }
+                state.problem = Some(problem);
+            }
+        }
+    }
+
+    /// Reads the files again whenever they have changed, until `token` ends it.
+    pub(crate) async fn watch(self: Arc<Self>, metrics: Arc<Metrics>, token: CancellationToken) {
+        let mut read = self.stamp();
+        let mut before = read;
+        loop {
+            tokio::select! {
+                () = token.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            let (now, certificates, metrics) = (self.stamp(), Arc::clone(&self), Arc::clone(&metrics));
+            // Two files are never replaced in the same instant: what still changes is left alone until the next look.
+            if now != read && now == before {
+                let reading = tokio::task::spawn_blocking(move || certificates.reload(&metrics));
+                if reading.await.is_err() {
+                    tracing::error!("reading the certificate panicked");
+                }
+                read = now;
+            }
+            before = now;
+        }
+    }
+
+    fn stamp(&self) -> Stamp {
+        let of = |path: &Path| {
+            let file = fs::metadata(path).ok()?;
+            Some((file.dev(), file.ino(), file.len(), file.mtime(), file.mtime_nsec()))
+        };
+        [of(&self.files.cert), of(&self.files.key)]
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    /// One certificate, whatever name is asked for: publishers that connect by address ask for none.
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).current.key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::certificate::tests::write_pair;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_pair_is_taken_and_a_bad_one_is_told_and_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = write_pair(dir.path(), 2040);
+        let certificates = Arc::new(Certificates::open(files.clone()).unwrap());
+        let metrics = Arc::new(Metrics::new(UnixMs(0)));
+        let token = CancellationToken::new();
+        let watch = Arc::clone(&certificates).watch(Arc::clone(&metrics), token.clone());
+        tokio::pin!(watch);
+        let first = certificates.days_left(UnixMs(0));
+
+        // Time only moves while the watch waits, so each of these is some looks of it.
+        let look = Duration::from_secs(60);
+        assert!(tokio::time::timeout(look, &mut watch).await.is_err());
+        fs::write(&files.key, "half a ke").unwrap();
+        assert!(tokio::time::timeout(look, &mut watch).await.is_err());
+        assert!(certificates.problem().unwrap().contains("no private key"), "{:?}", certificates.problem());
+        assert_eq!(certificates.days_left(UnixMs(0)), first, "the old one stays");
+
+        write_pair(dir.path(), 2041);
+        assert!(tokio::time::timeout(look, &mut watch).await.is_err());
+        assert_eq!(certificates.problem(), None);
+        assert_eq!(certificates.days_left(UnixMs(0)), first.map(|days| days + 366));
+        token.cancel();
+        watch.await;
+    }
+}
