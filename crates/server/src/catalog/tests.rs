@@ -234,7 +234,8 @@ async fn a_change_is_in_force_although_its_asker_has_hung_up() {
     let mut watched = store.watch();
     let name = DomainName::parse("api.example.com").unwrap();
     let key = PushKey::parse("push-key-of-the-test").unwrap();
-    let mut change = Box::pin(store.change(move |inventory| inventory.add_domain(name, key)));
+    let editor = store.by(&Caller::Control);
+    let mut change = Box::pin(editor.change(move |inventory| inventory.add_domain(name, key)));
     assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(change.as_mut().poll(cx).is_pending())).await);
     drop(change);
     watched.changed().await.unwrap();

@@ -243,7 +243,7 @@ fn a_replay_names_no_url_that_opens_nothing_any_more() {
     let place = Place::new(telling_room(&receiver.url("/")));
     let replay = |process: &Process| {
         let delivered = process.wait_for_state(State::Delivered);
-        process.block_on(process.replayer.replay(delivered.row.id, None))
+        process.block_on(process.replayer.replay(&Caller::Control, delivered.row.id, None))
     };
 
     let process = place.start_with(Settings { url_life: Some(Duration::from_secs(3600)), ..Settings::default() });
