@@ -171,7 +171,7 @@ fn a_store_that_refuses_raises_the_alarm_and_tells_nobody() {
     assert_eq!(delivery.row.outcome.as_deref(), Some("discarded"));
     let by = "SELECT discarded_by FROM snapshot";
     let by = process.db.read(move |conn| Ok(conn.query_row(by, [], |row| row.get::<_, String>(0))?));
-    assert_eq!(process.block_on(by).expect("read"), "anna");
+    assert_eq!(process.block_on(by).expect("read"), "control");
     assert!(receiver.requests().is_empty());
 }
 
