@@ -4,7 +4,6 @@
 #![expect(clippy::disallowed_methods, reason = "a suite runs the commands that a person would")]
 
 #[path = "sdk/client.rs"]
-#[expect(dead_code, reason = "the suite beside this one tries every language")]
 mod client;
 mod common;
 
