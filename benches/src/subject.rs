@@ -119,7 +119,7 @@ pub(crate) struct Running {
 #[derive(Debug)]
 enum Program {
     Floor(Process),
-    Framehook(Server),
+    Framehook(Box<Server>),
     Nginx { process: Process, folder: TempDir },
 }
 
@@ -212,7 +212,7 @@ pub(crate) fn framehook_executable(workshop: &Workshop) -> Result<PathBuf> {
 fn framehook(group: Group, workshop: &Workshop) -> Result<Running> {
     let executable = framehook_executable(workshop)?;
     let server = group.enter(|| ServerSpec::new(executable).config(FRAMEHOOK_CONFIG).start())?;
-    Ok(Running { rtmp: server.rtmp_address(), group, program: Program::Framehook(server) })
+    Ok(Running { rtmp: server.rtmp_address(), group, program: Program::Framehook(Box::new(server)) })
 }
 
 fn nginx(group: Group, recipe: &str) -> Result<Running> {
