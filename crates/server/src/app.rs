@@ -3,11 +3,13 @@
 //! Shutdown follows the arrows from left to right: stop accepting, end sessions, finish renders, commits, puts and
 //! attempts, close the database. Each step has its grace; what it gives up on, the next start finds in the database.
 
+mod announce;
+
 use std::convert::Infallible;
 use std::fs;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ use crate::catalog::{CatalogError, CatalogStore};
 use crate::clock::Clock;
 use crate::commit::{CommitParts, Committer};
 use crate::config::{Config, Shutdown, Sources};
-use crate::credentials::{self, Credentials, CredentialsError};
+use crate::credentials::{Credentials, CredentialsError};
 use crate::db::secret::{MASTER_KEY_ENV, Vault, VaultError};
 use crate::db::snapshot::owed_files;
 use crate::db::{Db, DbError, DirLock, OpenError};
@@ -51,6 +53,7 @@ use crate::telemetry::Metrics;
 use crate::telemetry::log::Repeats;
 use crate::timeline::Timeline;
 use crate::tls::{self, CertificateError, Certificates, TlsServer};
+use announce::{ADDRESSES, Addresses, announce, public_url};
 
 /// For everything that ends by being told: listeners, watchers, requests for a page. Not configurable, as the two below.
 const PROMPT_GRACE: Duration = Duration::from_secs(1);
@@ -528,43 +531,8 @@ impl Server {
     }
 }
 
-/// Where the server listens, for programs that let it choose.
-struct Addresses {
-    rtmp: SocketAddr,
-    http: SocketAddr,
-    admin: Option<SocketAddr>,
-    rtmps: Option<SocketAddr>,
-    https: Option<SocketAddr>,
-}
-
-/// The file inside the data directory.
-const ADDRESSES: &str = "addresses.json";
-
-impl Addresses {
-    /// Writes `DIR/addresses.json` so that it is either absent, old or whole.
-    fn write(&self, dir: &Path) -> io::Result<()> {
-        let mut json = serde_json::json!({ "rtmp": self.rtmp, "http": self.http });
-        for (name, addr) in [("admin", self.admin), ("rtmps", self.rtmps), ("https", self.https)] {
-            if let Some(addr) = addr {
-                json[name] = serde_json::json!(addr);
-            }
-        }
-        let unfinished = dir.join(".addresses.json");
-        fs::write(&unfinished, json.to_string())?;
-        fs::rename(unfinished, dir.join(ADDRESSES))
-    }
-}
-
 async fn bind(what: &'static str, addr: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(addr).await.map_err(|source| ServeError::Listen { what, addr: addr.to_string(), source })
-}
-
-/// What stands before `/<bucket>-<appid>/<key>` in `pic_full_url`.
-fn public_url(config: &Config, http: SocketAddr) -> String {
-    match &config.store_local.public_url {
-        Some(url) => url.as_str().trim_end_matches('/').to_owned(),
-        None => format!("http://{http}/objects"),
-    }
 }
 
 fn schedules(config: &Config) -> Schedules {
@@ -572,49 +540,6 @@ fn schedules(config: &Config) -> Schedules {
     Schedules {
         snapshot: Schedule { retries: deliver.snapshot_retries, step: deliver.snapshot_retry_interval },
         push: Schedule { retries: deliver.push_retries, step: deliver.push_retry_interval },
-    }
-}
-
-/// Says what a person who has just started the server needs to know.
-fn announce(config: &Config, addresses: &Addresses, public_url: &str, credentials: &Credentials, are_new: bool) {
-    tracing::info!(
-        rtmp = %addresses.rtmp,
-        http = %addresses.http,
-        rtmps = addresses.rtmps.map(tracing::field::display),
-        https = addresses.https.map(tracing::field::display),
-        data_dir = %config.data_dir.display(),
-        "framehook {} listens",
-        env!("CARGO_PKG_VERSION")
-    );
-    let host = addresses.http.ip();
-    if config.store_local.public_url.is_none() && (host.is_loopback() || host.is_unspecified()) {
-        tracing::warn!(
-            public_url,
-            "pictures are announced under an address that only this machine can fetch them from; set store.local.public_url"
-        );
-    }
-    if config.render.unsafe_no_jail {
-        tracing::warn!(
-            "render.unsafe_no_jail is on: decoders run where the kernel does not lock them in, and a hostile stream may take \
-             over this machine"
-        );
-    }
-    if !are_new {
-        return;
-    }
-    let path = config.data_dir.join(credentials::FILE_NAME);
-    if io::stderr().is_terminal() {
-        // Shown once, to the person who is there, and never to a log file.
-        let mut terminal = io::stderr().lock();
-        let _ = writeln!(
-            terminal,
-            "New credentials, shown this once and kept in {}:\n  secret_id={}\n  secret_key={}",
-            path.display(),
-            credentials.first().id,
-            credentials.first().secret().expose()
-        );
-    } else {
-        tracing::info!(file = %path.display(), "new credentials were made");
     }
 }
 
