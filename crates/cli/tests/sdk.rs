@@ -1,4 +1,5 @@
-//! The control API as the vendor's own SDKs for Python and Node.js use it, unmodified, against the running server.
+//! The control API as the vendor's own SDKs for Python and Node.js and its command-line tool use it, unmodified, against the
+//! running server.
 
 #![expect(
     clippy::disallowed_methods,
@@ -11,9 +12,10 @@ mod common;
 #[path = "sdk/task.rs"]
 mod task;
 
+use std::fs;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use client::{Language, Sdk, is_uuid};
+use client::{Kind, Sdk, is_uuid};
 use common::{DOMAIN, FRAMEHOOK, PATIENCE, check_snapshot, config, push_url, wait_for_snapshots};
 use framehook_domain::time::{CivilTime, NameZone, UnixMs};
 use framehook_testkit::clip::ClipSpec;
@@ -21,19 +23,31 @@ use framehook_testkit::http;
 use framehook_testkit::publisher::{End, PublishError, Publisher, PublisherSpec};
 use framehook_testkit::receiver::{Receiver, Reply};
 use framehook_testkit::server::{Server, ServerSpec};
+use framehook_testkit::tls::Ca;
 use framehook_testkit::wait;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 fn serve() -> Server {
     ServerSpec::new(FRAMEHOOK).start().unwrap()
 }
 
-/// Runs a test with each of the vendor's SDKs, against a server of its own each time.
-fn with_each(test: impl Fn(&mut Sdk)) {
-    for language in Language::ALL {
-        println!("{language:?}");
-        let server = serve();
-        test(&mut Sdk::start_in(language, &server));
+/// Runs a test with each of these, against a server of its own each time.
+fn with_each(kinds: &[Kind], test: impl Fn(&mut Sdk)) {
+    let (ca, files) = (Ca::new().unwrap(), TempDir::new().unwrap());
+    let issued = ca.issue(2040).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = files.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let authority = file("authority.pem", &ca.pem());
+    let (cert, key) = (file("cert.pem", &issued.cert), file("key.pem", &issued.key));
+    let tls = format!("[tls]\ncert = {cert:?}\nkey = {key:?}\nhttps = \"127.0.0.1:0\"\nrtmps = \"127.0.0.1:0\"\n");
+    for kind in kinds {
+        println!("{kind:?}");
+        let server = ServerSpec::new(FRAMEHOOK).config(tls.clone()).start().unwrap();
+        test(&mut Sdk::start_as(*kind, &server, &authority));
     }
 }
 
@@ -75,7 +89,7 @@ fn try_publish(server: &Server, stream: &str) -> Result<Publisher, PublishError>
 
 #[test]
 fn snapshot_templates_and_their_rules_from_creation_to_deletion() {
-    with_each(|sdk| {
+    with_each(&Kind::ALL, |sdk| {
         open_domain(sdk);
 
         let template = id(&sdk.call("CreateLiveSnapshotTemplate", snapshot_template("covers")));
@@ -141,7 +155,7 @@ fn snapshot_templates_and_their_rules_from_creation_to_deletion() {
 
 #[test]
 fn callback_templates_and_their_rules_from_creation_to_deletion() {
-    with_each(|sdk| {
+    with_each(&Kind::ALL, |sdk| {
         open_domain(sdk);
 
         let creation = json!({
@@ -193,7 +207,7 @@ fn callback_templates_and_their_rules_from_creation_to_deletion() {
 
 #[test]
 fn domains_and_push_keys_from_creation_to_deletion() {
-    with_each(|sdk| {
+    with_each(&Kind::ALL, |sdk| {
         let one = json!({ "DomainName": DOMAIN });
         let push = json!({ "DomainName": DOMAIN, "DomainType": 0 });
         sdk.call("AddLiveDomain", push.clone());
@@ -240,7 +254,7 @@ fn domains_and_push_keys_from_creation_to_deletion() {
 
 #[test]
 fn values_out_of_their_limits_are_refused_by_name() {
-    with_each(|sdk| {
+    with_each(&Kind::SDKS, |sdk| {
         open_domain(sdk);
         let changed = |name: &str, value: Value| {
             let mut params = snapshot_template("covers");
@@ -303,7 +317,7 @@ fn what_the_file_declares_can_be_read_and_not_changed() {
 
 #[test]
 fn only_holders_of_the_key_are_heard_and_only_now() {
-    with_each(|sdk| {
+    with_each(&Kind::SDKS, |sdk| {
         let key = sdk.order["secret_key"].clone();
         for (method, sign) in [
             ("POST", "TC3-HMAC-SHA256"),
@@ -332,6 +346,17 @@ fn only_holders_of_the_key_are_heard_and_only_now() {
             assert_eq!(list(sdk), failure("AuthFailure.SecretIdNotFound"), "{what}");
             sdk.with("secret_id", id);
         }
+    });
+}
+
+#[test]
+fn the_command_line_tool_is_told_what_is_wrong_with_its_key() {
+    with_each(&[Kind::CommandLine], |sdk| {
+        let id = sdk.order["secret_id"].clone();
+        sdk.with("secret_id", "AKIDnobody");
+        assert_eq!(sdk.code("DescribeLiveDomains", json!({})), "AuthFailure.SecretIdNotFound");
+        sdk.with("secret_id", id).with("secret_key", "nobody's");
+        assert_eq!(sdk.code("DescribeLiveDomains", json!({})), "AuthFailure.SignatureFailure");
     });
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
@@ -36,8 +36,15 @@ impl Ca {
         let key = KeyPair::generate()?;
         let mut parameters = CertificateParams::new(Vec::new())?;
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Another name than rcgen gives to all: OpenSSL takes a certificate that names itself as its issuer for self-signed.
+        parameters.distinguished_name.push(DnType::CommonName, "authority of a test");
         let certificate = parameters.self_signed(&key)?;
         Ok(Self { certificate, issuer: Issuer::new(parameters, key) })
+    }
+
+    /// The authority's own certificate in PEM, for programs that are to believe it.
+    pub fn pem(&self) -> String {
+        self.certificate.pem()
     }
 
     /// A certificate that ends on the first day of `year`.

@@ -1,4 +1,4 @@
-//! The vendor's SDK, in a program of its own.
+//! The vendor's SDKs and command-line tool, each in a program of its own.
 
 #![allow(dead_code, reason = "each suite uses its part of this")]
 
@@ -27,29 +27,33 @@ pub(crate) struct Refused {
     message: String,
 }
 
-/// In which of its languages the vendor's SDK is used.
+/// What of the vendor's is used.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Language {
+pub(crate) enum Kind {
     Python,
     Node,
+    /// `tccli`, which speaks HTTPS only.
+    CommandLine,
 }
 
-impl Language {
-    pub(crate) const ALL: [Self; 2] = [Self::Python, Self::Node];
+impl Kind {
+    pub(crate) const SDKS: [Self; 2] = [Self::Python, Self::Node];
+    pub(crate) const ALL: [Self; 3] = [Self::Python, Self::Node, Self::CommandLine];
 
     /// The program that takes orders.
-    fn command(self) -> Command {
+    fn command(self, authority: &Path) -> Command {
         let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk");
         let installed = target().join("sdk");
-        let mut command = match self {
-            Self::Python => Command::new(installed.join("bin/python")),
-            Self::Node => Command::new("node"),
-        };
-        match self {
-            Self::Python => command.arg(ours.join("call.py")),
-            Self::Node => command.arg(ours.join("call.mjs")).arg(installed.join("package.json")),
-        };
         assert!(installed.join("pinned").exists(), "the vendor's SDKs are not installed: run ./dev sdk");
+        let (program, arguments) = match self {
+            Self::Python => (installed.join("bin/python"), vec![ours.join("call.py")]),
+            Self::Node => ("node".into(), vec![ours.join("call.mjs"), installed.join("package.json")]),
+            Self::CommandLine => {
+                (installed.join("tccli/bin/python"), vec![ours.join("tccli.py"), authority.to_owned()])
+            }
+        };
+        let mut command = Command::new(program);
+        command.args(arguments);
         command
     }
 }
@@ -57,14 +61,19 @@ impl Language {
 impl Sdk {
     /// The SDK for Python, which can do everything that the others can.
     pub(crate) fn start(server: &Server) -> Self {
-        Self::start_in(Language::Python, server)
+        Self::start_as(Kind::Python, server, Path::new(""))
     }
 
-    pub(crate) fn start_in(language: Language, server: &Server) -> Self {
-        let mut program = language.command().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    /// `authority` is the certificate of who has signed the server's, where HTTPS is spoken.
+    pub(crate) fn start_as(kind: Kind, server: &Server, authority: &Path) -> Self {
+        let mut program = kind.command(authority).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let credentials = server.credentials().unwrap();
+        let endpoint = match kind {
+            Kind::Python | Kind::Node => server.http_address(),
+            Kind::CommandLine => server.addresses().https.expect("a server with a certificate"),
+        };
         let order = json!({
-            "endpoint": server.http_address().to_string(),
+            "endpoint": endpoint.to_string(),
             "secret_id": credentials.secret_id,
             "secret_key": credentials.secret_key,
             "method": "POST",
