@@ -86,7 +86,6 @@ CREATE INDEX snapshot_by_template ON snapshot (template_id, create_time_ms);
 CREATE INDEX snapshot_fresh ON snapshot (recorded_ms) WHERE put_state = 'owed' AND put_attempts = 0;
 CREATE INDEX snapshot_backlog ON snapshot (put_due_ms) WHERE put_state = 'owed';
 CREATE INDEX snapshot_alarm ON snapshot (id) WHERE put_alarm = 1;
-CREATE INDEX snapshot_settled ON snapshot (settled_ms) WHERE settled_ms IS NOT NULL;
 
 -- Keys wanted more than once, and the last suffix given out: a pattern without a clock in it would otherwise search
 -- through all its older pictures for a free name. While a key is here it counts as taken, also when the rows of its
@@ -123,7 +122,7 @@ CREATE TABLE event (
     stream        TEXT NOT NULL,
     body          TEXT NOT NULL,
     created_ms    INTEGER NOT NULL,
-    -- Whether a delivery of it was made. Those without are forgotten by age alone.
+    -- Whether a delivery of it was made.
     is_told       INTEGER NOT NULL
 ) STRICT;
 -- The name first: the log of callbacks is asked for by it alone.
@@ -223,6 +222,7 @@ CREATE TABLE snapshot_template (
     width         INTEGER NOT NULL DEFAULT 0,
     height        INTEGER NOT NULL DEFAULT 0,
     jpeg_quality  INTEGER NOT NULL,
+    porn_flag     INTEGER NOT NULL DEFAULT 0,
     app_id        INTEGER NOT NULL,
     -- Without its -<appid> tail.
     bucket        TEXT NOT NULL,
@@ -314,11 +314,11 @@ CREATE INDEX screenshot_task_by_end ON screenshot_task (end_ms);
 -- same answer again and makes nothing.
 CREATE TABLE idempotency (
     key        TEXT PRIMARY KEY NOT NULL,
-    -- A keyed digest of the request: its body may hold a secret. The answer holds none.
+    -- A keyed digest of the request: its body may hold a secret.
     request    BLOB NOT NULL,
     location   TEXT NOT NULL,
     etag       TEXT NOT NULL,
-    body       TEXT NOT NULL,
+    body       BLOB NOT NULL, -- sealed
     created_ms INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_created ON idempotency (created_ms);

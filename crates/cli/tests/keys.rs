@@ -330,3 +330,29 @@ fn the_table_is_for_people() {
     assert!(changes.contains("control") && changes.contains("create key FHID"), "{changes}");
     assert!(text(&["audit", "--noun", "domain"]).contains("no changes"));
 }
+
+#[test]
+fn a_command_without_a_server_makes_nothing_that_a_server_makes() {
+    let mut server = ServerSpec::new(FRAMEHOOK).env("FRAMEHOOK_MASTER_KEY", "07".repeat(32)).start().unwrap();
+    server.terminate().unwrap();
+    let data = server.data_dir();
+    let files = || {
+        let mut names: Vec<_> = fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = files();
+    let mut list = Command::new(FRAMEHOOK);
+    list.args(["keys", "list", "--data-dir"]).arg(&data).env_remove("FRAMEHOOK_MASTER_KEY");
+    let refused = list.output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(told.contains("FRAMEHOOK_MASTER_KEY"), "{told}");
+    assert_eq!(files(), before);
+    fs::remove_file(data.join("credentials")).unwrap();
+    let before = files();
+    let refused = list.env("FRAMEHOOK_MASTER_KEY", "07".repeat(32)).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("credentials"));
+    assert_eq!(files(), before);
+}

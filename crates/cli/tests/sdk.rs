@@ -292,6 +292,27 @@ fn values_out_of_their_limits_are_refused_by_name() {
 }
 
 #[test]
+fn a_flag_for_moderation_is_kept_where_an_operator_says_so() {
+    let server = ServerSpec::new(FRAMEHOOK).config("accept_porn_flag = true\n").start().unwrap();
+    let mut sdk = Sdk::start(&server);
+    let mut moderated = snapshot_template("covers");
+    moderated["PornFlag"] = 1.into();
+    let template = id(&sdk.call("CreateLiveSnapshotTemplate", moderated));
+    let flag = |sdk: &mut Sdk| {
+        sdk.call("DescribeLiveSnapshotTemplate", json!({ "TemplateId": template }))["Template"]["PornFlag"].take()
+    };
+    assert_eq!(flag(&mut sdk), 1);
+    server.wait_for_log("nothing is moderated", PATIENCE).unwrap();
+    let mut modification = snapshot_template("covers");
+    modification["TemplateId"] = template.into();
+    sdk.call("ModifyLiveSnapshotTemplate", modification.clone());
+    assert_eq!(flag(&mut sdk), 1, "what was not given stays");
+    modification["PornFlag"] = 0.into();
+    sdk.call("ModifyLiveSnapshotTemplate", modification);
+    assert_eq!(flag(&mut sdk), 0);
+}
+
+#[test]
 fn what_the_file_declares_can_be_read_and_not_changed() {
     let receiver = Receiver::start().unwrap();
     let server = ServerSpec::new(FRAMEHOOK).config(config(&receiver, 2, "")).start().unwrap();

@@ -59,6 +59,8 @@ pub(crate) struct Parts {
     pub(crate) repeats: Arc<Repeats>,
     /// Of every request, whatever it asks for.
     pub(crate) request_timeout: Duration,
+    /// Whether `PornFlag` 1 is kept although nothing acts on it.
+    pub(crate) accept_porn_flag: bool,
 }
 
 struct Api {
@@ -176,10 +178,14 @@ impl Api {
     async fn perform(&self, request: Request, caller: &Caller) -> Result<Response, Failure> {
         let (parts, catalog) = (&self.parts, &self.parts.catalog.by(caller));
         match request {
-            Request::CreateLiveSnapshotTemplate(request) => template::create(catalog, request).await,
+            Request::CreateLiveSnapshotTemplate(request) => {
+                template::create(catalog, request, parts.accept_porn_flag).await
+            }
             Request::DescribeLiveSnapshotTemplate(request) => template::describe(catalog, request).await,
             Request::DescribeLiveSnapshotTemplates(_) => template::list(catalog).await,
-            Request::ModifyLiveSnapshotTemplate(request) => template::modify(catalog, request).await,
+            Request::ModifyLiveSnapshotTemplate(request) => {
+                template::modify(catalog, request, parts.accept_porn_flag).await
+            }
             Request::DeleteLiveSnapshotTemplate(request) => template::delete(catalog, request).await,
             Request::CreateLiveSnapshotRule(request) => rule::create_snapshot_rule(catalog, request).await,
             Request::DescribeLiveSnapshotRules(_) => rule::list_snapshot_rules(catalog).await,

@@ -387,6 +387,7 @@ impl Server {
             metrics: Arc::clone(&metrics),
             repeats: Arc::clone(&repeats),
             request_timeout: config.http.request_timeout,
+            accept_porn_flag: config.accept_porn_flag,
         });
         let shared = Arc::new(Shared {
             clock,

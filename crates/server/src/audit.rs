@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use framehook_domain::id::{DeliveryId, SnapshotId};
 use framehook_domain::stream::StreamId;
+use framehook_domain::task::ScreenshotTask;
 use serde_json::{Value, json};
 
 use crate::credentials::AccessKey;
@@ -126,6 +127,12 @@ impl Change {
     /// A publisher was told to go.
     pub fn stream_dropped(stream: &StreamId) -> Self {
         Self { noun: Noun::Stream, id: stream.to_string(), verb: "drop", before: None, after: None }
+    }
+
+    /// A screenshot task was forgotten, whether it was over or not.
+    pub fn task_deleted(task: &ScreenshotTask) -> Self {
+        let before = Some(inventory::task_view(task));
+        Self { noun: Noun::ScreenshotTask, id: task.id.to_string(), verb: "delete", before, after: None }
     }
 
     /// A delivery was taken up again or ended.

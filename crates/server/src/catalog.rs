@@ -18,11 +18,11 @@ use framehook_domain::template::{CallbackTemplateDraft, CallbackUrl, CallbackUrl
 use framehook_domain::time::UnixMs;
 use tokio::sync::watch;
 
-use crate::audit::{self, Caller};
+use crate::audit::{self, Caller, Change};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Sources};
 use crate::db::secret::Vault;
-use crate::db::{Db, DbError, Tx, audit as log, catalog as tables};
+use crate::db::{Db, DbError, Tx, audit as log, catalog as tables, task};
 use crate::notify::address::AddressPolicy;
 use crate::notify::resolve::Resolver;
 use crate::shutdown::Stage;
@@ -279,10 +279,19 @@ fn carry_out(
         Ok(step) => step,
         Err(refused) => return Ok(Err(refused)),
     };
+    // Of what is configured nothing may change by it: the task may be over.
+    let deleted = match &step {
+        Step::RemoveTask(id) => task::find(tx, *id)?,
+        _ => None,
+    };
     let added = step::take(tx, vault, step, now)?;
     tables::next_version(tx)?;
     let stored = tables::load(tx, vault, now)?;
-    for change in audit::changes(&before, &stored, vault, now) {
+    let changes = match &deleted {
+        Some(task) => vec![Change::task_deleted(task)],
+        None => audit::changes(&before, &stored, vault, now),
+    };
+    for change in changes {
         log::note(tx, caller, &change, now)?;
     }
     Ok(Ok(Changed { stored, added, is_new: true }))

@@ -54,7 +54,8 @@ pub struct Rendered {
 #[derive(Clone, Debug)]
 pub struct RenderedRendition {
     pub snapshot_id: SnapshotId,
-    pub subscriber: Subscriber,
+    /// `None`: somebody asked for it, this once.
+    pub subscriber: Option<Subscriber>,
     pub template: Arc<SnapshotTemplate>,
     /// The configuration under which it was picked.
     pub catalog_version: u64,

@@ -36,6 +36,9 @@ section! {
         /// The account number that callbacks carry as `appid`, and the tail of a bucket's full name where a template
         /// gives no `cos_app_id`.
         app_id: i64 = "1250000000" in "1"..="9223372036854775807",
+        /// Takes `PornFlag` 1 in requests to CSS's API, keeps it and shows it, for programs that cannot do without. Nothing is
+        /// moderated all the same. Without it such requests are answered `UnsupportedOperation`.
+        accept_porn_flag: bool = "false",
     }
 }
 
@@ -228,6 +231,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The account number of this deployment.
     pub app_id: i64,
+    /// Whether `PornFlag` 1 is kept although nothing acts on it.
+    pub accept_porn_flag: bool,
     /// `[http]`
     pub http: Http,
     /// `[rtmp]`
@@ -413,6 +418,7 @@ impl Config {
         let config = Self {
             data_dir: process.data_dir,
             app_id: process.app_id,
+            accept_porn_flag: process.accept_porn_flag,
             http: http?,
             rtmp: rtmp?,
             tls: tls?,
@@ -435,7 +441,11 @@ impl Config {
     /// The keys, beside domains, templates and rules, that differ from those of a `running` server: they apply when it is
     /// started again.
     pub fn differing_settings(&self, running: &Self) -> Vec<String> {
-        let process = |config: &Self| Process { data_dir: config.data_dir.clone(), app_id: config.app_id };
+        let process = |config: &Self| Process {
+            data_dir: config.data_dir.clone(),
+            app_id: config.app_id,
+            accept_porn_flag: config.accept_porn_flag,
+        };
         [
             process(self).differing(&process(running)),
             self.http.differing(&running.http),

@@ -9,7 +9,7 @@ use axum::http::{Method, Request, StatusCode};
 use bytes::Bytes;
 
 use crate::clock::Clock;
-use crate::credentials::{Credentials, CredentialsError};
+use crate::credentials::{self, Credentials, CredentialsError};
 use crate::db::secret::{MASTER_KEY_ENV, Vault, VaultError};
 use crate::db::{Db, DbError, DirLock, FILE_NAME, OpenError};
 use crate::entropy::Entropy;
@@ -25,6 +25,10 @@ pub enum OfflineError {
     Unused(PathBuf),
     #[error("no server answers, and its data cannot be used")]
     Open(#[from] OpenError),
+    #[error("there is no master key: set FRAMEHOOK_MASTER_KEY as the server has it")]
+    NoMasterKey,
+    #[error("there is no {}, which a server's start makes", .0.display())]
+    NoCredentials(PathBuf),
     #[error("the master key cannot be used")]
     Vault(#[from] VaultError),
     #[error("the credentials cannot be used")]
@@ -50,7 +54,12 @@ pub async fn ask(
     }
     let (clock, entropy) = (Clock::start(), Entropy::system());
     let lock = DirLock::take(dir)?;
-    let vault = Vault::open(&lock, std::env::var(MASTER_KEY_ENV).ok().as_deref(), &entropy)?;
+    // A command that looks must not make what a server would make at its first start.
+    let master_key = std::env::var(MASTER_KEY_ENV).ok();
+    let vault = Vault::open_known(lock.dir(), master_key.as_deref())?.ok_or(OfflineError::NoMasterKey)?;
+    if !dir.join(credentials::FILE_NAME).exists() {
+        return Err(OfflineError::NoCredentials(dir.join(credentials::FILE_NAME)));
+    }
     let fatal = Fatal::new();
     let db = Db::open(lock, &vault, clock, fatal.clone())?;
     let stage = Stage::new("offline", fatal);

@@ -17,7 +17,7 @@ use framehook_domain::template::SnapshotTemplate;
 use framehook_domain::time::Mono;
 use framehook_media::AccessUnit;
 use framehook_render_wire::{FailureReason, IMAGES_BYTES_MAX, ImageFormat, RenditionSpec};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::Clock;
 use crate::commit::{CommitError, Committer, Rendered, RenderedRendition};
@@ -198,6 +198,55 @@ impl Pipeline {
         self.looks.look(push, entry_point, width).await
     }
 
+    /// Takes a picture of a push's entry point by a template, because somebody asks for it: committed, stored and announced
+    /// like any other, and counted for no rule. Gives its id once it is durable.
+    ///
+    /// # Errors
+    /// See [`TakeError`].
+    pub(crate) async fn take(
+        &self,
+        push: Arc<Push>,
+        entry_point: &EntryPoint,
+        template: Arc<SnapshotTemplate>,
+        catalog_version: u64,
+    ) -> Result<SnapshotId, TakeError> {
+        self.spool.has_room(IMAGE_BYTES_EXPECTED).map_err(|_| TakeError::SpoolFull)?;
+        let image = self.looks.render(entry_point, rendition(&template)).await.map_err(TakeError::Look)?;
+        let arrival = entry_point.arrival;
+        let snapshot_id = SnapshotId(uuid_v7(arrival.wall, self.entropy.id_bytes()));
+        let permit = self.commit_permit(image.bytes.len()).await;
+        let picture = RenderedRendition {
+            snapshot_id,
+            subscriber: None,
+            template,
+            catalog_version,
+            width: image.size.width,
+            height: image.size.height,
+            bytes: image.bytes,
+        };
+        let rendered = Rendered {
+            stream: push.stream().clone(),
+            param: push.param(),
+            sequence: push.sequence(),
+            create_time: arrival.wall,
+            trace: snapshot_id,
+            pictures: vec![picture],
+        };
+        let committer = self.committer.clone();
+        // Whoever asks may hang up meanwhile; the picture is made all the same.
+        let commit = async move {
+            let answer = committer.commit(rendered).await;
+            drop(permit);
+            answer
+        };
+        match self.commit_stage.finish(commit).await {
+            Some(Ok(_)) => Ok(snapshot_id),
+            Some(Err(CommitError::SpoolFull)) => Err(TakeError::SpoolFull),
+            Some(Err(error)) => Err(TakeError::Commit(error)),
+            None => Err(TakeError::Commit(CommitError::Stopped)),
+        }
+    }
+
     async fn make_look(&self, worker: &mut Worker, look: Look) {
         if !look.is_wanted() {
             return;
@@ -241,12 +290,16 @@ impl Pipeline {
         }
     }
 
+    /// Waits until the images of the commits under way leave room for so many bytes.
+    async fn commit_permit(&self, bytes: usize) -> OwnedSemaphorePermit {
+        let permits = bytes.clamp(1, COMMIT_BYTES_MAX).div_ceil(COMMIT_BYTES_PER_PERMIT) as u32;
+        Arc::clone(&self.commits).acquire_many_owned(permits).await.expect("it is never closed")
+    }
+
     /// Takes the pictures over the commit point. Rendering goes on meanwhile; waits only while the commits under way hold
     /// all the memory they may.
     async fn hand_over(&self, pick: Pick, images: Vec<RenderedImage>) {
-        let bytes: usize = images.iter().map(|image| image.bytes.len()).sum();
-        let permits = bytes.clamp(1, COMMIT_BYTES_MAX).div_ceil(COMMIT_BYTES_PER_PERMIT) as u32;
-        let permit = Arc::clone(&self.commits).acquire_many_owned(permits).await.expect("it is never closed");
+        let permit = self.commit_permit(images.iter().map(|image| image.bytes.len()).sum()).await;
         let now = self.clock.mono();
         let mut committing = Committing { push: pick.push, clock: self.clock, dues: Vec::with_capacity(images.len()) };
         let mut pictures = Vec::with_capacity(images.len());
@@ -261,7 +314,7 @@ impl Pipeline {
             committing.dues.push(due);
             pictures.push(RenderedRendition {
                 snapshot_id,
-                subscriber: want.subscriber,
+                subscriber: Some(want.subscriber),
                 template: want.template,
                 catalog_version: want.catalog_version,
                 width: image.size.width,
@@ -300,6 +353,17 @@ impl Pipeline {
             drop(permit);
         });
     }
+}
+
+/// Why a picture that somebody asked for was not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TakeError {
+    #[error(transparent)]
+    Look(LookError),
+    #[error("there is no room for new pictures: those that are owed to their stores fill the spool or the disk")]
+    SpoolFull,
+    #[error("the picture could not be committed")]
+    Commit(#[source] CommitError),
 }
 
 /// Dues whose pictures are with the commit. One that is dropped without an answer, as by a panic, counts as failed:

@@ -69,10 +69,10 @@ pub async fn prune(db: &Db, wall: UnixMs, limits: LogLimits) -> Result<usize, Db
         let (told, others) = (deliveries.min(BATCH_ROWS), untold.min(BATCH_ROWS));
         let prune = move |tx: &Tx<'_>| Ok((prune_oldest(tx, wall, told)?, prune_untold(tx, wall, others)?));
         let (told_pruned, untold_pruned) = db.write(prune).await?;
-        rows += told_pruned.rows() + untold_pruned;
+        rows += told_pruned.rows() + untold_pruned.rows();
         // Once there are no more of one kind: what is left of it is owed or dead, and stays.
         deliveries = if told_pruned.rows() == 0 { 0 } else { deliveries - told };
-        untold = if untold_pruned == 0 { 0 } else { untold - others };
+        untold = if untold_pruned.rows() == 0 { 0 } else { untold - others };
     }
     // Both are kept for as long as the documents say, whatever the log's age is.
     let prune_others = move |tx: &Tx<'_>| Ok(count::prune(tx, wall, BATCH_ROWS)? + task::prune(tx, wall, BATCH_ROWS)?);

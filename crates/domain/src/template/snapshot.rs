@@ -143,6 +143,8 @@ pub struct SnapshotTemplate {
     pub height: u32,
     /// 1 to 100. Ours: CSS does not say.
     pub jpeg_quality: u8,
+    /// CSS's `PornFlag`: pictures are to be moderated. It is kept and shown; nothing is moderated yet.
+    pub porn_flag: bool,
     pub store: StoreTarget,
     pub pattern: ObjectPattern,
 }
@@ -156,6 +158,7 @@ pub struct SnapshotTemplateDraft {
     pub width: Option<i64>,
     pub height: Option<i64>,
     pub jpeg_quality: Option<i64>,
+    pub porn_flag: Option<bool>,
     pub app_id: i64,
     pub bucket: String,
     pub region: String,
@@ -190,6 +193,7 @@ impl SnapshotTemplate {
                 1..=100,
                 "1 to 100",
             )?,
+            porn_flag: draft.porn_flag.unwrap_or(false),
             store: StoreTarget::new(draft.app_id, &draft.bucket, &draft.region)?,
             pattern: ObjectPattern::new(prefix, file_name)?,
         })
@@ -204,6 +208,7 @@ impl SnapshotTemplate {
             width: Some(self.width.into()),
             height: Some(self.height.into()),
             jpeg_quality: Some(self.jpeg_quality.into()),
+            porn_flag: Some(self.porn_flag),
             app_id: self.store.app_id(),
             bucket: self.store.bucket().into(),
             region: self.store.region().into(),
@@ -222,6 +227,7 @@ impl SnapshotTemplate {
             width: 0,
             height: 0,
             jpeg_quality: JPEG_QUALITY,
+            porn_flag: false,
             store,
             pattern: ObjectPattern::default(),
         }

@@ -57,9 +57,11 @@ pub(super) async fn state(parts: &Parts, request: OneStream) -> Result<Response,
 /// Cuts a publisher, who may come back at once. A stream without one is as it should be.
 pub(super) async fn drop_stream(parts: &Parts, caller: &Caller, request: OneStream) -> Result<Response, Failure> {
     let stream = stream_id(&request)?;
-    if parts.lives.cut(&stream, CutReason::Dropped) {
-        let (caller, now) = (caller.clone(), parts.clock.wall());
-        parts.db.write(move |tx| audit::note(tx, &caller, &Change::stream_dropped(&stream), now)).await?;
+    if parts.lives.push_of(&stream).is_some_and(|push| push.is_held()) {
+        // First the row: what cannot be noted is not done.
+        let (caller, now, dropped) = (caller.clone(), parts.clock.wall(), Change::stream_dropped(&stream));
+        parts.db.write(move |tx| audit::note(tx, &caller, &dropped, now)).await?;
+        parts.lives.cut(&stream, CutReason::Dropped);
     }
     Ok(Response::Done {})
 }

@@ -1,6 +1,6 @@
 //! What differs between two states of everything configured, whatever led from one to the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use framehook_domain::catalog::{Domain, Forbiddance, Inventory, Managed, ManagedBy};
 use framehook_domain::id::TemplateId;
@@ -63,12 +63,13 @@ fn compare<T: PartialEq, K: Ord + ToString>(
 /// A task is made and stopped, and never changed in between. Both states are as of one time, so none of them ends by itself.
 fn compare_tasks(found: &mut Vec<Change>, before: &[ScreenshotTask], after: &[ScreenshotTask]) {
     let noun = Noun::ScreenshotTask;
-    let lacks = |tasks: &[ScreenshotTask], task: &ScreenshotTask| tasks.iter().all(|known| known.id != task.id);
-    for task in after.iter().filter(|task| lacks(before, task)) {
+    let ids = |tasks: &[ScreenshotTask]| tasks.iter().map(|task| task.id).collect::<BTreeSet<_>>();
+    let (known, left) = (ids(before), ids(after));
+    for task in after.iter().filter(|task| !known.contains(&task.id)) {
         let (before, after) = (None, Some(task_view(task)));
         found.push(Change { noun, id: task.id.to_string(), verb: "create", before, after });
     }
-    for task in before.iter().filter(|task| lacks(after, task)) {
+    for task in before.iter().filter(|task| !left.contains(&task.id)) {
         let (before, after) = (Some(task_view(task)), None);
         found.push(Change { noun, id: task.id.to_string(), verb: "stop", before, after });
     }
@@ -113,6 +114,7 @@ fn snapshot_template_view(template: &SnapshotTemplate) -> Value {
         "width": template.width,
         "height": template.height,
         "jpeg_quality": template.jpeg_quality,
+        "porn_flag": template.porn_flag,
         "app_id": template.store.app_id(),
         "bucket": template.store.bucket(),
         "region": template.store.region(),
@@ -149,15 +151,20 @@ fn callback_template_view(template: &CallbackTemplate, vault: &Vault) -> Value {
     })
 }
 
-/// With the user's name and password masked together.
+/// With what may be secret masked: the user's name and password together, and the query, where receivers put their tokens.
 pub(super) fn url_view(url: &CallbackUrl, vault: &Vault) -> String {
-    let exposed = url.expose();
-    let shown = url.to_string();
-    if exposed.username().is_empty() && exposed.password().is_none() {
-        return shown;
+    let mut exposed = url.expose().clone();
+    if let Some(query) = exposed.query() {
+        let query = masked(vault, query);
+        exposed.set_query(Some(&query));
     }
-    let pair = format!("{}:{}", exposed.username(), exposed.password().unwrap_or_default());
-    shown.replacen("***", &masked(vault, &pair), 1)
+    if !exposed.username().is_empty() || exposed.password().is_some() {
+        let pair = masked(vault, &format!("{}:{}", exposed.username(), exposed.password().unwrap_or_default()));
+        // An address with a user has a host, which is all that these can fail for.
+        let _ = exposed.set_password(None);
+        let _ = exposed.set_username(&pair);
+    }
+    exposed.into()
 }
 
 fn rule_view(scope: &RuleScope, template: TemplateId) -> Value {
@@ -169,7 +176,7 @@ fn rule_view(scope: &RuleScope, template: TemplateId) -> Value {
     })
 }
 
-fn task_view(task: &ScreenshotTask) -> Value {
+pub(super) fn task_view(task: &ScreenshotTask) -> Value {
     json!({
         "stream": task.stream.to_string(),
         "template": task.template.0,

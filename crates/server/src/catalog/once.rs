@@ -69,21 +69,22 @@ impl CatalogEditor<'_> {
     {
         let (vault, now, caller) = (self.vault.clone(), self.clock.wall(), self.caller.clone());
         let since = now.minus(REMEMBERED);
+        // Each sender has names of its own. No SecretId holds a space.
+        let once = once.map(|Once { key, request }| Once { key: format!("{} {key}", caller.who()), request });
         if let Some(once) = once.clone() {
-            let key = once.key.clone();
-            if let Some(before) = self.db.read(move |conn| idempotency::find(conn, &key, since)).await? {
+            let (key, vault) = (once.key.clone(), vault.clone());
+            if let Some(before) = self.db.read(move |conn| idempotency::find(conn, &vault, &key, since)).await? {
                 return once.recognise(before);
             }
         }
-        // A refusal is left to the transaction, before which everything may have changed.
-        if let Ok(Step::AddCallbackTemplate(template) | Step::ChangeCallbackTemplate(template)) =
-            decide(&self.inventory().await?)
+        if let Step::AddCallbackTemplate(template) | Step::ChangeCallbackTemplate(template) =
+            decide(&self.inventory().await?).map_err(ChangeError::from)?
         {
             self.check_urls(&template.urls).await?;
         }
         let change = move |tx: &Tx<'_>| {
             if let Some(once) = &once
-                && let Some(before) = idempotency::find(tx, &once.key, since)?
+                && let Some(before) = idempotency::find(tx, &vault, &once.key, since)?
             {
                 return Ok(once.recognise(before).map(|answer| (answer, None)));
             }
@@ -95,7 +96,7 @@ impl CatalogEditor<'_> {
             let answer = answer(&stored, added);
             if let Some(Once { key, request }) = once {
                 let answered = Answered { request, answer: answer.clone() };
-                if !idempotency::remember(tx, &key, &answered, now, since)? {
+                if !idempotency::remember(tx, &vault, &key, &answered, now, since)? {
                     return Ok(Err(OnceError::TooManyKeys));
                 }
             }

@@ -428,6 +428,35 @@ async fn noted(store: &CatalogStore) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn a_task_s_beginning_and_end_are_noted_also_when_it_is_over_already() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), ALLOWED).await;
+    let (template, _) = configure(&store).await;
+    let so_far = noted(&store).await.len();
+    let now = store.clock.wall();
+    let window = TaskWindow::new(now, now.plus(Duration::from_secs(3600)), now).unwrap();
+    let tasks = [1, 2].map(|number| TaskId(uuid_v7(now, [number; 10])));
+    for id in tasks {
+        let task = ScreenshotTask { id, stream: stream(), template, window };
+        store.by(&Caller::Control).change(move |inventory| inventory.create_task(task)).await.unwrap();
+    }
+    let [stopped, running] = tasks;
+    store.by(&Caller::Control).change(move |inventory| Ok(inventory.stop_task(stopped))).await.unwrap();
+    for id in tasks {
+        store.by(&Caller::Control).change(move |inventory| Ok(inventory.delete_task(id))).await.unwrap();
+    }
+    let told = |verb: &str, id: TaskId| format!("control {verb} screenshot_task {id}");
+    let expected = [
+        told("create", stopped),
+        told("create", running),
+        told("stop", stopped),
+        told("delete", stopped),
+        told("delete", running),
+    ];
+    assert_eq!(noted(&store).await[so_far..], expected);
+}
+
+#[tokio::test]
 async fn each_change_is_noted_under_who_made_it_with_the_secrets_masked() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), WHOLE).await;

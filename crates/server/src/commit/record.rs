@@ -70,8 +70,8 @@ impl CommitParts {
         let pic_full_url = self.urls.pic_full_url(target, &key, announcing.wall);
         let file_size_bytes = rendition.bytes.len() as u64;
         let task_id = match rendition.subscriber {
-            Subscriber::Rule(_) => None,
-            Subscriber::Task(task) => Some(task.to_string()),
+            Some(Subscriber::Task(task)) => Some(task.to_string()),
+            Some(Subscriber::Rule(_)) | None => None,
         };
         let body = SnapshotStored {
             stream: &rendered.stream,

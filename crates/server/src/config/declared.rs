@@ -260,6 +260,7 @@ fn snapshot_template(table: SnapshotTemplateTable, app_id: i64) -> Result<Snapsh
         width: Some(table.width.into()),
         height: Some(table.height.into()),
         jpeg_quality: Some(table.jpeg_quality.into()),
+        porn_flag: None,
         app_id: table.cos_app_id.unwrap_or(app_id),
         bucket: table.cos_bucket,
         region: table.cos_region,

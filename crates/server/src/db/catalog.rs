@@ -107,8 +107,8 @@ pub fn insert_snapshot_template(
     let id = tx
         .prepare_cached(
             "INSERT INTO snapshot_template (name, description, interval_secs, width, height, jpeg_quality, app_id, bucket,
-                 region, prefix, file_name, managed_by, created_ms, updated_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13)",
+                 region, prefix, file_name, managed_by, created_ms, updated_ms, porn_flag)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13, ?14)",
         )?
         .insert(params![
             template.name,
@@ -124,6 +124,7 @@ pub fn insert_snapshot_template(
             template.pattern.file_name().as_str(),
             by_name(by),
             now.0,
+            template.porn_flag,
         ])?;
     Ok(TemplateId(id))
 }
@@ -136,7 +137,7 @@ pub fn update_snapshot_template(tx: &Tx<'_>, template: &SnapshotTemplate, now: U
     tx.prepare_cached(
         "UPDATE snapshot_template SET name = ?2, description = ?3, interval_secs = ?4, width = ?5, height = ?6,
              jpeg_quality = ?7, app_id = ?8, bucket = ?9, region = ?10, prefix = ?11, file_name = ?12,
-             updated_ms = max(?13, updated_ms + 1)
+             updated_ms = max(?13, updated_ms + 1), porn_flag = ?14
          WHERE id = ?1",
     )?
     .execute(params![
@@ -153,6 +154,7 @@ pub fn update_snapshot_template(tx: &Tx<'_>, template: &SnapshotTemplate, now: U
         template.pattern.prefix().as_str(),
         template.pattern.file_name().as_str(),
         now.0,
+        template.porn_flag,
     ])?;
     Ok(())
 }
@@ -414,6 +416,7 @@ fn snapshot_template(row: &Row<'_>) -> Result<Managed<SnapshotTemplate>, DbError
         width: row.get("width")?,
         height: row.get("height")?,
         jpeg_quality: row.get("jpeg_quality")?,
+        porn_flag: row.get("porn_flag")?,
         app_id: row.get("app_id")?,
         bucket: row.get("bucket")?,
         region: row.get("region")?,

@@ -3,9 +3,10 @@
 use framehook_domain::time::UnixMs;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::secret::Vault;
 use super::{DbError, Tx};
 
-/// How such a request was answered. No secret stands in it.
+/// How such a request was answered. A URL in it may hold a token, so its body is sealed at rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The path of what was made.
@@ -24,6 +25,9 @@ pub struct Answered {
     pub answer: Answer,
 }
 
+/// Binds sealed bodies to this column.
+const BODY: &str = "idempotency.body";
+
 /// Most keys that are remembered. Everything that can be configured, made three times over within a day, is less; a row
 /// has about half a kilobyte.
 pub const KEYS_MAX: usize = 10_000;
@@ -32,21 +36,32 @@ pub const KEYS_MAX: usize = 10_000;
 ///
 /// # Errors
 /// Those of the database.
-pub fn find(conn: &Connection, key: &str, since: UnixMs) -> Result<Option<Answered>, DbError> {
+pub fn find(conn: &Connection, vault: &Vault, key: &str, since: UnixMs) -> Result<Option<Answered>, DbError> {
     let mut select = conn
         .prepare_cached("SELECT request, location, etag, body FROM idempotency WHERE key = ?1 AND created_ms >= ?2")?;
     let found = select.query_row(params![key, since.0], |row| {
-        let answer = Answer { location: row.get("location")?, etag: row.get("etag")?, body: row.get("body")? };
-        Ok(Answered { request: row.get("request")?, answer })
+        let sealed: Vec<u8> = row.get("body")?;
+        let Ok(body) = vault.open_sealed(BODY, &sealed) else {
+            return Ok(Err(DbError::Damaged { what: "the answer to a request" }));
+        };
+        let answer = Answer { location: row.get("location")?, etag: row.get("etag")?, body };
+        Ok(Ok(Answered { request: row.get("request")?, answer }))
     });
-    Ok(found.optional()?)
+    found.optional()?.transpose()
 }
 
 /// Remembers a request and forgets those from before `since`. `false`: there is no room.
 ///
 /// # Errors
 /// Those of the database; [`DbError::is_taken`] if the key is remembered already.
-pub fn remember(tx: &Tx<'_>, key: &str, answered: &Answered, now: UnixMs, since: UnixMs) -> Result<bool, DbError> {
+pub fn remember(
+    tx: &Tx<'_>,
+    vault: &Vault,
+    key: &str,
+    answered: &Answered,
+    now: UnixMs,
+    since: UnixMs,
+) -> Result<bool, DbError> {
     tx.prepare_cached("DELETE FROM idempotency WHERE created_ms < ?1")?.execute([since.0])?;
     let known: i64 = tx.prepare_cached("SELECT count(*) FROM idempotency")?.query_row([], |row| row.get(0))?;
     if known.unsigned_abs() >= KEYS_MAX as u64 {
@@ -56,6 +71,6 @@ pub fn remember(tx: &Tx<'_>, key: &str, answered: &Answered, now: UnixMs, since:
     tx.prepare_cached(
         "INSERT INTO idempotency (key, request, location, etag, body, created_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?
-    .execute(params![key, request, answer.location, answer.etag, answer.body, now.0])?;
+    .execute(params![key, request, answer.location, answer.etag, vault.seal(BODY, &answer.body), now.0])?;
     Ok(true)
 }

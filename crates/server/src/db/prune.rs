@@ -1,9 +1,11 @@
 //! Forgetting what is settled: deliveries that were delivered or cancelled, their attempts, and events nobody owes any
-//! more; then the rows of the events' pictures, whose objects stay where they are. Dead deliveries stay until a person
-//! replays or cancels them, and with them all that belongs to them.
+//! more, with the rows of their pictures, whose objects stay where they are. Dead deliveries stay until a person replays or
+//! cancels them, and with them all that belongs to them; so does the event of a picture that is owed to its store.
+
+use std::ops::AddAssign;
 
 use framehook_domain::time::UnixMs;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::row::stored;
 use super::{DbError, Tx};
@@ -32,6 +34,18 @@ impl Pruned {
     }
 }
 
+impl AddAssign for Pruned {
+    fn add_assign(&mut self, more: Self) {
+        let Self { deliveries, attempts, events, pushes, snapshots, leftovers } = more;
+        self.deliveries += deliveries;
+        self.attempts += attempts;
+        self.events += events;
+        self.pushes += pushes;
+        self.snapshots += snapshots;
+        self.leftovers += leftovers;
+    }
+}
+
 /// Removes deliveries that were settled before `before`, the longest settled first, with their attempts and with events
 /// that nobody owes any more; then everything else that is over since before and that nothing refers to. At most
 /// [`BATCH_ROWS`] of each kind: call again while it removes anything.
@@ -40,16 +54,9 @@ impl Pruned {
 /// Those of the database.
 pub fn prune_before(tx: &Tx<'_>, before: UnixMs) -> Result<Pruned, DbError> {
     let mut pruned = prune_oldest(tx, before, BATCH_ROWS)?;
-    pruned.events += prune_untold(tx, before, BATCH_ROWS)?;
+    pruned += prune_untold(tx, before, BATCH_ROWS)?;
     pruned.pushes += tx
         .prepare_cached("DELETE FROM push WHERE sequence IN (SELECT sequence FROM push WHERE ended_ms < ?1 LIMIT ?2)")?
-        .execute(params![before.0, stored(BATCH_ROWS)])?;
-    pruned.snapshots += tx
-        .prepare_cached(
-            "DELETE FROM snapshot WHERE rowid IN
-                 (SELECT rowid FROM snapshot WHERE settled_ms < ?1
-                  AND NOT EXISTS (SELECT 1 FROM event WHERE event.id = snapshot.event_id) LIMIT ?2)",
-        )?
         .execute(params![before.0, stored(BATCH_ROWS)])?;
     pruned.leftovers += tx
         .prepare_cached(
@@ -67,13 +74,15 @@ pub fn prune_before(tx: &Tx<'_>, before: UnixMs) -> Result<Pruned, DbError> {
     Ok(pruned)
 }
 
-/// Removes at most `rows` settled deliveries, the longest settled first, with their attempts and events.
+/// Removes at most `rows` settled deliveries, the longest settled first, with their attempts, events and pictures' rows.
 ///
 /// # Errors
 /// Those of the database.
 pub fn prune_oldest(tx: &Tx<'_>, before: UnixMs, rows: usize) -> Result<Pruned, DbError> {
     let mut settled = tx.prepare_cached(
         "SELECT id, event_id FROM delivery WHERE settled_ms < ?1 AND state IN ('delivered', 'cancelled')
+         AND NOT EXISTS (SELECT 1 FROM event JOIN snapshot ON snapshot.id = event.snapshot_id
+                         WHERE event.id = delivery.event_id AND put_state = 'owed')
          ORDER BY settled_ms LIMIT ?2",
     )?;
     let settled = settled
@@ -82,27 +91,45 @@ pub fn prune_oldest(tx: &Tx<'_>, before: UnixMs, rows: usize) -> Result<Pruned, 
     let mut pruned = Pruned::default();
     let mut delete_attempts = tx.prepare_cached("DELETE FROM attempt WHERE delivery_id = ?1")?;
     let mut delete_delivery = tx.prepare_cached("DELETE FROM delivery WHERE id = ?1")?;
-    let mut delete_event = tx.prepare_cached(
-        "DELETE FROM event WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM delivery WHERE event_id = ?1)",
-    )?;
     for (delivery, event) in settled {
         pruned.attempts += delete_attempts.execute([delivery])?;
         pruned.deliveries += delete_delivery.execute([delivery])?;
-        pruned.events += delete_event.execute([event])?;
+        pruned += forget_event(tx, event)?;
     }
     Ok(pruned)
 }
 
-/// Removes at most `rows` events that no rule sent anywhere, the oldest first: they have no delivery to be reached by.
+/// Removes at most `rows` events that no rule sent anywhere, the oldest first, with their pictures' rows: they have no
+/// delivery to be reached by.
 ///
 /// # Errors
 /// Those of the database.
-pub fn prune_untold(tx: &Tx<'_>, before: UnixMs, rows: usize) -> Result<usize, DbError> {
-    let mut delete = tx.prepare_cached(
-        "DELETE FROM event WHERE rowid IN
-             (SELECT rowid FROM event WHERE is_told = 0 AND created_ms < ?1 ORDER BY created_ms LIMIT ?2)",
+pub fn prune_untold(tx: &Tx<'_>, before: UnixMs, rows: usize) -> Result<Pruned, DbError> {
+    let mut untold = tx.prepare_cached(
+        "SELECT id FROM event WHERE is_told = 0 AND created_ms < ?1
+         AND NOT EXISTS (SELECT 1 FROM snapshot WHERE snapshot.id = event.snapshot_id AND put_state = 'owed')
+         ORDER BY created_ms LIMIT ?2",
     )?;
-    Ok(delete.execute(params![before.0, stored(rows)])?)
+    let untold = untold.query_map(params![before.0, stored(rows)], |row| row.get::<_, [u8; 16]>(0))?;
+    let untold = untold.collect::<Result<Vec<_>, _>>()?;
+    untold.into_iter().try_fold(Pruned::default(), |mut pruned, event| {
+        pruned += forget_event(tx, event)?;
+        Ok(pruned)
+    })
+}
+
+/// Removes an event that no delivery is left of, and its picture's row: so no row is ever left without its event, to be
+/// looked for among those that stay.
+fn forget_event(tx: &Tx<'_>, event: [u8; 16]) -> Result<Pruned, DbError> {
+    let mut find = tx.prepare_cached(
+        "SELECT snapshot_id FROM event WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM delivery WHERE event_id = ?1)",
+    )?;
+    let Some(picture) = find.query_row([event], |row| row.get::<_, Option<[u8; 16]>>(0)).optional()? else {
+        return Ok(Pruned::default());
+    };
+    let events = tx.prepare_cached("DELETE FROM event WHERE id = ?1")?.execute([event])?;
+    let snapshots = tx.prepare_cached("DELETE FROM snapshot WHERE id = ?1")?.execute([picture])?;
+    Ok(Pruned { events, snapshots, ..Pruned::default() })
 }
 
 /// Gives a few free pages back to the file system, if a good part of the file is free: some free pages are wanted, since

@@ -22,7 +22,8 @@ pub struct NewSnapshot<'a> {
     pub trace: SnapshotId,
     pub sequence: PushSequence,
     pub stream: &'a StreamId,
-    pub subscriber: Subscriber,
+    /// `None`: somebody asked for it, this once.
+    pub subscriber: Option<Subscriber>,
     pub template: TemplateId,
     pub catalog_version: u64,
     pub event: EventId,
@@ -75,8 +76,9 @@ pub fn free_key(tx: &Tx<'_>, store: &str, bucket: &str, wanted: ObjectKey, wall:
 /// Those of the database; [`DbError::is_taken`] if its key is not free.
 pub fn insert(tx: &Tx<'_>, new: &NewSnapshot<'_>) -> Result<(), DbError> {
     let (rule, task) = match new.subscriber {
-        Subscriber::Rule(rule) => (Some(rule.0), None),
-        Subscriber::Task(task) => (None, Some(task.to_string())),
+        Some(Subscriber::Rule(rule)) => (Some(rule.0), None),
+        Some(Subscriber::Task(task)) => (None, Some(task.to_string())),
+        None => (None, None),
     };
     tx.prepare_cached(
         "INSERT INTO snapshot (id, trace, push_sequence, domain, app, stream, rule_id, task_id, template_id,

@@ -66,6 +66,15 @@ pub fn remove(tx: &Tx<'_>, id: TaskId) -> Result<(), DbError> {
     Ok(())
 }
 
+/// The task of this id, over or not.
+///
+/// # Errors
+/// Those of the database; [`DbError::Damaged`] where the row is none that we write.
+pub fn find(conn: &Connection, id: TaskId) -> Result<Option<ScreenshotTask>, DbError> {
+    let mut statement = conn.prepare_cached("SELECT * FROM screenshot_task WHERE id = ?1")?;
+    statement.query_row([blob(id.0)], |row| Ok(task(row))).optional()?.transpose()
+}
+
 /// Whether there is a task of this id, over or not.
 ///
 /// # Errors

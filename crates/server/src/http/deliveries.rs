@@ -243,14 +243,18 @@ async fn cancel(
     let id = parse_id(&id)?;
     let wall = shared.clock.wall();
     let cancelled = shared.db.write(move |tx| {
-        let before = outbox::state_of(tx, id)?;
+        let Some(before) = outbox::state_of(tx, id)? else { return Ok(None) };
         let cancelled = outbox::cancel(tx, id, caller.who(), wall)?;
         if cancelled {
-            audit::note(tx, &caller, &Change::delivery(id, "cancel", before, DeliveryState::Cancelled), wall)?;
+            audit::note(tx, &caller, &Change::delivery(id, "cancel", Some(before), DeliveryState::Cancelled), wall)?;
         }
-        Ok(cancelled)
+        Ok(Some(cancelled))
     });
-    if cancelled.await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::conflict("it is delivered or unknown")) }
+    match cancelled.await? {
+        Some(true) => Ok(StatusCode::NO_CONTENT),
+        Some(false) => Err(Problem::conflict("it is delivered or cancelled")),
+        None => Err(unknown()),
+    }
 }
 
 fn parse_id(text: &str) -> Result<DeliveryId, Problem> {
@@ -284,6 +288,6 @@ pub(super) fn routes() -> Vec<Route> {
         .problems(&[404, 409]),
         id(Route::post("/v1/deliveries/{id}/cancel", "cancel_delivery", "End a delivery for good", cancel))
             .answers_nothing(204, "It is ended.")
-            .problems(&[409]),
+            .problems(&[404, 409]),
     ]
 }

@@ -91,6 +91,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_object_is_the_same_however_it_is_written() {
+        let canonical = async |body: &'static str| {
+            let request = Request::post("/").body(Body::from(body)).expect("a request");
+            JsonBody::<Value>::from_request(request, &()).await.expect("an object").canonical
+        };
+        let first = canonical("{\"b\": [1, 2], \"a\": {\"d\": null, \"c\": \"é\"}}").await;
+        assert_eq!(canonical("{ \"a\":{\"c\":\"\\u00e9\",\"d\":null}, \"b\":[1,2] }").await, first);
+        assert_ne!(canonical("{\"b\": [2, 1], \"a\": {\"d\": null, \"c\": \"é\"}}").await, first);
+    }
+
+    #[tokio::test]
     async fn an_empty_body_is_an_empty_object_and_a_bad_one_a_problem_with_its_field() {
         let none = || Value::Null;
         assert_eq!(answer("").await, (200, none()));

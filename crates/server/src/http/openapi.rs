@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
@@ -90,7 +90,8 @@ fn operation(route: &Route, schemas: &mut Schemas) -> Value {
     for answer in &route.answers {
         responses.insert(answer.status.to_string(), response(answer, &mut schemas.written));
     }
-    for status in route.problems.iter().chain(&EVERYWHERE) {
+    let forbidden: &[u16] = if route.method == Method::GET { &[] } else { &[403] };
+    for status in route.problems.iter().chain(forbidden).chain(&EVERYWHERE) {
         let problem = schemas.written.subschema_for::<Problem>();
         let content = json!({ PROBLEM_JSON: { "schema": problem } });
         responses.insert(status.to_string(), json!({ "description": meaning(*status), "content": content }));
@@ -151,6 +152,7 @@ fn meaning(status: u16) -> &'static str {
     match status {
         400 => "The path, the query or a header cannot be used, or the body is no JSON object.",
         401 => "No credentials, or wrong ones.",
+        403 => "The key may only read, or a browser sends this for the page of another site.",
         404 => "There is no such thing.",
         409 => {
             "What is there does not allow it: it exists already, is in use, is declared in the configuration file, or a limit is \

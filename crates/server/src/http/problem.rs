@@ -184,9 +184,9 @@ impl IntoResponse for Problem {
 
 #[cfg(test)]
 mod tests {
-    use framehook_domain::id::{RuleId, TemplateId};
+    use framehook_domain::id::{RuleId, TaskId, TemplateId};
     use framehook_domain::rule::RuleScope;
-    use framehook_domain::stream::DomainName;
+    use framehook_domain::stream::{AppName, DomainName, StreamId, StreamName};
 
     use super::*;
 
@@ -194,7 +194,12 @@ mod tests {
     fn every_refusal_has_a_status_that_says_what_to_do_about_it() {
         let scope = || RuleScope::parse("a.example", "live", "").unwrap();
         let domain = || DomainName::parse("a.example").unwrap();
-        let id = TemplateId(7);
+        let (id, task) = (TemplateId(7), TaskId(uuid::Uuid::nil()));
+        let stream = StreamId {
+            domain: domain(),
+            app: AppName::parse("live").unwrap(),
+            name: StreamName::parse("room").unwrap(),
+        };
         for (refused, status) in [
             (ChangeRefused::DomainUnknown(domain()), 404),
             (ChangeRefused::TemplateUnknown(id), 404),
@@ -204,7 +209,14 @@ mod tests {
             (ChangeRefused::DomainInUse { domain: domain(), scope: scope() }, 409),
             (ChangeRefused::TemplateInUse { id, scope: scope() }, 409),
             (ChangeRefused::RuleExists(scope()), 409),
+            (ChangeRefused::TooManyDomains, 409),
+            (ChangeRefused::TooManyTemplates, 409),
             (ChangeRefused::TooManyRules, 409),
+            (ChangeRefused::TooManyForbidden, 409),
+            (ChangeRefused::DomainInTask { domain: domain(), task }, 409),
+            (ChangeRefused::TemplateInTask { id, task }, 409),
+            (ChangeRefused::TooManyTasksAtATime(stream), 409),
+            (ChangeRefused::TooManyTasks, 409),
             (ChangeRefused::ManagedByFile, 409),
             (ChangeRefused::Changed, 412),
             (ChangeRefused::PushKeyMissing, 422),

@@ -54,13 +54,13 @@ struct SnapshotList {
 /// One picture.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Snapshot")]
-struct SnapshotView {
+pub(super) struct SnapshotView {
     id: Uuid,
     /// `domain/app/name`
     stream: String,
     /// Of the push that it was taken of.
     sequence: String,
-    /// The rule that wanted it; 0 is the built-in one. `null` if a task did.
+    /// The rule that wanted it; 0 is the built-in one. `null` if a task did, or somebody who asked.
     rule: Option<i64>,
     /// The task that wanted it.
     task: Option<String>,

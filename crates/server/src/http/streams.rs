@@ -218,9 +218,11 @@ async fn cut(
     caller: Caller,
     StreamInPath(stream): StreamInPath,
 ) -> Result<StatusCode, Problem> {
-    if shared.lives.cut(&stream, CutReason::Dropped) {
-        let now = shared.clock.wall();
-        shared.db.write(move |tx| audit::note(tx, &caller, &Change::stream_dropped(&stream), now)).await?;
+    if shared.lives.push_of(&stream).is_some_and(|push| push.is_held()) {
+        // First the row: what cannot be noted is not done.
+        let (now, dropped) = (shared.clock.wall(), Change::stream_dropped(&stream));
+        shared.db.write(move |tx| audit::note(tx, &caller, &dropped, now)).await?;
+        shared.lives.cut(&stream, CutReason::Dropped);
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -307,7 +309,6 @@ pub(super) fn routes() -> Vec<Route> {
             resume,
         ))
         .answers_nothing(204, "It may be pushed."),
-        super::latest::route(),
         Route::get(
             "/v1/forbidden-streams",
             "list_forbidden_streams",

@@ -271,7 +271,8 @@ impl Connection<'_> {
                     if deadline < timer.deadline() {
                         timer.as_mut().reset(deadline);
                     }
-                    unyielded_bytes += read_bytes;
+                    // Of what came, or of what it came in: records of one byte each are more work than their bytes.
+                    unyielded_bytes += read_bytes.max(self.stream.take_wire_bytes());
                     if unyielded_bytes >= YIELD_AFTER_BYTES {
                         unyielded_bytes = 0;
                         tokio::task::yield_now().await;
@@ -369,7 +370,7 @@ impl Connection<'_> {
                     Ok(0) => return Ok::<(), io::Error>(()),
                     // A peer that goes on sending must not keep the time-out below from firing.
                     Ok(_) => tokio::task::yield_now().await,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::task::yield_now().await,
                     Err(error) => return Err(error),
                 }
             }

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use framehook_domain::id::PushSequence;
 use framehook_domain::time::Mono;
@@ -23,6 +24,9 @@ const SHOWN_MAX: usize = 64;
 
 /// What they may take in memory, all together.
 const SHOWN_BYTES_MAX: usize = 32 << 20;
+
+/// Time in which a worker must have become free and made the picture.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The quality that a template has by default.
 const JPEG_QUALITY: u8 = 85;
@@ -111,25 +115,35 @@ impl Looks {
         width: u16,
     ) -> Result<RenderedImage, LookError> {
         let shown = self.shown(Sight { push, width, arrived: entry_point.arrival.mono });
-        let rendered = shown.rendered.get_or_try_init(|| self.render(entry_point, width)).await?;
-        rendered.clone().map_err(LookError::Render)
+        let rendition = RenditionSpec { width, height: 0, format: ImageFormat::Jpeg, quality: JPEG_QUALITY };
+        let render = || async {
+            match self.render(entry_point, rendition).await {
+                Err(LookError::Busy) => Err(LookError::Busy),
+                Err(LookError::Render(error)) => Ok(Err(error)),
+                Ok(image) => Ok(Ok(image)),
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, shown.rendered.get_or_try_init(render)).await;
+        self.trim();
+        waited.map_err(|_| LookError::Busy)??.clone().map_err(LookError::Render)
     }
 
+    /// A picture of an entry point for one asker alone.
+    ///
     /// # Errors
-    /// [`LookError::Busy`]. What the entry point itself is to blame for is an answer.
-    async fn render(
+    /// See [`LookError`].
+    pub(super) async fn render(
         &self,
         entry_point: &EntryPoint,
-        width: u16,
-    ) -> Result<Result<RenderedImage, RenderError>, LookError> {
-        let rendition = RenditionSpec { width, height: 0, format: ImageFormat::Jpeg, quality: JPEG_QUALITY };
+        rendition: RenditionSpec,
+    ) -> Result<RenderedImage, LookError> {
         let unit = &entry_point.unit;
         let job = RenderJob { config: Arc::clone(&unit.config), data: unit.data.clone(), renditions: vec![rendition] };
         let (answer, rendered) = oneshot::channel();
         self.queue.try_send(Look { job, answer }).map_err(|_| LookError::Busy)?;
-        match rendered.await {
-            Err(_) | Ok(Err(RenderError::WorkerUnavailable)) => Err(LookError::Busy),
-            Ok(rendered) => Ok(rendered),
+        match tokio::time::timeout(PATIENCE, rendered).await {
+            Err(_) | Ok(Err(_) | Ok(Err(RenderError::WorkerUnavailable))) => Err(LookError::Busy),
+            Ok(Ok(rendered)) => rendered.map_err(LookError::Render),
         }
     }
 
@@ -140,19 +154,25 @@ impl Looks {
             return Arc::clone(known);
         }
         all.retain(|known| (known.sight.push, known.sight.width) != (sight.push, sight.width));
-        while all.len() >= SHOWN_MAX || all.iter().map(|known| known.bytes()).sum::<usize>() > SHOWN_BYTES_MAX {
+        while all.len() >= SHOWN_MAX {
             all.pop_front();
         }
         let shown = Arc::new(Shown { sight, rendered: OnceCell::new() });
         all.push_back(Arc::clone(&shown));
         shown
     }
+
+    /// Forgets the oldest until the rest fits into its bytes.
+    fn trim(&self) {
+        let mut all = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        while all.iter().map(|known| known.bytes()).sum::<usize>() > SHOWN_BYTES_MAX {
+            all.pop_front();
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
     use framehook_domain::time::UnixMs;
     use framehook_media::{AccessUnit, Codec, DecoderConfig};
@@ -244,6 +264,6 @@ mod tests {
             assert!(shown.is_ok());
         }
         let kept: usize = looks.shown.lock().expect("held by nobody").iter().map(|shown| shown.bytes()).sum();
-        assert!(kept <= SHOWN_BYTES_MAX + (8 << 20), "{kept} bytes are kept");
+        assert!(kept <= SHOWN_BYTES_MAX, "{kept} bytes are kept");
     }
 }

@@ -22,6 +22,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Certificates {
     files: CertificateFiles,
+    /// The files as they were before they were first read.
+    opened: Stamp,
     state: RwLock<State>,
 }
 
@@ -32,7 +34,8 @@ struct State {
     problem: Option<String>,
 }
 
-/// What tells that a file was changed or replaced: device, inode, size and time of change. `None`: it cannot be looked at.
+/// What tells that a file was changed, replaced, or made readable: device, inode, size and the time of the last change of any
+/// of it, also of its mode. `None`: it cannot be looked at.
 type Stamp = [Option<(u64, u64, u64, i64, i64)>; 2];
 
 impl Certificates {
@@ -41,8 +44,9 @@ impl Certificates {
     /// # Errors
     /// See [`CertificateError`].
     pub(crate) fn open(files: CertificateFiles) -> Result<Self, CertificateError> {
+        let opened = stamp(&files);
         let current = Certificate::load(&files)?;
-        Ok(Self { files, state: RwLock::new(State { current, problem: None }) })
+        Ok(Self { files, opened, state: RwLock::new(State { current, problem: None }) })
     }
 
     /// Whole days until the certificate in use ends.
@@ -80,14 +84,14 @@ impl Certificates {
 
     /// Reads the files again whenever they have changed, until `token` ends it.
     pub(crate) async fn watch(self: Arc<Self>, metrics: Arc<Metrics>, token: CancellationToken) {
-        let mut read = self.stamp();
+        let mut read = self.opened;
         let mut before = read;
         loop {
             tokio::select! {
                 () = token.cancelled() => return,
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            let (now, certificates, metrics) = (self.stamp(), Arc::clone(&self), Arc::clone(&metrics));
+            let (now, certificates, metrics) = (stamp(&self.files), Arc::clone(&self), Arc::clone(&metrics));
             // Two files are never replaced in the same instant: what still changes is left alone until the next look.
             if now != read && now == before {
                 let reading = tokio::task::spawn_blocking(move || certificates.reload(&metrics));
@@ -99,14 +103,14 @@ impl Certificates {
             before = now;
         }
     }
+}
 
-    fn stamp(&self) -> Stamp {
-        let of = |path: &Path| {
-            let file = fs::metadata(path).ok()?;
-            Some((file.dev(), file.ino(), file.len(), file.mtime(), file.mtime_nsec()))
-        };
-        [of(&self.files.cert), of(&self.files.key)]
-    }
+fn stamp(files: &CertificateFiles) -> Stamp {
+    let of = |path: &Path| {
+        let file = fs::metadata(path).ok()?;
+        Some((file.dev(), file.ino(), file.len(), file.ctime(), file.ctime_nsec()))
+    };
+    [of(&files.cert), of(&files.key)]
 }
 
 impl ResolvesServerCert for Certificates {
@@ -144,6 +148,31 @@ mod tests {
         assert!(tokio::time::timeout(look, &mut watch).await.is_err());
         assert_eq!(certificates.problem(), None);
         assert_eq!(certificates.days_left(UnixMs(0)), first.map(|days| days + 366));
+        token.cancel();
+        watch.await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_that_were_mended_without_another_size_or_time_are_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = write_pair(dir.path(), 2040);
+        let certificates = Arc::new(Certificates::open(files.clone()).unwrap());
+        let good = fs::read(&files.key).unwrap();
+        // Before the watch begins, as a tool may that renews while the server starts.
+        fs::write(&files.key, vec![b'x'; good.len()]).unwrap();
+        let modified = fs::metadata(&files.key).unwrap().modified().unwrap();
+        let token = CancellationToken::new();
+        let watch = Arc::clone(&certificates).watch(Arc::new(Metrics::new(UnixMs(0))), token.clone());
+        tokio::pin!(watch);
+        let look = Duration::from_secs(60);
+        assert!(tokio::time::timeout(look, &mut watch).await.is_err());
+        assert!(certificates.problem().is_some());
+
+        fs::write(&files.key, good).unwrap();
+        let key = fs::File::options().write(true).open(&files.key).unwrap();
+        key.set_modified(modified).unwrap();
+        assert!(tokio::time::timeout(look, &mut watch).await.is_err());
+        assert_eq!(certificates.problem(), None);
         token.cancel();
         watch.await;
     }

@@ -77,7 +77,7 @@ fn only_pictures_of_a_task_carry_its_id() {
     let process = place.start_with(only_commit());
     let mut picture = process.picture(&room(), &template());
     let task = TaskId(uuid_v7(CREATE_TIME, [42; 10]));
-    picture.pictures[0].subscriber = Subscriber::Task(task);
+    picture.pictures[0].subscriber = Some(Subscriber::Task(task));
     process.block_on(process.committer.commit(picture)).expect("committed");
     let delivery = process.list(of_kind(EventKind::Snapshot)).remove(0);
     assert!(process.show(delivery.id).body.contains(&format!(r#""task_id":"{task}""#)));

@@ -279,7 +279,7 @@ impl Process {
             trace: id,
             pictures: vec![RenderedRendition {
                 snapshot_id: id,
-                subscriber: Subscriber::Rule(RuleId(1)),
+                subscriber: Some(Subscriber::Rule(RuleId(1))),
                 template: Arc::clone(template),
                 catalog_version: 1,
                 width: 1280,

@@ -11,6 +11,10 @@ use tokio_rustls::server::TlsStream;
 /// Bytes that TLS may hold for a peer that does not read: a session's replies to one publish have some 4 KB.
 const UNSENT_BYTES_MAX: usize = 16 << 10;
 
+/// Bytes of the wire after which one try to read ends, whatever came of them. A peer may send records with nothing in them
+/// for as long as it likes; each turn of its session must end all the same.
+const WIRE_BYTES_PER_TRY: usize = 256 << 10;
+
 pub(super) enum Transport {
     Plain(TcpStream),
     Tls(Box<Tls>),
@@ -22,6 +26,10 @@ pub(super) struct Tls {
     session: ServerConnection,
     /// Whether it may have something to read that the socket has not any more.
     may_hold_more: bool,
+    /// What went wrong behind the bytes that the last try gave.
+    failed: Option<io::Error>,
+    /// Bytes read from the socket since somebody asked.
+    wire_bytes: usize,
 }
 
 impl Transport {
@@ -29,7 +37,7 @@ impl Transport {
         let (socket, mut session) = stream.into_inner();
         session.set_buffer_limit(Some(UNSENT_BYTES_MAX));
         // The peer's first bytes may have come with the end of its handshake.
-        Self::Tls(Box::new(Tls { socket, session, may_hold_more: true }))
+        Self::Tls(Box::new(Tls { socket, session, may_hold_more: true, failed: None, wire_bytes: 0 }))
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -52,6 +60,14 @@ impl Transport {
         match self {
             Self::Plain(socket) => socket.try_read(buffer),
             Self::Tls(tls) => tls.try_read(buffer),
+        }
+    }
+
+    /// Bytes of the wire that were read since this was last asked. A plain socket's are those that it gave.
+    pub(super) fn take_wire_bytes(&mut self) -> usize {
+        match self {
+            Self::Plain(_) => 0,
+            Self::Tls(tls) => std::mem::take(&mut tls.wire_bytes),
         }
     }
 
@@ -99,36 +115,50 @@ impl Transport {
 
 impl Tls {
     fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let mut filled = 0;
+        let mut wire_bytes = 0;
         let end = loop {
             match self.session.reader().read(&mut buffer[filled..]) {
                 // The peer's end, or a buffer that is full: either way there is something left to tell.
-                Ok(0) => break Ok(true),
+                Ok(0) => break End::Told,
                 Ok(count) => {
                     filled += count;
                     continue;
                 }
                 // A peer that closes without a farewell: encoders do, and a cut-off message is no message in RTMP either.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break End::Told,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => break Err(error),
+                Err(error) => break End::Failed(error),
             }
-            if let Err(error) = self.session.read_tls(&mut TrySocket(&self.socket)) {
-                break if error.kind() == io::ErrorKind::WouldBlock { Ok(false) } else { Err(error) };
+            if wire_bytes >= WIRE_BYTES_PER_TRY {
+                break End::TurnOver;
+            }
+            match self.session.read_tls(&mut TrySocket(&self.socket)) {
+                Ok(count) => wire_bytes += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break End::Empty,
+                Err(error) => break End::Failed(error),
             }
             if let Err(error) = self.session.process_new_packets() {
                 // Its alert says to the peer why.
                 let _ = self.push();
-                break Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                break End::Failed(io::Error::new(io::ErrorKind::InvalidData, error));
             }
         };
-        // An error is met again by the next try; first comes what was read before it.
-        self.may_hold_more = !matches!(end, Ok(false));
+        self.wire_bytes += wire_bytes;
+        self.may_hold_more = !matches!(end, End::Empty);
         match end {
+            // What was read before it comes first.
+            End::Failed(error) if filled > 0 => {
+                self.failed = Some(error);
+                Ok(filled)
+            }
+            End::Failed(error) => Err(error),
             _ if filled > 0 => Ok(filled),
-            Ok(true) => Ok(0),
-            Ok(false) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(error) => Err(error),
+            End::Told => Ok(0),
+            End::TurnOver | End::Empty => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -145,6 +175,17 @@ impl Tls {
         }
         Ok(())
     }
+}
+
+/// Why a try to read has ended.
+enum End {
+    /// The socket has nothing more now.
+    Empty,
+    /// The peer's end, or no room in the buffer: the next try says more.
+    Told,
+    /// It has read enough for one turn.
+    TurnOver,
+    Failed(io::Error),
 }
 
 fn unless_it_blocks(done: io::Result<()>) -> io::Result<()> {
@@ -170,5 +211,117 @@ impl io::Write for TrySocket<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::sync::Arc;
+
+    use framehook_testkit::tls::{Ca, TlsStream};
+    use rustls::ServerConfig;
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::live::scene::{PATIENCE, until};
+
+    /// A peer on a thread's socket, and our side of its connection.
+    async fn pair() -> (TlsStream, Transport) {
+        let ca = Ca::new().expect("an authority");
+        let issued = ca.issue(2040).expect("a certificate");
+        let certificate = CertificateDer::from_pem_slice(issued.cert.as_bytes()).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).expect("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .expect("a pair");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let address = listener.local_addr().expect("an address");
+        let peer = tokio::task::spawn_blocking(move || ca.connect(address, PATIENCE).expect("shaken hands"));
+        let (socket, _) = listener.accept().await.expect("accepted");
+        let ours = TlsAcceptor::from(Arc::new(config)).accept(socket).await.expect("shaken hands");
+        (peer.await.expect("connected"), Transport::tls(ours))
+    }
+
+    #[tokio::test]
+    async fn a_turn_ends_however_little_there_is_in_what_the_peer_sends() {
+        let (mut peer, mut ours) = pair().await;
+        // Each byte in a record of its own, as much as the sockets hold.
+        peer.sock.set_nonblocking(true).expect("set");
+        let mut sent = 0;
+        while peer.write(b"x").is_ok() && peer.flush().is_ok() {
+            sent += 1;
+        }
+        let (mut buffer, mut read) = (vec![0; 1 << 20], 0);
+        let mut turns = Vec::new();
+        while read < sent {
+            ours.readable().await.expect("readable");
+            match ours.try_read(&mut buffer) {
+                Ok(count) => read += count,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+            turns.push(ours.take_wire_bytes());
+        }
+        let record = 16 << 10;
+        assert!(turns.iter().all(|bytes| *bytes <= WIRE_BYTES_PER_TRY + record), "{turns:?}");
+        assert!(turns.iter().sum::<usize>() > 2 * WIRE_BYTES_PER_TRY, "the sockets held too little: {turns:?}");
+    }
+
+    #[tokio::test]
+    async fn a_burst_is_read_to_its_end_although_the_socket_falls_silent() {
+        let (mut peer, mut ours) = pair().await;
+        let sent: Vec<u8> = (0..1_u32 << 20).map(|at| (at % 251) as u8).collect();
+        let expected = sent.clone();
+        let sending = tokio::task::spawn_blocking(move || {
+            peer.write_all(&sent).and_then(|()| peer.flush()).expect("sent");
+            peer
+        });
+        // A buffer that is often full, while the session holds more than the socket.
+        let (mut buffer, mut read) = (vec![0; 5000], Vec::new());
+        while read.len() < expected.len() {
+            ours.readable().await.expect("readable");
+            match ours.try_read(&mut buffer) {
+                Ok(count) => read.extend_from_slice(&buffer[..count]),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        assert!(read == expected);
+        let mut peer = sending.await.expect("sent");
+        peer.conn.send_close_notify();
+        peer.flush().expect("sent");
+        let end = loop {
+            ours.readable().await.expect("readable");
+            match ours.try_read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                end => break end,
+            }
+        };
+        assert_eq!(end.expect("the end"), 0);
+    }
+
+    #[tokio::test]
+    async fn what_came_before_an_error_is_given_first_and_then_the_error() {
+        let (mut peer, mut ours) = pair().await;
+        peer.write_all(b"said").and_then(|()| peer.flush()).expect("sent");
+        peer.sock.write_all(b"\x17\x03\x03\x00\x20no record that anybody has sealed").expect("sent");
+        let mut buffer = [0; 100];
+        let mut given = Vec::new();
+        until("the error", async || match ours.try_read(&mut buffer) {
+            Ok(count) => {
+                given.extend_from_slice(&buffer[..count]);
+                false
+            }
+            Err(error) => error.kind() == io::ErrorKind::InvalidData,
+        })
+        .await;
+        assert_eq!(given, b"said");
+        let _ = peer.read(&mut buffer);
     }
 }

@@ -1,16 +1,17 @@
-//! What a live stream shows now, for who asks: `GET /v1/streams/{domain}/{app}/{stream}/latest.jpg`.
+//! Pictures for who asks: `GET /v1/streams/{domain}/{app}/{stream}/latest.jpg`, and `POST …/snapshot`.
 
 mod common;
 
 use std::net::SocketAddr;
 
-use common::{DOMAIN, FRAMEHOOK, PATIENCE, push_url, serve, wait_for_snapshots};
+use common::{DOMAIN, FRAMEHOOK, PATIENCE, check_snapshot, push_url, serve, wait_for_snapshots};
 use framehook_testkit::encoder::{self, Program, Source};
 use framehook_testkit::http::{self, Response};
 use framehook_testkit::jpeg;
 use framehook_testkit::receiver::Receiver;
 use framehook_testkit::server::{Server, ServerSpec};
 use framehook_testkit::wait;
+use serde_json::{Value, json};
 
 /// Asks a server's pages with its key.
 struct Viewer {
@@ -27,6 +28,11 @@ impl Viewer {
     fn get(&self, target: &str, headers: &[(&str, &str)]) -> Response {
         let headers = [&[("authorization", self.bearer.as_str())], headers].concat();
         http::request(self.address, "GET", target, &headers, b"", PATIENCE).unwrap()
+    }
+
+    fn post(&self, target: &str, order: &Value) -> Response {
+        let headers = [("authorization", self.bearer.as_str())];
+        http::request(self.address, "POST", target, &headers, order.to_string().as_bytes(), PATIENCE).unwrap()
     }
 
     /// The first picture that a page gives, asked for until there is one.
@@ -87,6 +93,42 @@ fn a_stream_that_no_rule_wants_is_shown_to_who_asks() {
     assert_eq!(not_yet.headers.get("content-type"), Some("application/problem+json"));
     assert!(not_yet.text().contains("no keyframe"), "{}", not_yet.text());
     jpeg::decode(&viewer.picture(&latest("room")).body).unwrap();
+}
+
+#[test]
+fn a_picture_that_is_asked_for_is_stored_and_announced_like_any_other() {
+    let receiver = Receiver::start().unwrap();
+    let server = serve(&receiver, 300, "").unwrap();
+    let _encoder = encoder::push(Program::Ffmpeg, Source::TestPicture, &push_url(&server, "room")).unwrap();
+    let viewer = Viewer::of(&server);
+    wait_for_snapshots(&receiver, 1).unwrap();
+
+    let target = format!("/v1/streams/{DOMAIN}/live/room/snapshot");
+    let taken = viewer.post(&target, &json!({}));
+    assert_eq!(taken.status, 202, "{}", taken.text());
+    let location = taken.headers.get("location").unwrap().to_owned();
+    let taken = taken.json().unwrap();
+    assert_eq!(location, format!("/v1/snapshots/{}", taken["id"].as_str().unwrap()));
+    let callback = check_snapshot(&server, &wait_for_snapshots(&receiver, 2).unwrap()[1]).unwrap().body;
+    assert_eq!(callback["pic_full_url"], taken["url"]);
+    assert_eq!((&callback["width"], &callback["file_size"]), (&taken["width"], &taken["file_size_bytes"]));
+    assert!(callback.get("task_id").is_none(), "{callback}");
+    let shown = viewer.get(&location, &[]).json().unwrap();
+    assert_eq!((&shown["rule"], &shown["task"], &shown["template"]), (&Value::Null, &Value::Null, &json!(1)));
+    let streams = viewer.get("/v1/streams", &[]).json().unwrap();
+    assert_eq!(streams["streams"][0]["rules"][0]["taken"], 1, "the rule's own picture, and no other: {streams}");
+
+    for (target, order, status, said) in [
+        (format!("/v1/streams/{DOMAIN}/live/nobody/snapshot"), json!({}), 404, "not live"),
+        (target.clone(), json!({ "template": 99 }), 422, "template"),
+        (target.clone(), json!({ "width": 99 }), 422, "width"),
+        (target, json!({ "max_age": -1 }), 422, "max_age"),
+    ] {
+        let answer = viewer.post(&target, &order);
+        assert_eq!(answer.status, status, "{order}: {}", answer.text());
+        assert!(answer.text().contains(said), "{order}: {}", answer.text());
+    }
+    assert_eq!(receiver.requests().iter().filter(|request| request.event_type() == Some(200)).count(), 2);
 }
 
 #[test]
