@@ -30,8 +30,12 @@ fn document(routes: &[Route]) -> Value {
         let operations = paths.entry(route.path).or_insert_with(|| json!({}));
         operations[route.method.as_str().to_lowercase()] = operation(route, &mut schemas);
     }
-    let mut nouns: Vec<&str> = routes.iter().map(Route::noun).collect();
-    nouns.dedup();
+    let mut nouns: Vec<&str> = Vec::new();
+    for noun in routes.iter().map(Route::noun) {
+        if !nouns.contains(&noun) {
+            nouns.push(noun);
+        }
+    }
     json!({
         "openapi": "3.1.1",
         "info": {

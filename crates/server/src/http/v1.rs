@@ -68,6 +68,9 @@ mod tests {
         assert_eq!(routes().len(), documented.len(), "no operation is there twice");
         let names: BTreeSet<_> = routes().iter().map(|route| route.name).collect();
         assert_eq!(names.len(), routes().len(), "names are unique");
+        let tags: Vec<_> =
+            DOCUMENT["tags"].as_array().expect("tags").iter().map(|tag| tag["name"].to_string()).collect();
+        assert_eq!(tags.iter().collect::<BTreeSet<_>>().len(), tags.len(), "each noun stands once: {tags:?}");
     }
 
     #[test]
