@@ -115,6 +115,7 @@ fn a_picture_that_is_asked_for_is_stored_and_announced_like_any_other() {
     assert!(callback.get("task_id").is_none(), "{callback}");
     let shown = viewer.get(&location, &[]).json().unwrap();
     assert_eq!((&shown["rule"], &shown["task"], &shown["template"]), (&Value::Null, &Value::Null, &json!(1)));
+    assert_eq!(server.metrics().unwrap().sum("framehook_snapshots_total", &[]), 2.0);
     let streams = viewer.get("/v1/streams", &[]).json().unwrap();
     assert_eq!(streams["streams"][0]["rules"][0]["taken"], 1, "the rule's own picture, and no other: {streams}");
 

@@ -565,3 +565,18 @@ fn the_document_and_its_page_are_served() {
     }
     assert_eq!(server.get("/v1/docs").unwrap().status, 401, "as the rest of it");
 }
+
+#[test]
+fn another_site_s_page_changes_nothing_with_the_credentials_of_a_browser() {
+    let server = serve();
+    let rest = Rest::new(&server);
+    let order = json!({ "name": DOMAIN });
+    for foreign in [("sec-fetch-site", "cross-site"), ("origin", "https://elsewhere.example")] {
+        let refused = rest.ask("POST", "/v1/domains", &[foreign], Some(&order));
+        assert_eq!(refused.status, 403, "{foreign:?}: {}", refused.text());
+    }
+    assert_eq!(rest.get("/v1/domains")["domains"], json!([]));
+    let ours = format!("http://{}", server.http_address());
+    let made = rest.ask("POST", "/v1/domains", &[("sec-fetch-site", "same-origin"), ("origin", &ours)], Some(&order));
+    assert_eq!(made.status, 201, "{}", made.text());
+}

@@ -27,8 +27,10 @@ use framehook_media::AccessUnit;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{Caller, Change};
 use crate::clock::Clock;
 use crate::db::push::{OpenPush, PushClosing, PushOpening, PushProgress};
+use crate::db::{DbError, audit};
 use crate::entropy::Entropy;
 use crate::keyframes::{Arrival, Keyframes};
 use crate::pipeline::Pipeline;
@@ -407,16 +409,20 @@ impl Lives {
         self.lock().by_stream.values().filter(|push| push.is_held()).cloned().collect()
     }
 
-    /// Tells the publisher of a stream to go, if it has one, which is the answer.
-    pub(crate) fn cut(&self, stream: &StreamId, reason: CutReason) -> bool {
-        match self.lock().by_stream.get(stream) {
-            Some(push) => {
-                let is_held = push.is_held();
-                push.cut(reason);
-                is_held
-            }
-            None => false,
-        }
+    /// Tells the publisher of a stream to go, because `by` wants it, if it has one. First that is noted: what cannot be noted
+    /// is not done. Whoever asks may hang up meanwhile.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub(crate) async fn drop_publisher(self: &Arc<Self>, stream: StreamId, by: Caller) -> Result<(), DbError> {
+        let Some(push) = self.push_of(&stream).filter(|push| push.is_held()) else { return Ok(()) };
+        let (db, now) = (self.log.db.clone(), self.clock.wall());
+        let work = async move {
+            db.write(move |tx| audit::note(tx, &by, &Change::stream_dropped(&stream), now)).await?;
+            push.cut(CutReason::Dropped);
+            Ok(())
+        };
+        self.closings.finish(work).await.unwrap_or(Err(DbError::Stopped))
     }
 
     /// Pushes with a session, and pushes that may come back.

@@ -240,7 +240,10 @@ impl Pipeline {
             answer
         };
         match self.commit_stage.finish(commit).await {
-            Some(Ok(_)) => Ok(snapshot_id),
+            Some(Ok(_)) => {
+                self.metrics.committed_on_demand();
+                Ok(snapshot_id)
+            }
             Some(Err(CommitError::SpoolFull)) => Err(TakeError::SpoolFull),
             Some(Err(error)) => Err(TakeError::Commit(error)),
             None => Err(TakeError::Commit(CommitError::Stopped)),

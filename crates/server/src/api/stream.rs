@@ -1,7 +1,6 @@
 //! Streams: which are live, which may not be.
 
 use framehook_domain::catalog::Forbiddance;
-use framehook_domain::refusal::CutReason;
 use framehook_domain::stream::{AppName, DomainName, StreamId, StreamName};
 use framehook_domain::time::UnixMs;
 use framehook_tc3::action::Response;
@@ -13,9 +12,8 @@ use framehook_tc3::time::{ApiTime, UnixSecs};
 
 use super::error::Failure;
 use super::{Parts, paged};
-use crate::audit::{Caller, Change};
+use crate::audit::Caller;
 use crate::catalog::CatalogEditor;
-use crate::db::audit;
 
 /// Streams with a publisher; one that may come back within its grace is not among them.
 pub(super) fn list_online(parts: &Parts, request: DescribeOnlineStreams) -> Result<Response, Failure> {
@@ -56,13 +54,7 @@ pub(super) async fn state(parts: &Parts, request: OneStream) -> Result<Response,
 
 /// Cuts a publisher, who may come back at once. A stream without one is as it should be.
 pub(super) async fn drop_stream(parts: &Parts, caller: &Caller, request: OneStream) -> Result<Response, Failure> {
-    let stream = stream_id(&request)?;
-    if parts.lives.push_of(&stream).is_some_and(|push| push.is_held()) {
-        // First the row: what cannot be noted is not done.
-        let (caller, now, dropped) = (caller.clone(), parts.clock.wall(), Change::stream_dropped(&stream));
-        parts.db.write(move |tx| audit::note(tx, &caller, &dropped, now)).await?;
-        parts.lives.cut(&stream, CutReason::Dropped);
-    }
+    parts.lives.drop_publisher(stream_id(&request)?, caller.clone()).await?;
     Ok(Response::Done {})
 }
 

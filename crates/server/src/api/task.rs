@@ -78,7 +78,7 @@ pub(super) async fn list(db: &Db, request: DescribeScreenshotTask) -> Result<Res
 async fn known_task(db: &Db, request: &OneTask) -> Result<TaskId, Failure> {
     let unknown = || ApiError::new(ErrorCode::InvalidParameter, "There is no task of this `TaskId`.");
     let id: TaskId = request.task_id.parse().map_err(|_| unknown())?;
-    if db.read(move |conn| tasks::exists(conn, id)).await? { Ok(id) } else { Err(unknown().into()) }
+    if db.read(move |conn| tasks::find(conn, id)).await?.is_some() { Ok(id) } else { Err(unknown().into()) }
 }
 
 fn info(record: &TaskRecord) -> ScreenshotTask {

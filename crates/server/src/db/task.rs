@@ -75,15 +75,6 @@ pub fn find(conn: &Connection, id: TaskId) -> Result<Option<ScreenshotTask>, DbE
     statement.query_row([blob(id.0)], |row| Ok(task(row))).optional()?.transpose()
 }
 
-/// Whether there is a task of this id, over or not.
-///
-/// # Errors
-/// Those of the database.
-pub fn exists(conn: &Connection, id: TaskId) -> Result<bool, DbError> {
-    let mut statement = conn.prepare_cached("SELECT 1 FROM screenshot_task WHERE id = ?1")?;
-    Ok(statement.query_row([blob(id.0)], |_| Ok(())).optional()?.is_some())
-}
-
 /// Which tasks to list. What is `None` leaves nothing out.
 #[derive(Clone, Debug)]
 pub struct TaskFilter {

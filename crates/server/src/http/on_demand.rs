@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use framehook_domain::id::TemplateId;
 use framehook_domain::stream::StreamId;
@@ -19,6 +19,7 @@ use super::parameter::{InQuery, StreamInPath};
 use super::problem::Problem;
 use super::route::Route;
 use super::snapshots::SnapshotView;
+use super::version::{Conditions, Etag};
 use crate::db::snapshot;
 use crate::keyframes::EntryPoint;
 use crate::live::Push;
@@ -44,7 +45,7 @@ async fn get(
     State(shared): State<Arc<Shared>>,
     StreamInPath(stream): StreamInPath,
     InQuery(query): InQuery<LatestQuery>,
-    headers: HeaderMap,
+    conditions: Conditions,
 ) -> Result<Response, Response> {
     let refused = |problem: Problem| problem.into_response();
     let width = query.width.unwrap_or(0);
@@ -53,9 +54,8 @@ async fn get(
         return Err(refused(Problem::bad_field("width", detail)));
     }
     let Newest { push, entry_point, age, wait } = newest(&shared, &stream, query.max_age)?;
-    let tag = format!("\"{}-{}-{width}\"", push.sequence(), entry_point.arrival.wall.0);
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
-    let (status, image) = if known.is_some_and(|tags| tags.split(',').any(|known| known.trim() == tag)) {
+    let etag = Etag::of_picture(push.sequence(), entry_point.arrival.wall, width);
+    let (status, image) = if conditions.knows(&etag) {
         (StatusCode::NOT_MODIFIED, None)
     } else {
         match shared.pipeline.look(push.sequence(), &entry_point, width).await {
@@ -72,7 +72,7 @@ async fn get(
         answer.insert(header::CONTENT_TYPE, HeaderValue::from_static("image/jpeg"));
     }
     answer.insert(header::AGE, HeaderValue::from(age.as_secs()));
-    answer.insert(header::ETAG, HeaderValue::try_from(tag).expect("an entity tag is a header value"));
+    answer.insert(header::ETAG, etag.header());
     // It may be kept, and is asked for again each time: a tag that is still right costs no rendering.
     answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     Ok(response)

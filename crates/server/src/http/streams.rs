@@ -9,7 +9,6 @@ use axum::http::StatusCode;
 use framehook_domain::catalog::{ChangeRefused, Forbiddance, ForbiddenStream, Inventory};
 use framehook_domain::field::FieldError;
 use framehook_domain::pick::Subscriber;
-use framehook_domain::refusal::CutReason;
 use framehook_domain::time::{Mono, UnixMs};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,8 +19,7 @@ use super::page::{self, PageQuery};
 use super::parameter::{InQuery, StreamInPath, parse_stream};
 use super::problem::Problem;
 use super::route::Route;
-use crate::audit::{Caller, Change};
-use crate::db::audit;
+use crate::audit::Caller;
 use crate::live::{Push, PushSnapshot};
 
 #[derive(Serialize, JsonSchema)]
@@ -218,12 +216,7 @@ async fn cut(
     caller: Caller,
     StreamInPath(stream): StreamInPath,
 ) -> Result<StatusCode, Problem> {
-    if shared.lives.push_of(&stream).is_some_and(|push| push.is_held()) {
-        // First the row: what cannot be noted is not done.
-        let (now, dropped) = (shared.clock.wall(), Change::stream_dropped(&stream));
-        shared.db.write(move |tx| audit::note(tx, &caller, &dropped, now)).await?;
-        shared.lives.cut(&stream, CutReason::Dropped);
-    }
+    shared.lives.drop_publisher(stream, caller).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -7,6 +7,8 @@ use axum::http::header::{self, HeaderName};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 use framehook_domain::catalog::{ChangeRefused, Managed};
+use framehook_domain::id::PushSequence;
+use framehook_domain::time::UnixMs;
 
 /// A version of one object. Each change of it makes another one, whether the change can be seen or is one of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,12 +20,17 @@ impl Etag {
         Self(format!("\"{:x}-{:x}\"", known.created.0, known.updated.0))
     }
 
+    /// The version of a live stream's picture: its push, when its keyframe arrived, and its width.
+    pub(super) fn of_picture(push: PushSequence, arrived: UnixMs, width: u16) -> Self {
+        Self(format!("\"{push}-{}-{width}\"", arrived.0))
+    }
+
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 
     pub(super) fn header(&self) -> HeaderValue {
-        HeaderValue::try_from(&self.0).expect("hexadecimal digits and quotes are a header value")
+        HeaderValue::try_from(&self.0).expect("digits and quotes are a header value")
     }
 }
 

@@ -98,6 +98,23 @@ async fn a_stream_that_was_fought_over_is_free_once_nobody_pushes_it() {
 }
 
 #[tokio::test]
+async fn a_publisher_is_dropped_once_that_is_noted_and_not_before() {
+    let scene = Scene::new();
+    let mut hold = scene.admit("room").await.expect("admitted");
+    let noted = async || scene.db.read(|conn| audit::list(conn, &audit::Filter::default(), 10)).await.expect("rows");
+    scene.tamper("ALTER TABLE audit RENAME TO audit_away").await;
+    assert!(scene.lives.drop_publisher(stream("room"), Caller::Control).await.is_err());
+    assert!(hold.cut.try_recv().is_err(), "it was cut and nobody can tell by whom");
+    scene.tamper("ALTER TABLE audit_away RENAME TO audit").await;
+    scene.lives.drop_publisher(stream("nobody"), Caller::Control).await.expect("as it should be");
+    assert!(noted().await.is_empty());
+    scene.lives.drop_publisher(stream("room"), Caller::Control).await.expect("dropped");
+    assert_eq!(hold.cut.try_recv(), Ok(CutReason::Dropped));
+    let entry = noted().await.remove(0);
+    assert_eq!((entry.verb.as_str(), entry.object), ("drop", stream("room").to_string()));
+}
+
+#[tokio::test]
 async fn a_push_that_is_forbidden_while_its_row_is_written_is_cut() {
     let scene = Scene::new();
     let address = address("room");

@@ -246,6 +246,11 @@ impl Metrics {
         self.commit.observe(since_arrival.as_secs_f64());
     }
 
+    /// A picture that somebody asked for is durable. How old its entry point was says nothing about us.
+    pub fn committed_on_demand(&self) {
+        self.snapshots.inc();
+    }
+
     /// A receiver answered 200 to a first attempt, this long after the entry point's last byte.
     pub fn announced(&self, since_arrival: Duration) {
         self.frame_to_callback.observe(since_arrival.as_secs_f64());

@@ -74,7 +74,7 @@ fn a_task_survives_a_kill_until_it_is_stopped_or_over() {
     assert!(open_at(&process, 60).is_empty());
     assert_eq!(list(&process, everything(), 9), [(tasks[0].id, None), (id, Some(at(70)))], "the first stop counts");
     process.block_on(process.db.write(move |tx| task::remove(tx, id))).expect("removed");
-    let exists = |id| process.block_on(process.db.read(move |conn| task::exists(conn, id))).expect("read");
+    let exists = |id| process.block_on(process.db.read(move |conn| task::find(conn, id))).expect("read").is_some();
     assert!(exists(tasks[0].id) && !exists(id));
     assert_eq!(list(&process, everything(), 9), [(tasks[0].id, None)]);
 }
