@@ -54,6 +54,11 @@ impl Mono {
         Self(self.0.saturating_add(by))
     }
 
+    /// Not before the process began.
+    pub fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(by))
+    }
+
     /// Time passed since `earlier`, zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)

@@ -371,6 +371,7 @@ impl Server {
                 limits: Limits::default(),
                 handshake_timeout: config.ingest.handshake_timeout,
                 idle_timeout: config.ingest.idle_timeout,
+                read_interval: config.ingest.read_interval,
                 connections_max: config.ingest.connections_max as usize,
                 connections_per_address_max: config.ingest.connections_per_address_max as usize,
             },

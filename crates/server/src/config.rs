@@ -96,6 +96,9 @@ section! {
         handshake_timeout: Duration = "10s" in "1s"..="2m",
         /// Time without a whole message after which a publisher counts as gone.
         idle_timeout: Duration = "30s" in "1s"..="10m",
+        /// How often a publisher is read from while no picture of it is due. Being woken for every packet costs more than
+        /// all the rest of receiving; when a picture is near, bytes are read as they come. 0 always reads them so.
+        read_interval: Duration = "250ms" in "0"..="2s",
         /// Time within which a publisher that was cut off may return and go on with the same push: no callback is sent
         /// for the gap. CSS gives 70 s.
         reconnect_grace: Duration = "70s" in "0"..="1h",

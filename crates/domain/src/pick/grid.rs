@@ -108,9 +108,8 @@ impl Grid {
                 return Some(self.pick(now, now, true));
             }
         };
-        let interval = self.interval.duration();
-        let is_too_soon = now.since(last_pick) < interval / 2;
-        let is_next_due_open = now.plus(EARLY_MAX.min(interval / 4)) >= next_due;
+        let is_too_soon = now.since(last_pick) < self.least_gap();
+        let is_next_due_open = now.plus(self.earliness()) >= next_due;
         match self.open {
             _ if is_too_soon => None,
             // The next due may still be served when it has fallen, so it does not fall early only to give way.
@@ -122,6 +121,32 @@ impl Grid {
             Open::Waiting(due) => Some(self.pick(now, due, false)),
             Open::No | Open::InFlight(_) => None,
         }
+    }
+
+    /// The first moment from `now` on at which an entry point may be picked; one that comes before it passes. `None` when
+    /// none will be any more.
+    pub fn picks_from(&mut self, now: Mono) -> Option<Mono> {
+        self.advance(now);
+        let Running { last_pick, next_due } = match self.state {
+            State::Running(running) => running,
+            State::Unanchored => return Some(now),
+            State::Ended => return None,
+        };
+        let opens = match self.open {
+            Open::Waiting(_) => now,
+            Open::No | Open::InFlight(_) | Open::Committing => next_due.minus(self.earliness()),
+        };
+        Some(opens.max(last_pick.plus(self.least_gap())).max(now))
+    }
+
+    /// How much earlier than its due an entry point may come.
+    fn earliness(&self) -> Duration {
+        EARLY_MAX.min(self.interval.duration() / 4)
+    }
+
+    /// Two picks are never closer than this.
+    fn least_gap(&self) -> Duration {
+        self.interval.duration() / 2
     }
 
     /// Lets every due up to `now` fall. The one that was open before is decided by that: it got no entry point, or the

@@ -181,6 +181,12 @@ impl PushPicks {
         self.grids.iter_mut().filter_map(want).collect()
     }
 
+    /// The first moment from `now` on at which somebody may want an entry point. `None` while nobody does. See
+    /// [`Grid::picks_from`].
+    pub fn picks_from(&mut self, now: Mono) -> Option<Mono> {
+        self.grids.iter_mut().filter_map(|subscribed| subscribed.grid.picks_from(now)).min()
+    }
+
     /// Counts the dues that fell up to `now`; call it before reading [`PushPicks::counts`].
     pub fn advance(&mut self, now: Mono) {
         for subscribed in &mut self.grids {

@@ -1,8 +1,10 @@
 //! Drives RTMP sessions: sockets and time-outs here, the protocol in `framehook_rtmp`.
 //!
 //! What a socket has is read into one scratch buffer per thread and pushed into the session, so a connection owns no
-//! buffer of its own but the keyframe that is being assembled. Nothing in here waits for anything behind pick.
+//! buffer of its own but the keyframe that is being assembled. Nothing in here waits for anything behind pick. How often a
+//! socket is read is for [`pace`] to say.
 
+mod pace;
 mod publisher;
 mod transport;
 
@@ -23,6 +25,7 @@ use framehook_rtmp::{Bound, Error as RtmpError, Limits, Phase, PublishRequest, S
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use self::pace::Pace;
 use self::publisher::Publisher;
 use self::transport::Transport;
 use crate::entropy::Entropy;
@@ -38,6 +41,11 @@ const SCRATCH_BYTES: usize = 256 << 10;
 /// Reads from one socket before others get their turn: a publisher on loopback could otherwise hold a thread for as long
 /// as it can send.
 const READS_PER_TURN: usize = 4;
+
+/// Bytes that a socket which is left alone may hold before it is read all the same. What 8 Mbit/s bring in 250 ms: below
+/// that the regular reads come first. The kernel gives the socket room for twice as much, and asks to be read earlier when
+/// the peer's window is nearly used up, so that a publisher is never held up.
+const LEFT_ALONE_BYTES: usize = 256 << 10;
 
 /// Bytes after which a connection lets others have its thread. A socket that always has more would otherwise never make
 /// its task wait: as many such peers as there are threads would stop every timer, their own time-outs included. At
@@ -76,6 +84,8 @@ pub(crate) struct RtmpSettings {
     pub(crate) handshake_timeout: Duration,
     /// Without a whole message from a publisher.
     pub(crate) idle_timeout: Duration,
+    /// How often a publisher is read from while no entry point of it can be picked. Zero: as its bytes come.
+    pub(crate) read_interval: Duration,
     pub(crate) connections_max: usize,
     pub(crate) connections_per_address_max: usize,
 }
@@ -137,6 +147,8 @@ impl RtmpIngest {
             stream,
             session,
             publisher: Publisher::new(&self.lives, peer),
+            pace: Pace::new(self.settings.read_interval, self.entropy.fraction()),
+            next_read: None,
             reserved_bytes: 0,
         };
         connection.run(stop).await;
@@ -180,6 +192,9 @@ struct Connection<'a> {
     stream: Transport,
     session: Session,
     publisher: Publisher<'a>,
+    pace: Pace,
+    /// Until when the socket is left alone. `None` while its bytes are read as they come.
+    next_read: Option<Mono>,
     /// Its share of [`RtmpIngest::reassembly_bytes`].
     reserved_bytes: u64,
 }
@@ -237,7 +252,7 @@ impl Connection<'_> {
 
     async fn drive(&mut self, stop: CancellationToken) -> End {
         let clock = self.ingest.lives.clock;
-        let timer = tokio::time::sleep_until(clock.instant(self.deadline()));
+        let timer = tokio::time::sleep_until(clock.instant(self.wakes_at()));
         let stopped = stop.cancelled();
         tokio::pin!(timer, stopped);
         let mut unyielded_bytes = 0;
@@ -245,41 +260,60 @@ impl Connection<'_> {
             if let Err(error) = self.flush().await {
                 return End::Failed(error);
             }
-            tokio::select! {
+            let is_timer = tokio::select! {
                 () = &mut stopped => return End::ServerStops,
                 reason = self.publisher.was_cut() => return End::Cut(reason),
-                () = &mut timer => match self.timed_out() {
-                    Some(end) => return end,
-                    None => timer.as_mut().reset(clock.instant(self.deadline())),
+                () = &mut timer => true,
+                ready = self.stream.readable() => match ready {
+                    Ok(()) => false,
+                    Err(error) => return End::Failed(error),
                 },
-                ready = self.stream.readable() => {
-                    if let Err(error) = ready {
-                        return End::Failed(error);
-                    }
-                    let read_bytes = match self.read() {
-                        Ok(bytes) => bytes,
-                        Err(end) => return end,
-                    };
-                    if let Some(request) = self.publisher.take_asked()
-                        && let Err(refusal) = self.decide(&request).await
-                    {
-                        self.session.refuse_publish(status::PUBLISH_DENIED, &refusal.to_string());
-                        return End::Refused;
-                    }
-                    // A deadline that has moved away costs nothing until the timer fires; only a nearer one is set at once.
-                    let deadline = clock.instant(self.deadline());
-                    if deadline < timer.deadline() {
-                        timer.as_mut().reset(deadline);
-                    }
-                    // Of what came, or of what it came in: records of one byte each are more work than their bytes.
-                    unyielded_bytes += read_bytes.max(self.stream.take_wire_bytes());
-                    if unyielded_bytes >= YIELD_AFTER_BYTES {
-                        unyielded_bytes = 0;
-                        tokio::task::yield_now().await;
-                    }
+            };
+            if !is_timer || self.next_read.is_some() {
+                let read_bytes = match self.read() {
+                    Ok(bytes) => bytes,
+                    Err(end) => return end,
+                };
+                if let Some(request) = self.publisher.take_asked()
+                    && let Err(refusal) = self.decide(&request).await
+                {
+                    self.session.refuse_publish(status::PUBLISH_DENIED, &refusal.to_string());
+                    return End::Refused;
+                }
+                if let Err(error) = self.set_pace() {
+                    return End::Failed(error);
+                }
+                // Of what came, or of what it came in: records of one byte each are more work than their bytes.
+                unyielded_bytes += read_bytes.max(self.stream.take_wire_bytes());
+                if unyielded_bytes >= YIELD_AFTER_BYTES {
+                    unyielded_bytes = 0;
+                    tokio::task::yield_now().await;
                 }
             }
+            if is_timer && let Some(end) = self.timed_out() {
+                return end;
+            }
+            // A moment that has moved away costs nothing until the timer fires; only a nearer one is set at once.
+            let wakes_at = clock.instant(self.wakes_at());
+            if is_timer || wakes_at < timer.deadline() {
+                timer.as_mut().reset(wakes_at);
+            }
         }
+    }
+
+    /// Says whether the socket's bytes are read as they come, or from time to time.
+    fn set_pace(&mut self) -> io::Result<()> {
+        let now = self.ingest.lives.clock.mono();
+        let next_read = match self.session.phase() {
+            Phase::Media => self.pace.next_read(now, self.publisher.picks_from(now)),
+            _ => None,
+        };
+        if next_read.is_some() != self.next_read.is_some() {
+            let low_water_bytes = if next_read.is_some() { LEFT_ALONE_BYTES } else { 1 };
+            self.stream.set_low_water(low_water_bytes)?;
+        }
+        self.next_read = next_read;
+        Ok(())
     }
 
     /// Reads what the socket has, up to a turn's worth, and tells the publisher what it means. Gives the number of bytes.
@@ -384,6 +418,11 @@ impl Connection<'_> {
             Phase::Media => self.publisher.heard.plus(self.ingest.settings.idle_timeout),
             _ => self.publisher.waiting_since.plus(self.ingest.settings.handshake_timeout),
         }
+    }
+
+    /// When the connection has something to do, whether or not anything comes.
+    fn wakes_at(&self) -> Mono {
+        self.next_read.map_or(self.deadline(), |next_read| next_read.min(self.deadline()))
     }
 
     fn timed_out(&self) -> Option<End> {

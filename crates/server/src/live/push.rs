@@ -245,6 +245,11 @@ impl Push {
         wants
     }
 
+    /// The first moment from `now` on at which an entry point may be picked. `None` while nothing wants pictures of it.
+    pub(crate) fn picks_from(&self, now: Mono) -> Option<Mono> {
+        self.lock().picks.picks_from(now)
+    }
+
     /// Somebody asks what the push shows: its entry points are kept for a while, whatever the rules say.
     pub(crate) fn ask(&self, now: Mono) {
         let mut state = self.lock();

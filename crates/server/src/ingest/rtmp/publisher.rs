@@ -67,6 +67,11 @@ impl<'a> Publisher<'a> {
         self.held.as_ref().is_some_and(|held| held.hold.push.wanted())
     }
 
+    /// The first moment from `now` on at which an entry point may be picked. `None` while nothing wants one.
+    pub(super) fn picks_from(&self, now: Mono) -> Option<Mono> {
+        self.held.as_ref().and_then(|held| held.hold.push.picks_from(now))
+    }
+
     pub(super) fn holds(&self) -> bool {
         self.held.is_some()
     }

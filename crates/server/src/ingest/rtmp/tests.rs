@@ -47,6 +47,7 @@ impl Peer {
                 limits: Limits::default(),
                 handshake_timeout: crate::live::scene::PATIENCE,
                 idle_timeout: crate::live::scene::PATIENCE,
+                read_interval: Duration::from_millis(250),
                 connections_max: 10,
                 connections_per_address_max: 10,
             },

@@ -1,10 +1,15 @@
-//! What a session reads from and writes to: a socket, or TLS on one. Both are asked whether they are ready and then tried,
-//! so that a connection that waits holds no buffer of ours.
+//! What a session reads from and writes to: a socket, or TLS on one. Both are tried when they say that they are ready, or
+//! when it is time to look, so that a connection that waits holds no buffer of ours.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 
+use nix::libc::{self, SO_RCVLOWAT, SOL_SOCKET};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::SetUsize;
+use rustix::net::RecvFlags;
 use rustls::ServerConnection;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -14,6 +19,12 @@ const UNSENT_BYTES_MAX: usize = 16 << 10;
 /// Bytes of the wire after which one try to read ends, whatever came of them. A peer may send records with nothing in them
 /// for as long as it likes; each turn of its session must end all the same.
 const WIRE_BYTES_PER_TRY: usize = 256 << 10;
+
+/// From how many bytes on a socket says that it is ready: `SO_RCVLOWAT` of socket(7), in bytes.
+#[derive(Clone, Copy)]
+struct ReceiveLowWater;
+
+nix::setsockopt_impl!(ReceiveLowWater, SOL_SOCKET, SO_RCVLOWAT, usize, SetUsize);
 
 pub(super) enum Transport {
     Plain(TcpStream),
@@ -58,9 +69,17 @@ impl Transport {
     /// `WouldBlock` if nothing is; what the kernel said, or `InvalidData` for what is no TLS.
     pub(super) fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(socket) => socket.try_read(buffer),
+            Self::Plain(socket) => receive(socket, buffer),
             Self::Tls(tls) => tls.try_read(buffer),
         }
+    }
+
+    /// The socket says that it is ready when it holds so many bytes, or when its peer cannot send more or has ended.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn set_low_water(&self, bytes: usize) -> io::Result<()> {
+        Ok(setsockopt(self.socket(), ReceiveLowWater, &bytes)?)
     }
 
     /// Bytes of the wire that were read since this was last asked. A plain socket's are those that it gave.
@@ -188,6 +207,24 @@ enum End {
     Failed(io::Error),
 }
 
+/// Reads what the socket has, whether or not it has said that it is ready. When less comes than was asked for, it holds
+/// nothing more: it then counts as not ready until something comes, which saves the try that would only learn so.
+fn receive(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let asked_for = buffer.len();
+    let mut from_kernel = || Ok::<_, io::Error>(rustix::net::recv(socket, &mut *buffer, RecvFlags::empty())?.1);
+    let mut received = None;
+    // What it gives is in `received`; all it is told is whether there may be more.
+    let _ = socket.try_io(Interest::READABLE, || {
+        let result = received.insert(from_kernel());
+        match result {
+            Ok(count) if *count > 0 && *count < asked_for => Err(io::ErrorKind::WouldBlock.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::WouldBlock.into()),
+            _ => Ok(()),
+        }
+    });
+    received.unwrap_or_else(from_kernel)
+}
+
 fn unless_it_blocks(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
@@ -200,7 +237,7 @@ struct TrySocket<'a>(&'a TcpStream);
 
 impl io::Read for TrySocket<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buffer)
+        receive(self.0, buffer)
     }
 }
 
@@ -223,7 +260,8 @@ mod tests {
     use rustls::ServerConfig;
     use rustls::pki_types::pem::PemObject as _;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-    use tokio::net::TcpListener;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
@@ -304,6 +342,44 @@ mod tests {
             }
         };
         assert_eq!(end.expect("the end"), 0);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_left_alone_is_not_ready_for_less_and_can_be_read_all_the_same() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let mut peer = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
+        let (socket, _) = listener.accept().await.expect("accepted");
+        let mut ours = Transport::Plain(socket);
+        ours.set_low_water(1000).expect("set");
+        let mut buffer = [0; 4096];
+        peer.write_all(&[1; 999]).await.expect("sent");
+        until("the bytes", async || {
+            let peeked = rustix::net::recv(ours.socket(), &mut [0; 4096], RecvFlags::PEEK);
+            peeked.is_ok_and(|(_, count)| count == 999)
+        })
+        .await;
+        // Had the kernel woken us, a turn of the reactor would know by now.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let is_ready = tokio::time::timeout(std::time::Duration::ZERO, ours.readable()).await.is_ok();
+        assert!(!is_ready, "ready for 999 bytes of 1000");
+        assert_eq!(ours.try_read(&mut buffer).expect("read"), 999);
+
+        peer.write_all(&[2; 1000]).await.expect("sent");
+        ours.readable().await.expect("readable");
+        assert_eq!(ours.try_read(&mut buffer).expect("read"), 1000);
+
+        ours.set_low_water(1).expect("set");
+        peer.write_all(&[3]).await.expect("sent");
+        ours.readable().await.expect("readable");
+        assert_eq!(ours.try_read(&mut buffer).expect("read"), 1);
+
+        // The end of the peer is told whatever the mark is.
+        ours.set_low_water(1000).expect("set");
+        drop(peer);
+        ours.readable().await.expect("readable");
+        assert_eq!(ours.try_read(&mut buffer).expect("the end"), 0);
     }
 
     #[tokio::test]

@@ -140,9 +140,19 @@ fn fates_of(interval_ms: u64, schedule: &[(u64, Happening)]) -> Vec<Fate> {
     (0..fallen).map(fate_of).collect()
 }
 
-/// Plays a schedule on a real grid, checking what must hold at every moment, and gives its picks and counts.
+/// Plays a schedule on a real grid and gives its picks and counts.
 fn play_random(interval_secs: i64, schedule: &[(u64, Happening)]) -> (Vec<(u64, Mono)>, DueCounts) {
     let mut grid = Grid::new(secs(interval_secs));
+    let (picks, _) = play_on(&mut grid, schedule);
+    if let Some((end_ms, _)) = schedule.last() {
+        grid.advance(at(*end_ms));
+    }
+    (picks, grid.counts())
+}
+
+/// Plays a schedule on a grid, checking what must hold at every moment. Gives its picks, and whether one is with the commit
+/// in the end.
+fn play_on(grid: &mut Grid, schedule: &[(u64, Happening)]) -> (Vec<(u64, Mono)>, bool) {
     let mut picks = Vec::new();
     let (mut newest, mut committing) = (None, None);
     let mut before = DueCounts::default();
@@ -181,10 +191,7 @@ fn play_random(interval_secs: i64, schedule: &[(u64, Happening)]) -> (Vec<(u64, 
         assert!(counts.taken >= before.taken && counts.skipped_total() >= before.skipped_total(), "{counts:?}");
         before = counts;
     }
-    if let Some((end_ms, _)) = schedule.last() {
-        grid.advance(at(*end_ms));
-    }
-    (picks, grid.counts())
+    (picks, committing.is_some())
 }
 
 proptest! {
@@ -207,6 +214,28 @@ proptest! {
         for (reason, dues) in counts.skipped_by_reason() {
             prop_assert_eq!(dues, number(Fate::Skipped(reason)), "{}", reason.name());
         }
+    }
+
+    #[test]
+    fn no_entry_point_is_picked_before_it_was_said_to_be((interval_secs, schedule) in schedule(), step in 0..120_usize) {
+        // What is said after any step holds until another step but an entry point changes it.
+        let (before, after) = schedule.split_at(step.min(schedule.len()));
+        let mut grid = Grid::new(secs(interval_secs));
+        let _ = play_on(&mut grid, before);
+        let asked_ms = before.last().map_or(0, |(ms, _)| *ms);
+        let picks_from = grid.picks_from(at(asked_ms));
+        let entry_points = after.iter().map_while(|(ms, happening)| matches!(happening, Happening::EntryPoint).then_some(*ms));
+        for ms in entry_points {
+            if grid.on_entry_point(at(ms)).is_some() {
+                prop_assert!(picks_from.is_some_and(|from| from <= at(ms)), "{picks_from:?}, picked at {ms}");
+                break;
+            }
+        }
+        // It is said no earlier than need be: what comes then is picked, unless the commit is still busy.
+        let mut grid = Grid::new(secs(interval_secs));
+        let (_, is_committing) = play_on(&mut grid, before);
+        let picks_from = grid.picks_from(at(asked_ms)).expect("it has not ended");
+        prop_assert!(is_committing || grid.on_entry_point(picks_from).is_some());
     }
 
     #[test]
