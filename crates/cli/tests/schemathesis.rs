@@ -39,6 +39,8 @@ fn no_answer_is_other_than_the_document_says() {
         .args(["--no-color", "run", &format!("http://{}/v1/openapi.json", server.http_address())])
         .args(["--header", &format!("Authorization: Bearer {}", server.credentials().unwrap().secret_key)])
         .args(["--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", "10"])
+        // Its answer has no end; tests/events.rs reads it.
+        .args(["--exclude-path", "/v1/events"])
         // The same requests each time: a test that fails fails again.
         .args(["--generation-deterministic", "--workers", "2", "--request-timeout", "10"])
         .output()

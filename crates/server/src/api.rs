@@ -41,9 +41,8 @@ use crate::db::Db;
 use crate::entropy::Entropy;
 use crate::http::{OverTls, Peer, RequestId};
 use crate::live::Lives;
-use crate::telemetry::Metrics;
+use crate::telemetry::Telemetry;
 use crate::telemetry::event::LoginRefused;
-use crate::telemetry::log::Repeats;
 use error::Failure;
 use replay::Seen;
 
@@ -55,8 +54,7 @@ pub(crate) struct Parts {
     pub(crate) catalog: Arc<CatalogStore>,
     pub(crate) lives: Arc<Lives>,
     pub(crate) credentials: Arc<Credentials>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) repeats: Arc<Repeats>,
+    pub(crate) telemetry: Arc<Telemetry>,
     /// Of every request, whatever it asks for.
     pub(crate) request_timeout: Duration,
     /// Whether `PornFlag` 1 is kept although nothing acts on it.
@@ -160,7 +158,7 @@ impl Api {
             }
             LoginError::Missing | LoginError::Wrong => ("wrong", error),
         };
-        LoginRefused { peer, reason }.emit(&self.parts.metrics, &self.parts.repeats, now);
+        LoginRefused { peer, reason }.emit(&self.parts.telemetry);
         error
     }
 
@@ -168,8 +166,7 @@ impl Api {
     fn note_unread(&self, action: Action, params: &Params) {
         let unread: Vec<&str> = params.unread().collect();
         if !unread.is_empty()
-            && let Some(left_out) =
-                self.parts.repeats.admit(action.name(), "unknown_parameter", self.parts.clock.mono())
+            && let Some(left_out) = self.parts.telemetry.admit(action.name(), "unknown_parameter")
         {
             tracing::warn!(%action, parameters = ?unread, left_out, "parameters that this action does not know were ignored");
         }

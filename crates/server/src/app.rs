@@ -18,7 +18,7 @@ use framehook_domain::retry::Schedule;
 use framehook_rtmp::Limits;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::api;
 use crate::catalog::{CatalogError, CatalogStore};
@@ -49,8 +49,7 @@ use crate::render::{RenderConfig, StartError, WorkerSet};
 use crate::shutdown::Stage;
 use crate::store::spool::{Spool, SpoolLimits};
 use crate::store::{LocalStore, StoreUrls, Storer, StorerParts, UrlSigner};
-use crate::telemetry::Metrics;
-use crate::telemetry::log::Repeats;
+use crate::telemetry::Telemetry;
 use crate::timeline::Timeline;
 use crate::tls::{self, CertificateError, Certificates, TlsServer};
 use announce::{ADDRESSES, Addresses, announce, public_url};
@@ -176,7 +175,7 @@ struct Server {
     pipeline: Arc<Pipeline>,
     catalog: Arc<CatalogStore>,
     certificates: Option<Arc<Certificates>>,
-    metrics: Arc<Metrics>,
+    telemetry: Arc<Telemetry>,
     control_socket: PathBuf,
 }
 
@@ -206,8 +205,7 @@ impl Server {
         let catalog =
             Arc::new(CatalogStore::open(db.clone(), vault.clone(), clock, config, stages.rest.clone()).await?);
         let timeline = Timeline::new(clock);
-        let metrics = Arc::new(Metrics::new(clock.wall()));
-        let repeats = Arc::new(Repeats::default());
+        let telemetry = Telemetry::new(clock);
 
         // Listeners first: their addresses are part of what is announced.
         let rtmp_listener = ingest::bind(config.rtmp.addr).map_err(|source| ServeError::Listen {
@@ -287,8 +285,7 @@ impl Server {
             clock,
             timeline: timeline.clone(),
             entropy: entropy.clone(),
-            metrics: Arc::clone(&metrics),
-            repeats: Arc::clone(&repeats),
+            telemetry: Arc::clone(&telemetry),
             wake: storer_wake,
             notifier_wake: Arc::clone(&notifier_wake),
             slots: config.store.concurrency as usize,
@@ -309,8 +306,7 @@ impl Server {
             client,
             clock,
             timeline: timeline.clone(),
-            metrics: Arc::clone(&metrics),
-            repeats: Arc::clone(&repeats),
+            telemetry: Arc::clone(&telemetry),
             wake: Arc::clone(&notifier_wake),
             schedules: schedules(config),
             deadline: config.deliver.timeout,
@@ -332,8 +328,7 @@ impl Server {
         let pipeline = Pipeline::new(pipeline::Parts {
             clock,
             entropy: entropy.clone(),
-            metrics: Arc::clone(&metrics),
-            repeats: Arc::clone(&repeats),
+            telemetry: Arc::clone(&telemetry),
             keyframes: Arc::clone(&keyframes),
             spool: Arc::clone(&spool),
             committer,
@@ -353,7 +348,7 @@ impl Server {
         let lives = Lives::new(live::Parts {
             clock,
             pipeline: Arc::clone(&pipeline),
-            metrics: Arc::clone(&metrics),
+            telemetry: Arc::clone(&telemetry),
             catalog: catalog.watch(),
             log,
             entropy: entropy.clone(),
@@ -366,7 +361,6 @@ impl Server {
         let rtmp = RtmpIngest::new(
             Arc::clone(&lives),
             entropy.clone(),
-            Arc::clone(&repeats),
             RtmpSettings {
                 limits: Limits::default(),
                 handshake_timeout: config.ingest.handshake_timeout,
@@ -385,15 +379,14 @@ impl Server {
             catalog: Arc::clone(&catalog),
             lives: Arc::clone(&lives),
             credentials: Arc::clone(&credentials),
-            metrics: Arc::clone(&metrics),
-            repeats: Arc::clone(&repeats),
+            telemetry: Arc::clone(&telemetry),
             request_timeout: config.http.request_timeout,
             accept_porn_flag: config.accept_porn_flag,
         });
         let shared = Arc::new(Shared {
             clock,
             entropy: entropy.clone(),
-            metrics: Arc::clone(&metrics),
+            telemetry: Arc::clone(&telemetry),
             lives: Arc::clone(&lives),
             pipeline: Arc::clone(&pipeline),
             rtmp: Arc::clone(&rtmp),
@@ -413,8 +406,9 @@ impl Server {
             replayer: Replayer { db: db.clone(), vault, store, urls, clock, timeline: timeline.clone(), notifier_wake },
             credentials,
             keys: Arc::clone(&keys),
+            event_streams: Arc::new(Semaphore::new(config.http.event_streams_max as usize)),
+            event_keep_alive: config.http.event_keep_alive,
             certificates: certificates.clone(),
-            repeats,
         });
 
         // Everything is there: let it run, from right to left, so that nothing is handed to a part that does not.
@@ -436,6 +430,7 @@ impl Server {
         let accept = &stages.accept;
         accept.spawn_vital("grace watch", Arc::clone(&lives).watch_grace(accept.token()));
         accept.spawn_vital("catalog watch", Arc::clone(&lives).watch_catalog(accept.token()));
+        accept.spawn_vital("skips", Arc::clone(&lives).tell_skips(accept.token()));
         accept.spawn_vital("push progress", Arc::clone(&lives).save_progress(accept.token()));
         let http_limits = HttpLimits {
             request_timeout: config.http.request_timeout,
@@ -443,8 +438,7 @@ impl Server {
             connections_max: config.http.connections_max as usize,
         };
         let tls_server = |listener, certificates: &Arc<Certificates>, protocols, timeout| {
-            let reports = (clock, Arc::clone(&metrics), Arc::clone(&shared.repeats));
-            Arc::new(TlsServer::new(listener, Arc::clone(certificates), protocols, timeout, reports))
+            Arc::new(TlsServer::new(listener, Arc::clone(certificates), protocols, timeout, Arc::clone(&telemetry)))
         };
         let mut pages = http::public_pages(&shared, http_limits).merge(api);
         let mut listeners = vec![(control_listener, http::control_pages(&shared, http_limits))];
@@ -467,19 +461,18 @@ impl Server {
         if let (Some(listener), Some(certificates)) = (rtmps_listener, &certificates) {
             let tls = tls_server("rtmps", certificates, &[], config.ingest.handshake_timeout);
             publishers.push(("rtmps", listener, Some(tls)));
-            let watch = Arc::clone(certificates).watch(Arc::clone(&metrics), accept.token());
+            let watch = Arc::clone(certificates).watch(Arc::clone(&telemetry), accept.token());
             accept.spawn_vital("certificate watch", watch);
         }
         for (name, listener, tls) in publishers {
             let (sessions, stop, rtmp) = (stages.sessions.clone(), stages.sessions.token(), Arc::clone(&rtmp));
-            let reports = (clock, Arc::clone(&shared.repeats));
             let serve = move |stream, peer| Arc::clone(&rtmp).serve(stream, peer, tls.clone(), stop.clone());
-            accept.spawn_vital(name, ingest::accept(listener, sessions, accept.token(), reports, serve));
+            accept.spawn_vital(name, ingest::accept(listener, sessions, accept.token(), Arc::clone(&telemetry), serve));
         }
 
         addresses.write(dir).map_err(|source| ServeError::Files { path: dir.join(ADDRESSES), source })?;
         announce(config, &addresses, &public_url, &shared.credentials, credentials_are_new);
-        Ok(Self { stages, fatal, db, pipeline, catalog, certificates, metrics, control_socket })
+        Ok(Self { stages, fatal, db, pipeline, catalog, certificates, telemetry, control_socket })
     }
 
     /// Waits for the end, reading the configuration again at each SIGHUP.
@@ -497,9 +490,9 @@ impl Server {
         loop {
             hangup.recv().await;
             if let Some(certificates) = &self.certificates {
-                certificates.reload(&self.metrics);
+                certificates.reload(&self.telemetry);
             }
-            self.catalog.reload(sources, &self.metrics).await;
+            self.catalog.reload(sources, &self.telemetry).await;
         }
     }
 

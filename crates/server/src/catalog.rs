@@ -26,7 +26,7 @@ use crate::db::{Db, DbError, Tx, audit as log, catalog as tables, task};
 use crate::notify::address::AddressPolicy;
 use crate::notify::resolve::Resolver;
 use crate::shutdown::Stage;
-use crate::telemetry::Metrics;
+use crate::telemetry::Telemetry;
 use crate::telemetry::event::Reloaded;
 
 pub(crate) use once::{Once, OnceError};
@@ -107,7 +107,7 @@ impl CatalogStore {
 
     /// Reads the configuration again from where it was read at the start and applies its domains, templates and rules. With
     /// any problem everything stays as it was, and every problem is logged.
-    pub async fn reload(&self, sources: &Sources, metrics: &Metrics) {
+    pub async fn reload(&self, sources: &Sources, telemetry: &Telemetry) {
         let applied = match Config::load(sources) {
             Ok(config) => self.apply(&config, RELOAD_PATIENCE).await.map(|catalog| (catalog, config)),
             Err(error) => Err(error.into()),
@@ -115,10 +115,10 @@ impl CatalogStore {
         match &applied {
             Ok((catalog, config)) => {
                 let waiting = config.differing_settings(&self.running);
-                Reloaded::Applied { version: catalog.version(), waiting: &waiting }.emit(metrics);
+                Reloaded::Applied { version: catalog.version(), waiting: &waiting }.emit(telemetry);
             }
-            Err(CatalogError::Config(error)) => Reloaded::Refused(error).emit(metrics),
-            Err(error) => Reloaded::Failed(error).emit(metrics),
+            Err(CatalogError::Config(error)) => Reloaded::Refused(error).emit(telemetry),
+            Err(error) => Reloaded::Failed(error).emit(telemetry),
         }
     }
 

@@ -74,6 +74,9 @@ pub struct Recorded {
     pub key: ObjectKey,
     pub pic_full_url: String,
     pub file_size_bytes: u64,
+    pub subscriber: Option<Subscriber>,
+    pub width: u32,
+    pub height: u32,
 }
 
 /// Why a picture was not committed. Nothing of it is left behind.

@@ -55,6 +55,10 @@ section! {
         body_bytes_max: ByteSize = "1MiB" in "4KiB"..="64MiB",
         /// Connections at a time; further ones wait to be accepted.
         connections_max: u32 = "1024" in "8"..="65536",
+        /// Answers of `/v1/events` at a time: each is a connection that stays. Further ones are refused.
+        event_streams_max: u32 = "64" in "0"..="4096",
+        /// How often such an answer says that it is still there when nothing happens.
+        event_keep_alive: Duration = "15s" in "1s"..="1m",
     }
 }
 

@@ -17,6 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use framehook_domain::secret::Secret;
 use framehook_domain::time::{Mono, UnixMs};
+use tokio_util::sync::CancellationToken;
 
 use crate::entropy::Entropy;
 use failures::Failures;
@@ -60,18 +61,24 @@ pub struct AccessKey {
     /// `None`: it stands in `DIR/credentials`.
     pub created: Option<UnixMs>,
     secret: Secret,
+    revoked: CancellationToken,
     /// Wall ms of the last request that it let in; 0: never.
     used_ms: AtomicI64,
 }
 
 impl AccessKey {
     pub(crate) fn new(id: String, name: String, read_only: bool, created: Option<UnixMs>, secret: Secret) -> Self {
-        Self { id, name, read_only, created, secret, used_ms: AtomicI64::new(0) }
+        Self { id, name, read_only, created, secret, revoked: CancellationToken::new(), used_ms: AtomicI64::new(0) }
     }
 
     /// For signing, and for showing it once to who has asked for it.
     pub fn secret(&self) -> &Secret {
         &self.secret
+    }
+
+    /// Ends what goes on under this key once it is revoked.
+    pub fn revoked(&self) -> &CancellationToken {
+        &self.revoked
     }
 
     /// Notes a request that it let in.
@@ -121,7 +128,10 @@ impl Credentials {
     }
 
     pub(crate) fn put_out_of_force(&self, id: &str) {
-        self.added.write().unwrap_or_else(PoisonError::into_inner).retain(|key| key.id != id);
+        let mut added = self.added.write().unwrap_or_else(PoisonError::into_inner);
+        for key in added.extract_if(.., |key| key.id == id) {
+            key.revoked.cancel();
+        }
     }
 
     /// Judges an `Authorization` header of a request from `peer`. The right credentials are always taken, since an address

@@ -9,6 +9,7 @@ mod callback_templates;
 mod deliveries;
 mod docs;
 mod domains;
+mod events;
 mod json;
 mod keys;
 mod objects;
@@ -68,8 +69,7 @@ use crate::render::PoolHealth;
 use crate::shutdown::Stage;
 use crate::store::spool::Spool;
 use crate::store::{LocalStore, StoreUrls, Storer};
-use crate::telemetry::Metrics;
-use crate::telemetry::log::Repeats;
+use crate::telemetry::Telemetry;
 use crate::tls::{Certificates, TlsServer};
 use patience::Patient;
 use problem::Problem;
@@ -90,7 +90,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) lives: Arc<Lives>,
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) rtmp: Arc<RtmpIngest>,
@@ -112,10 +112,11 @@ pub(crate) struct Shared {
     pub(crate) resolver: Resolver,
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) keys: Arc<KeyStore>,
+    /// Places for those who listen to `/v1/events`.
+    pub(crate) event_streams: Arc<Semaphore>,
+    pub(crate) event_keep_alive: Duration,
     /// `None`: no certificate is configured.
     pub(crate) certificates: Option<Arc<Certificates>>,
-    /// Collapses log lines that say the same again and again.
-    pub(crate) repeats: Arc<Repeats>,
 }
 
 /// What a request may cost.
@@ -133,6 +134,10 @@ pub(crate) struct Peer(pub(crate) SocketAddr);
 /// Says that nobody on the way could read or change the request; an extension of those over TLS.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OverTls;
+
+/// Tells answers that go on for ever when to end; an extension of each request.
+#[derive(Clone, Debug)]
+pub(crate) struct Ending(pub(crate) CancellationToken);
 
 /// What the answer names the request by; an extension of each request.
 #[derive(Clone, Copy, Debug)]
@@ -251,7 +256,7 @@ pub(crate) async fn serve(
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                if let Some(left_out) = shared.repeats.admit("http", "accept", shared.clock.mono()) {
+                if let Some(left_out) = shared.telemetry.admit("http", "accept") {
                     tracing::warn!(%error, left_out, "an HTTP connection could not be accepted");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -272,7 +277,9 @@ pub(crate) async fn serve(
                 },
                 (stream, _) => (Either::Right(stream), false),
             };
+            let ending = Ending(token.clone());
             let service = tower_service(move |mut request: Request| {
+                request.extensions_mut().insert(ending.clone());
                 if is_private {
                     request.extensions_mut().insert(OverTls);
                 }

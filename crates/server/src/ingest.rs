@@ -11,9 +11,8 @@ use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
 use crate::shutdown::Stage;
-use crate::telemetry::log::Repeats;
+use crate::telemetry::Telemetry;
 
 /// How many connections the kernel may hold for us while we are busy: a reconnect storm of 2,000 publishers arrives
 /// within a second, and a refused SYN costs its publisher a whole second of back-off.
@@ -66,7 +65,7 @@ pub(crate) async fn accept<F, S>(
     listener: TcpListener,
     sessions: Stage,
     token: CancellationToken,
-    (clock, repeats): (Clock, Arc<Repeats>),
+    telemetry: Arc<Telemetry>,
     serve: F,
 ) where
     F: Fn(TcpStream, SocketAddr) -> S,
@@ -81,7 +80,7 @@ pub(crate) async fn accept<F, S>(
             Ok((stream, peer)) => sessions.spawn(serve(stream, peer)),
             Err(error) => match Errno::from_io_error(&error) {
                 Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                    if let Some(left_out) = repeats.admit("accept", "exhausted", clock.mono()) {
+                    if let Some(left_out) = telemetry.admit("accept", "exhausted") {
                         tracing::error!(
                             %error, left_out, "accepting pauses: the machine is out of descriptors or memory for sockets"
                         );

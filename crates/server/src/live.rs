@@ -8,6 +8,7 @@ mod facts;
 mod push;
 #[cfg(test)]
 pub(crate) mod scene;
+mod skips;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -36,8 +37,9 @@ use crate::keyframes::{Arrival, Keyframes};
 use crate::pipeline::Pipeline;
 use crate::push_log::PushLog;
 use crate::shutdown::Stage;
-use crate::telemetry::Metrics;
+use crate::telemetry::Telemetry;
 use crate::telemetry::event::Chain;
+use crate::telemetry::happening::Happening;
 
 pub(crate) use facts::Passed;
 use push::Grace;
@@ -54,7 +56,7 @@ const WALL_CLOCK_READ_EVERY: Duration = Duration::from_secs(10);
 pub(crate) struct Lives {
     pub(crate) clock: Clock,
     pub(crate) pipeline: Arc<Pipeline>,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) telemetry: Arc<Telemetry>,
     catalog: watch::Receiver<Arc<Catalog>>,
     log: PushLog,
     entropy: Entropy,
@@ -81,7 +83,7 @@ struct Table {
 pub(crate) struct Parts {
     pub(crate) clock: Clock,
     pub(crate) pipeline: Arc<Pipeline>,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
     pub(crate) log: PushLog,
     pub(crate) entropy: Entropy,
@@ -129,7 +131,7 @@ impl Lives {
         Arc::new(Self {
             clock: parts.clock,
             pipeline: parts.pipeline,
-            metrics: parts.metrics,
+            telemetry: parts.telemetry,
             catalog: parts.catalog,
             log: parts.log,
             entropy: parts.entropy,
@@ -182,7 +184,13 @@ impl Lives {
             node,
             opened_at: push.opened_at(),
         };
-        if let Err(error) = push.opened.get_or_try_init(|| self.log.open_push(opening)).await {
+        let open = async || {
+            self.log.open_push(opening).await?;
+            let what = || Happening::PushBegan { sequence: push.sequence().to_string(), peer };
+            self.telemetry.tell(Some(push.stream()), what);
+            Ok::<(), DbError>(())
+        };
+        if let Err(error) = push.opened.get_or_try_init(open).await {
             tracing::error!(error = %Chain(&error), stream = %push.stream(), "a push could not be recorded");
             // Sessions wait for the row in the order in which they displaced each other, so the one that holds the push
             // tries last: if that fails as well, nobody is left to record it, and it ends here.
@@ -255,10 +263,17 @@ impl Lives {
     fn record_end(self: &Arc<Self>, push: &Push, end: PushEnd) {
         let PushProgress { sequence, last_media, width, height } = push.progress();
         let closing = PushClosing { sequence, ended_at: self.clock.wall(), last_media, end, width, height };
-        let lives = Arc::clone(self);
+        let (lives, stream) = (Arc::clone(self), push.stream().clone());
         self.closings.spawn(async move {
-            if let Err(error) = lives.log.close_push(closing).await {
-                tracing::error!(error = %Chain(&error), "a push could not be closed; the next start closes it");
+            match lives.log.close_push(closing).await {
+                Ok(()) => lives.telemetry.tell(Some(&stream), || Happening::PushEnded {
+                    sequence: sequence.to_string(),
+                    reason: end.name(),
+                    errcode: end.errcode(),
+                }),
+                Err(error) => {
+                    tracing::error!(error = %Chain(&error), "a push could not be closed; the next start closes it");
+                }
             }
         });
     }
@@ -296,7 +311,10 @@ impl Lives {
     /// until `token` ends it.
     pub(crate) async fn watch_catalog(self: Arc<Self>, token: CancellationToken) {
         let mut watched = self.catalog.clone();
-        let mut was_empty = watched.borrow_and_update().is_empty();
+        let (mut was_empty, mut followed) = {
+            let catalog = watched.borrow_and_update();
+            (catalog.is_empty(), catalog.version())
+        };
         // No edge after this one was seen by anybody yet, however long following takes.
         let mut followed_at = self.clock.wall();
         loop {
@@ -307,6 +325,10 @@ impl Lives {
             }
             followed_at = self.clock.wall();
             let catalog = Arc::clone(&watched.borrow_and_update());
+            let version = catalog.version();
+            if std::mem::replace(&mut followed, version) != version {
+                self.telemetry.tell(None, || Happening::ConfigurationChanged { version });
+            }
             let pushes = self.pushes();
             for push in &pushes {
                 self.follow(push, &catalog);
@@ -383,7 +405,7 @@ impl Lives {
     fn seat(&self, push: &Push, grid: Anchored, now: Mono) {
         let (seat, shift) = self.lock().phases.join(grid.interval, grid.due, push.sequence());
         if shift.is_some() {
-            self.metrics.phase_moved();
+            self.telemetry.metrics.phase_moved();
         }
         self.vacate(push.seated(now, grid.grid, seat, shift));
     }

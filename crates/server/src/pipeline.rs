@@ -12,24 +12,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use framehook_domain::id::{PushSequence, SnapshotId, uuid_v7};
-use framehook_domain::pick::{CommittingPick, SkipReason, Want};
+use framehook_domain::pick::{CommittingPick, SkipReason, Subscriber, Want};
 use framehook_domain::template::SnapshotTemplate;
-use framehook_domain::time::Mono;
+use framehook_domain::time::{Mono, UnixMs};
 use framehook_media::AccessUnit;
 use framehook_render_wire::{FailureReason, IMAGES_BYTES_MAX, ImageFormat, RenditionSpec};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::Clock;
-use crate::commit::{CommitError, Committer, Rendered, RenderedRendition};
+use crate::commit::{CommitError, Committer, Recorded, Rendered, RenderedRendition};
 use crate::entropy::Entropy;
 use crate::keyframes::{Arrival, EntryPoint, Keyframes};
 use crate::live::Push;
 use crate::render::{RenderError, RenderJob, RenderedImage, RenderedPicture, Worker};
 use crate::shutdown::Stage;
 use crate::store::spool::Spool;
-use crate::telemetry::Metrics;
+use crate::telemetry::Telemetry;
 use crate::telemetry::event::{Chain, RenderFailed};
-use crate::telemetry::log::Repeats;
+use crate::telemetry::happening::Happening;
 use look::{Look, Looks};
 use queue::PickQueue;
 
@@ -78,8 +78,7 @@ impl Pick {
 pub(crate) struct Pipeline {
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) repeats: Arc<Repeats>,
+    pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) keyframes: Arc<Keyframes>,
     pub(crate) spool: Arc<Spool>,
     pub(crate) committer: Committer,
@@ -95,8 +94,7 @@ pub(crate) struct Pipeline {
 pub(crate) struct Parts {
     pub(crate) clock: Clock,
     pub(crate) entropy: Entropy,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) repeats: Arc<Repeats>,
+    pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) keyframes: Arc<Keyframes>,
     pub(crate) spool: Arc<Spool>,
     pub(crate) committer: Committer,
@@ -109,8 +107,7 @@ impl Pipeline {
         Arc::new(Self {
             clock: parts.clock,
             entropy: parts.entropy,
-            metrics: parts.metrics,
-            repeats: parts.repeats,
+            telemetry: parts.telemetry,
             keyframes: parts.keyframes,
             spool: parts.spool,
             committer: parts.committer,
@@ -160,7 +157,7 @@ impl Pipeline {
         let dues = wants.len();
         tracing::debug!(%trace, stream = %push.stream(), dues, "picked an entry point");
         match self.queue.put(Pick { trace, push: Arc::clone(push), unit, arrival, wants }) {
-            Ok(()) => self.metrics.picked(dues),
+            Ok(()) => self.telemetry.metrics.picked(dues),
             Err(pick) => {
                 for want in pick.wants {
                     pick.push.skip(arrival.mono, want.ticket, SkipReason::Overload);
@@ -240,8 +237,9 @@ impl Pipeline {
             answer
         };
         match self.commit_stage.finish(commit).await {
-            Some(Ok(_)) => {
-                self.metrics.committed_on_demand();
+            Some(Ok(recorded)) => {
+                self.telemetry.metrics.committed_on_demand();
+                tell_taken(&self.telemetry, &push, arrival.wall, &recorded);
                 Ok(snapshot_id)
             }
             Some(Err(CommitError::SpoolFull)) => Err(TakeError::SpoolFull),
@@ -271,11 +269,11 @@ impl Pipeline {
             data: pick.unit.data.clone(),
             renditions: pick.wants.iter().map(|want| rendition(&want.template)).collect(),
         };
-        self.metrics.render_waited(now.since(pick.arrival.mono));
+        self.telemetry.metrics.render_waited(now.since(pick.arrival.mono));
         let deadline = self.clock.instant(now.plus(self.render_deadline));
         match worker.render(&job, deadline).await {
             Ok(picture) => {
-                self.metrics.rendered(&picture.timings);
+                self.telemetry.metrics.rendered(&picture.timings);
                 let RenderedPicture { facts, judgement, .. } = &picture;
                 let (width, height) = (facts.size.width, facts.size.height);
                 tracing::debug!(trace = %pick.trace, width, height, black = judgement.black, "rendered");
@@ -287,7 +285,7 @@ impl Pipeline {
 
     fn not_rendered(&self, pick: Pick, error: &RenderError) {
         let (now, reason) = (self.clock.mono(), skip_reason(error));
-        RenderFailed { trace: pick.trace, stream: pick.push.stream(), error }.emit(&self.metrics, &self.repeats, now);
+        RenderFailed { trace: pick.trace, stream: pick.push.stream(), error }.emit(&self.telemetry);
         for want in pick.wants {
             pick.push.skip(now, want.ticket, reason);
         }
@@ -336,18 +334,19 @@ impl Pipeline {
             trace: pick.trace,
             pictures,
         };
-        let (committer, metrics, repeats) =
-            (self.committer.clone(), Arc::clone(&self.metrics), Arc::clone(&self.repeats));
-        let arrived = pick.arrival.mono;
+        let (committer, telemetry, arrived) = (self.committer.clone(), Arc::clone(&self.telemetry), pick.arrival);
         self.commit_stage.spawn(async move {
             // ---- the commit point: nothing after this line is lost ----
             let answer = committer.commit(rendered).await;
             committing.settle(answer.as_ref().map(drop).map_err(uncommitted_reason));
-            let now = committing.clock.mono();
             match answer {
-                Ok(recorded) => metrics.committed(recorded.len(), now.since(arrived)),
+                Ok(recorded) => {
+                    let took = committing.clock.mono().since(arrived.mono);
+                    telemetry.metrics.committed(recorded.len(), took);
+                    tell_taken(&telemetry, &committing.push, arrived.wall, &recorded);
+                }
                 Err(error) => {
-                    if let Some(left_out) = repeats.admit("commit", uncommitted_reason(&error).name(), now) {
+                    if let Some(left_out) = telemetry.admit("commit", uncommitted_reason(&error).name()) {
                         let stream = committing.push.stream();
                         tracing::error!(error = %Chain(&error), %stream, left_out, "a picture could not be committed");
                     }
@@ -388,6 +387,29 @@ impl Committing {
 impl Drop for Committing {
     fn drop(&mut self) {
         self.settle(Err(SkipReason::CommitFailed));
+    }
+}
+
+/// Tells listeners of pictures that are durable.
+fn tell_taken(telemetry: &Telemetry, push: &Push, create_time: UnixMs, recorded: &[Recorded]) {
+    for picture in recorded {
+        telemetry.tell(Some(push.stream()), || {
+            let (rule, task) = match picture.subscriber {
+                Some(Subscriber::Rule(rule)) => (Some(rule.0), None),
+                Some(Subscriber::Task(task)) => (None, Some(task.to_string())),
+                None => (None, None),
+            };
+            Happening::SnapshotTaken {
+                snapshot_id: picture.snapshot_id.0,
+                sequence: push.sequence().to_string(),
+                rule,
+                task,
+                width: picture.width,
+                height: picture.height,
+                file_size_bytes: picture.file_size_bytes,
+                create_time_ms: create_time.0,
+            }
+        });
     }
 }
 

@@ -18,11 +18,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Problem};
-use crate::telemetry::Metrics;
+use crate::telemetry::Telemetry;
 use crate::telemetry::event::{Chain, HandshakeFailed, HandshakeFault};
-use crate::telemetry::log::Repeats;
 
 #[cfg(test)]
 pub(crate) use certificate::tests;
@@ -61,9 +59,7 @@ pub(crate) struct TlsServer {
     listener: &'static str,
     acceptor: TlsAcceptor,
     timeout: Duration,
-    clock: Clock,
-    metrics: Arc<Metrics>,
-    repeats: Arc<Repeats>,
+    telemetry: Arc<Telemetry>,
 }
 
 impl TlsServer {
@@ -73,7 +69,7 @@ impl TlsServer {
         certificates: Arc<Certificates>,
         protocols: &[&str],
         timeout: Duration,
-        (clock, metrics, repeats): (Clock, Arc<Metrics>, Arc<Repeats>),
+        telemetry: Arc<Telemetry>,
     ) -> Self {
         let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -81,7 +77,7 @@ impl TlsServer {
             .with_no_client_auth()
             .with_cert_resolver(certificates);
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        Self { listener, acceptor: TlsAcceptor::from(Arc::new(config)), timeout, clock, metrics, repeats }
+        Self { listener, acceptor: TlsAcceptor::from(Arc::new(config)), timeout, telemetry }
     }
 
     /// The connection once it is private; `None` when it will not be, which is counted and told.
@@ -99,7 +95,7 @@ impl TlsServer {
         };
         let fault = match tokio::time::timeout(self.timeout, handshake).await {
             Ok(Ok(Ok(stream))) => {
-                self.metrics.handshake_ended("done");
+                self.telemetry.metrics.handshake_ended("done");
                 return Some(stream);
             }
             Ok(Ok(Err(stream))) => {
@@ -110,7 +106,7 @@ impl TlsServer {
             Err(_) => HandshakeFault::TimedOut,
         };
         let failed = HandshakeFailed { peer, listener: self.listener, fault: &fault };
-        failed.emit(&self.metrics, &self.repeats, self.clock.mono());
+        failed.emit(&self.telemetry);
         None
     }
 }

@@ -1,11 +1,15 @@
 //! As much HTTP/1.1 as tests need on plain TCP: reading a message and sending one request. Written by hand because the
 //! receiver has to break off, stall and trickle in places where a library would not let it.
 
+mod events;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+
+pub use events::{Event, Events};
 
 /// Largest head (first line and headers) that is read. Ours are under 1 KiB.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -111,6 +115,11 @@ impl<S: Read + Write> Connection<S> {
     /// # Errors
     /// When there is no answer, or it is not HTTP.
     pub fn request(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Response> {
+        self.send(method, target, headers, body)?;
+        read_response(&mut self.stream, method)
+    }
+
+    fn send(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<()> {
         let mut head = format!("{method} {target} HTTP/1.1\r\ncontent-length: {}\r\n", body.len());
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
             head += &format!("host: {}\r\n", self.host);
@@ -120,18 +129,22 @@ impl<S: Read + Write> Connection<S> {
         }
         head += "\r\n";
         self.stream.get_mut().write_all(&[head.as_bytes(), body].concat())?;
-        self.stream.get_mut().flush()?;
-        read_response(&mut self.stream, method)
+        Ok(self.stream.get_mut().flush()?)
     }
 }
 
-fn read_response(stream: &mut impl BufRead, method: &str) -> Result<Response> {
+/// The status and the header lines of an answer.
+fn read_answer_head(stream: &mut impl BufRead) -> Result<(u16, Headers)> {
     let head = read_head(stream)?.context("closed without an answer")?;
     let mut lines = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Response::new(&mut lines);
     ensure!(parsed.parse(&head).context("head of an answer")?.is_complete(), "head of an answer cut off");
     let status = parsed.code.context("an answer has a status")?;
-    let headers = Headers::parsed(parsed.headers);
+    Ok((status, Headers::parsed(parsed.headers)))
+}
+
+fn read_response(stream: &mut impl BufRead, method: &str) -> Result<Response> {
+    let (status, headers) = read_answer_head(stream)?;
     let body = if method == "HEAD" || status == 204 || status == 304 {
         Vec::new()
     } else if headers.is_chunked() {

@@ -15,7 +15,7 @@ use crate::audit::Caller;
 use crate::db::DirLock;
 use crate::entropy::Entropy;
 use crate::fatal::Fatal;
-use crate::telemetry::Sample;
+use crate::telemetry::{Sample, Telemetry};
 
 fn config(text: &str) -> Config {
     Config::parse(text, &Sources::default()).unwrap_or_else(|error| panic!("{error}"))
@@ -213,16 +213,16 @@ async fn a_reload_with_a_problem_keeps_the_old_state_and_is_counted() {
     let store = open(dir.path(), WHOLE).await;
     let file = dir.path().join("framehook.toml");
     let sources = Sources { file: Some(file.clone()), ..Sources::default() };
-    let metrics = Metrics::new(UnixMs(0));
+    let telemetry = Telemetry::new(Clock::start());
     std::fs::write(&file, "[[domain]]\nname = \"other.example.com\"\n").unwrap();
     let before = store.current().version();
-    store.reload(&sources, &metrics).await;
+    store.reload(&sources, &telemetry).await;
     assert_eq!(store.current().version(), before);
     std::fs::write(&file, "[[domain]]\nname = \"other.example.com\"\nauth = \"off\"\n").unwrap();
-    store.reload(&sources, &metrics).await;
+    store.reload(&sources, &telemetry).await;
     let names: Vec<_> = store.current().domains().map(|domain| domain.name.to_string()).collect();
     assert_eq!(names, ["other.example.com"]);
-    let page = metrics.page(&Sample::default());
+    let page = telemetry.metrics.page(&Sample::default());
     assert!(page.contains("framehook_reloads_total{outcome=\"refused\"} 1"), "{page}");
     assert!(page.contains("framehook_reloads_total{outcome=\"applied\"} 1"), "{page}");
 }

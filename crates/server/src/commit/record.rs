@@ -121,6 +121,7 @@ impl CommitParts {
             },
         )?;
         count::add(tx, &rendered.stream.domain, rendered.create_time)?;
-        Ok(Recorded { snapshot_id: rendition.snapshot_id, event_id, key, pic_full_url, file_size_bytes })
+        let RenderedRendition { snapshot_id, subscriber, width, height, .. } = *rendition;
+        Ok(Recorded { snapshot_id, event_id, key, pic_full_url, file_size_bytes, subscriber, width, height })
     }
 }

@@ -10,7 +10,7 @@ use framehook_domain::time::UnixMs;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::outbox;
-use super::row::{blob, number, stored, uuid};
+use super::row::{blob, number, stored, stream_id, uuid};
 use super::{DbError, Tx};
 
 pub use search::{Cursor, Filter, PutState, SnapshotRow, list, show};
@@ -120,6 +120,7 @@ pub struct OwedPut {
     pub id: SnapshotId,
     pub trace: SnapshotId,
     pub event: EventId,
+    pub stream: StreamId,
     pub store: String,
     pub bucket: String,
     pub key: String,
@@ -128,13 +129,22 @@ pub struct OwedPut {
     pub attempts: u32,
 }
 
-const OWED_COLUMNS: &str = "id, trace, event_id, store, bucket, object_key, file_size, put_attempts FROM snapshot";
+impl OwedPut {
+    /// Store and bucket, as log lines and listeners are told them.
+    pub fn place(&self) -> String {
+        format!("{}/{}", self.store, self.bucket)
+    }
+}
+
+const OWED_COLUMNS: &str =
+    "id, trace, event_id, domain, app, stream, store, bucket, object_key, file_size, put_attempts FROM snapshot";
 
 fn owed_put(row: &Row<'_>) -> Result<OwedPut, DbError> {
     Ok(OwedPut {
         id: SnapshotId(uuid(row, "id")?),
         trace: SnapshotId(uuid(row, "trace")?),
         event: EventId(uuid(row, "event_id")?),
+        stream: stream_id(row)?,
         store: row.get("store")?,
         bucket: row.get("bucket")?,
         key: row.get("object_key")?,

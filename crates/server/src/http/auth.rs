@@ -40,7 +40,7 @@ pub(super) async fn require_login(State(shared): State<Arc<Shared>>, mut request
                 LoginError::Wrong => "wrong",
                 LoginError::TooMany => "too_many_attempts",
             };
-            LoginRefused { peer, reason }.emit(&shared.metrics, &shared.repeats, shared.clock.mono());
+            LoginRefused { peer, reason }.emit(&shared.telemetry);
             refuse(error)
         }
     }

@@ -8,7 +8,7 @@ use axum::http::{HeaderName, header};
 use axum::response::{Html, IntoResponse};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::openapi::{DOCUMENT, EVERYWHERE};
 
@@ -150,19 +150,29 @@ fn responses(html: &mut String, about: &Value, is_wanted: impl Fn(&str) -> bool)
 fn object(html: &mut String, name: &str, schema: &Value) {
     let description = code(&escape(schema["description"].as_str().unwrap_or_default()));
     let _ = write!(html, "<article id=\"object-{0}\"><h3>{0}</h3><p>{description}</p>", escape(name));
-    let none = Map::new();
-    let fields = schema["properties"].as_object().unwrap_or(&none);
-    if fields.is_empty() {
-        let _ = write!(html, "<p>{}</p>", type_of(schema));
+    if schema["properties"].is_object() {
+        fields(html, schema);
     } else {
-        html.push_str("<div class=\"scroll\"><table>");
-        for (name, field) in fields {
-            let description = code(&escape(field["description"].as_str().unwrap_or_default()));
-            row(html, &escape(name), &type_of(field), &description);
+        let _ = write!(html, "<p>{}</p>", type_of(schema));
+    }
+    // One of several kinds, each with fields of its own beside those of all.
+    for variant in schema["oneOf"].as_array().into_iter().flatten() {
+        if let Some(kind) = variant.pointer("/properties/kind/const").and_then(Value::as_str) {
+            let about = code(&escape(variant["description"].as_str().unwrap_or_default()));
+            let _ = write!(html, "<h4><code>{}</code></h4><p>{about}</p>", escape(kind));
+            fields(html, variant);
         }
-        html.push_str("</table></div>");
     }
     html.push_str("</article>");
+}
+
+fn fields(html: &mut String, schema: &Value) {
+    html.push_str("<div class=\"scroll\"><table>");
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let description = code(&escape(field["description"].as_str().unwrap_or_default()));
+        row(html, &escape(name), &type_of(field), &description);
+    }
+    html.push_str("</table></div>");
 }
 
 /// Takes HTML.
@@ -178,6 +188,12 @@ fn type_of(schema: &Value) -> String {
         let needed: Vec<_> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let tail = if needed.is_empty() { String::new() } else { format!(" with {}", escape(&needed.join(", "))) };
         return format!("<a href=\"#object-{name}\">{name}</a>{tail}");
+    }
+    if schema["contentSchema"].is_object() {
+        return format!("events of {}", type_of(&schema["contentSchema"]));
+    }
+    if let Some(value) = schema.get("const") {
+        return format!("<code>{}</code>", escape(&value.to_string()));
     }
     for several in ["anyOf", "oneOf"] {
         if let Some(schemas) = schema[several].as_array() {

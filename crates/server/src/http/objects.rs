@@ -68,7 +68,7 @@ pub(super) async fn serve(
         Ok(Ok(object)) => object,
         Ok(Err(error)) if is_missing(&error) => return Err(missing()),
         Ok(Err(error)) => {
-            if let Some(left_out) = shared.repeats.admit("objects", "read", shared.clock.mono()) {
+            if let Some(left_out) = shared.telemetry.admit("objects", "read") {
                 tracing::warn!(%error, left_out, "a stored object cannot be read");
             }
             return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the object cannot be read"));

@@ -171,7 +171,8 @@ fn meaning(status: u16) -> &'static str {
         }
         500 => "What is stored cannot be read.",
         503 => {
-            "It cannot be done now: the database does not take it, the request took too long, or there is no picture yet."
+            "It cannot be done now: the database does not take it, the request took too long, there is no picture yet, or as \
+             many listen to events as may."
         }
         _ => StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or_default(),
     }

@@ -20,7 +20,7 @@ use crate::telemetry::metric::{Owed, Sample};
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let sample = shared.sample().await;
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], shared.metrics.page(&sample))
+    ([(header::CONTENT_TYPE, content_type)], shared.telemetry.metrics.page(&sample))
 }
 
 /// The process answers.

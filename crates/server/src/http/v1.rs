@@ -6,8 +6,8 @@ use axum::Router;
 
 use super::route::Route;
 use super::{
-    Shared, audit, callback_templates, deliveries, docs, domains, keys, on_demand, openapi, rules, snapshot_templates,
-    snapshots, streams,
+    Shared, audit, callback_templates, deliveries, docs, domains, events, keys, on_demand, openapi, rules,
+    snapshot_templates, snapshots, streams,
 };
 
 /// In the order of the document, which is that of a newcomer's questions.
@@ -30,6 +30,7 @@ pub(super) fn routes() -> Vec<Route> {
         on_demand::routes().into(),
         snapshots::routes(),
         deliveries::routes(),
+        events::routes(),
         keys::routes(),
         audit::routes(),
         document,

@@ -31,7 +31,6 @@ use self::transport::Transport;
 use crate::entropy::Entropy;
 use crate::live::Lives;
 use crate::telemetry::event::{ConnectionRefused, CutOff, PublishRefused};
-use crate::telemetry::log::Repeats;
 use crate::tls::TlsServer;
 
 /// One read. Large enough that a keyframe of a 2.5 Mbit/s stream (some 130 KB) needs one system call, small enough to stay
@@ -70,7 +69,6 @@ thread_local! {
 pub(crate) struct RtmpIngest {
     lives: Arc<Lives>,
     entropy: Entropy,
-    repeats: Arc<Repeats>,
     settings: RtmpSettings,
     connections: Mutex<Connections>,
     reassembly_bytes: AtomicU64,
@@ -97,9 +95,9 @@ struct Connections {
 }
 
 impl RtmpIngest {
-    pub(crate) fn new(lives: Arc<Lives>, entropy: Entropy, repeats: Arc<Repeats>, settings: RtmpSettings) -> Arc<Self> {
+    pub(crate) fn new(lives: Arc<Lives>, entropy: Entropy, settings: RtmpSettings) -> Arc<Self> {
         let (connections, reassembly_bytes) = (Mutex::default(), AtomicU64::new(0));
-        Arc::new(Self { lives, entropy, repeats, settings, connections, reassembly_bytes })
+        Arc::new(Self { lives, entropy, settings, connections, reassembly_bytes })
     }
 
     /// Connections open now, publishing or not.
@@ -122,7 +120,7 @@ impl RtmpIngest {
     ) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let Some(_place) = self.take_place(peer.ip()) else {
-            ConnectionRefused { peer }.emit(&self.repeats, self.lives.clock.mono());
+            ConnectionRefused { peer }.emit(&self.lives.telemetry);
             return;
         };
         // Replies are few and small, and an encoder waits for each of them before it sends its first frame.
@@ -231,13 +229,13 @@ impl Connection<'_> {
             End::Silent => self.session.cut(status::FAILED, "no data for a long time"),
             End::Protocol(_) => {} // The session has put its own last words into its output.
         }
-        let (peer, phase, now) = (self.publisher.peer, self.session.phase(), self.ingest.lives.clock.mono());
+        let (peer, phase) = (self.publisher.peer, self.session.phase());
         match &end {
             End::Protocol(error) => {
-                CutOff { peer, phase, reason: error.label(), error: Some(error) }.emit(&self.ingest.repeats, now);
+                CutOff { peer, phase, reason: error.label(), error: Some(error) }.emit(&self.ingest.lives.telemetry);
             }
             End::HandshakeTimedOut => {
-                CutOff { peer, phase, reason: "handshake_timeout", error: None }.emit(&self.ingest.repeats, now);
+                CutOff { peer, phase, reason: "handshake_timeout", error: None }.emit(&self.ingest.lives.telemetry);
             }
             End::Failed(error) if !self.publisher.holds() => tracing::debug!(%peer, %error, "connection lost"),
             _ => {}
@@ -335,7 +333,7 @@ impl Connection<'_> {
                 Ok((0, _)) => return Err(End::Closed),
                 Ok((count, parsed)) => {
                     bytes += count;
-                    self.ingest.lives.metrics.ingested(count);
+                    self.ingest.lives.telemetry.metrics.ingested(count);
                     parsed.map_err(End::Protocol)?;
                     if count < SCRATCH_BYTES || self.publisher.asks() {
                         break;
@@ -365,7 +363,7 @@ impl Connection<'_> {
         let refused = |refusal: Refusal| {
             let tried = tried(&request.tc_url, &request.app, &request.stream);
             let event = PublishRefused { peer, tried: &tried, refusal };
-            event.emit(&ingest.lives.metrics, &ingest.repeats, ingest.lives.clock.mono());
+            event.emit(&ingest.lives.telemetry);
             refusal
         };
         let address = PublishAddress::parse(&request.tc_url, &request.app, &request.stream).map_err(refused)?;

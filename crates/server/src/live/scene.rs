@@ -24,7 +24,7 @@ use crate::push_log::PushLog;
 use crate::shutdown::Stage;
 use crate::store::StoreUrls;
 use crate::store::spool::{Spool, SpoolLimits};
-use crate::telemetry::Metrics;
+use crate::telemetry::Telemetry;
 use crate::timeline::Timeline;
 
 /// Long enough for anything on a busy machine; a test that runs into it has failed.
@@ -70,13 +70,12 @@ impl Scene {
             },
             &stage,
         );
-        let metrics = Arc::new(Metrics::new(clock.wall()));
+        let telemetry = Telemetry::new(clock);
         let keyframes = Arc::new(Keyframes::new(64 << 20));
         let pipeline = Pipeline::new(pipeline::Parts {
             clock,
             entropy: entropy.clone(),
-            metrics: Arc::clone(&metrics),
-            repeats: Arc::default(),
+            telemetry: Arc::clone(&telemetry),
             keyframes: Arc::clone(&keyframes),
             spool,
             committer,
@@ -95,7 +94,7 @@ impl Scene {
         let lives = Lives::new(Parts {
             clock,
             pipeline,
-            metrics,
+            telemetry,
             catalog: catalog.subscribe(),
             log,
             entropy,

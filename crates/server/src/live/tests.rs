@@ -160,9 +160,9 @@ async fn a_changed_interval_spreads_the_pushes_it_reaches_and_their_places_come_
     for hold in &holds {
         scene.lives.entry_point(&hold.push, unit());
     }
-    let before = scene.lives.metrics.phases_moved();
+    let before = scene.lives.telemetry.metrics.phases_moved();
     scene.configure(2, every(2));
-    assert!(scene.lives.metrics.phases_moved() > before, "60 pushes share one phase");
+    assert!(scene.lives.telemetry.metrics.phases_moved() > before, "60 pushes share one phase");
     for hold in holds {
         hold.give_back(PushEnd::DeleteStream);
     }

@@ -20,6 +20,7 @@ use crate::db::outbox::{Attempted, Claim, EndpointRow, Verdict, settle};
 use crate::db::secret::Vault;
 use crate::fail_point;
 use crate::telemetry::event::{self, AttemptEnded, Chain};
+use crate::telemetry::happening::{self, Happening};
 
 /// What is kept of an answer's body: enough for an error message of a framework.
 const RESPONSE_KEPT_BYTES: usize = 1024;
@@ -90,7 +91,7 @@ pub(super) async fn run_attempt(parts: &NotifierParts, claim: &Claim) {
         true => None,
         false => Some(parts.schedules.of(claim.endpoint.kind).next(claim.attempt_of_round)),
     };
-    report(parts, claim, &attempted, next, ended);
+    report(parts, claim, &attempted, next);
     settle_attempt(parts, claim, attempted, next, ended).await;
 }
 
@@ -137,12 +138,12 @@ fn attempted(started: UnixMs, endpoint: &Endpoint, report: Result<AttemptReport,
     }
 }
 
-fn report(parts: &NotifierParts, claim: &Claim, attempted: &Attempted, next: Option<Next>, ended: Mono) {
+fn report(parts: &NotifierParts, claim: &Claim, attempted: &Attempted, next: Option<Next>) {
     if attempted.outcome.is_delivered()
         && claim.attempt == 1
         && let Some((_, arrived)) = claim.picture
     {
-        parts.metrics.announced(parts.clock.wall().since(arrived));
+        parts.telemetry.metrics.announced(parts.clock.wall().since(arrived));
     }
     AttemptEnded {
         trace: claim.picture.map(|(trace, _)| trace),
@@ -160,7 +161,7 @@ fn report(parts: &NotifierParts, claim: &Claim, attempted: &Attempted, next: Opt
             Some(Next::Dead) => event::Next::Dead,
         },
     }
-    .emit(&parts.metrics, &parts.repeats, ended);
+    .emit(&parts.telemetry);
 }
 
 async fn settle_attempt(parts: &NotifierParts, claim: &Claim, attempted: Attempted, next: Option<Next>, ended: Mono) {
@@ -179,7 +180,10 @@ async fn settle_attempt(parts: &NotifierParts, claim: &Claim, attempted: Attempt
         }
     };
     match parts.db.write_until_done(make).await {
-        Ok(_) => fail_point::pass("attempt_settled"),
+        Ok(_) => {
+            fail_point::pass("attempt_settled");
+            tell(parts, claim, &attempted, next);
+        }
         // The notifier finds the claim that nobody holds any more, or the next start does; it is sent again with the same
         // id.
         Err(error) => {
@@ -189,12 +193,46 @@ async fn settle_attempt(parts: &NotifierParts, claim: &Claim, attempted: Attempt
     }
 }
 
+/// Tells listeners what has become of an attempt.
+fn tell(parts: &NotifierParts, claim: &Claim, attempted: &Attempted, next: Option<Next>) {
+    parts.telemetry.tell(Some(&claim.stream), || {
+        let attempt = happening::Attempt {
+            delivery_id: claim.id.delivery.0,
+            event_type: claim.endpoint.kind.event_type(),
+            url: attempted.url.clone(),
+            attempt: claim.attempt,
+            outcome: attempted.outcome.name(),
+            status: attempted.outcome.status(),
+            duration_ms: attempted.duration.as_millis() as u64,
+        };
+        match next {
+            None => Happening::DeliveryDelivered { attempt },
+            Some(Next::After(step)) => Happening::DeliveryFailed { attempt, retry_in_ms: step.as_millis() as u64 },
+            Some(Next::Dead) => Happening::DeliveryDead { attempt },
+        }
+    });
+}
+
 /// The template is gone: no request is made and nothing is recorded as an attempt.
 async fn bury(parts: &NotifierParts, claim: &Claim) {
     let (id, epoch, wall) = (claim.id, parts.db.epoch(), parts.clock.wall());
     let verdict = Verdict::Dead(DeadReason::TemplateDeleted);
     let make = || move |tx: &crate::db::Tx<'_>| settle(tx, id, epoch, None, verdict, wall);
-    if let Err(error) = parts.db.write_until_done(make).await {
-        tracing::warn!(delivery = %id.delivery, error = %Chain(&error), "a delivery without a template could not be settled");
+    match parts.db.write_until_done(make).await {
+        Ok(_) => parts.telemetry.tell(Some(&claim.stream), || Happening::DeliveryDead {
+            attempt: happening::Attempt {
+                delivery_id: id.delivery.0,
+                event_type: claim.endpoint.kind.event_type(),
+                url: String::new(),
+                attempt: 0,
+                outcome: DeadReason::TemplateDeleted.name(),
+                status: None,
+                duration_ms: 0,
+            },
+        }),
+        Err(error) => {
+            let error = Chain(&error);
+            tracing::warn!(delivery = %id.delivery, %error, "a delivery without a template could not be settled");
+        }
     }
 }

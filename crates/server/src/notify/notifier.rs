@@ -16,9 +16,8 @@ use crate::db::outbox::{self, ClaimId, EndpointId, EndpointRow, Lane, Slots};
 use crate::db::secret::Vault;
 use crate::db::{Db, DbError, dues};
 use crate::shutdown::Stage;
-use crate::telemetry::Metrics;
+use crate::telemetry::Telemetry;
 use crate::telemetry::event::Chain;
-use crate::telemetry::log::Repeats;
 use crate::timeline::Timeline;
 
 /// How long the notifier sleeps at most without being woken, in case a signal was lost with the task that owed it.
@@ -44,8 +43,7 @@ pub struct NotifierParts {
     pub client: Arc<Client>,
     pub clock: Clock,
     pub timeline: Timeline,
-    pub metrics: Arc<Metrics>,
-    pub repeats: Arc<Repeats>,
+    pub telemetry: Arc<Telemetry>,
     /// Signalled when deliveries have become due.
     pub wake: Arc<Notify>,
     pub schedules: Schedules,

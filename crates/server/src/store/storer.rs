@@ -17,9 +17,9 @@ use crate::db::{Db, DbError, Tx, audit, dues};
 use crate::entropy::Entropy;
 use crate::fail_point;
 use crate::shutdown::Stage;
-use crate::telemetry::Metrics;
+use crate::telemetry::Telemetry;
 use crate::telemetry::event::{Chain, PutEnded};
-use crate::telemetry::log::Repeats;
+use crate::telemetry::happening::Happening;
 use crate::timeline::Timeline;
 
 /// How long a picture that was not tried yet counts as fresh. After an outage everything older is backlog, which may take
@@ -41,8 +41,7 @@ pub struct StorerParts {
     pub clock: Clock,
     pub timeline: Timeline,
     pub entropy: Entropy,
-    pub metrics: Arc<Metrics>,
-    pub repeats: Arc<Repeats>,
+    pub telemetry: Arc<Telemetry>,
     /// Signalled by the committer.
     pub wake: Arc<Notify>,
     /// Signalled when deliveries have become due.
@@ -189,13 +188,13 @@ impl Storer {
         PutEnded {
             trace: put.trace,
             snapshot: put.id,
-            store: &format!("{}/{}", put.store, put.bucket),
+            store: &put.place(),
             key: &put.key,
             attempt: put.attempts.saturating_add(1),
             took: now.since(began),
             failure,
         }
-        .emit(&self.parts.metrics, &self.parts.repeats, now);
+        .emit(&self.parts.telemetry);
         match result {
             Ok(()) => self.stored(put).await,
             Err(error) => self.failed(&put, &error).await,
@@ -216,6 +215,13 @@ impl Storer {
             .await;
         let was_owed = written.map_err(|_| Unwritten)?;
         fail_point::pass("stored_committed");
+        if was_owed {
+            self.parts.telemetry.tell(Some(&put.stream), || Happening::SnapshotStored {
+                snapshot_id: put.id.0,
+                store: put.place(),
+                key: put.key.clone(),
+            });
+        }
         self.parts.notifier_wake.notify_one();
         let (spool, store) = (Arc::clone(&self.parts.spool), Arc::clone(&self.parts.store));
         let let_go = move || {
@@ -247,7 +253,16 @@ impl Storer {
             })
             .await;
         // An error means that the database has stopped; the next start tries the put again.
-        written.map_err(|_| Unwritten)
+        written.map_err(|_| Unwritten)?;
+        self.parts.telemetry.tell(Some(&put.stream), || Happening::SnapshotNotStored {
+            snapshot_id: id.0,
+            store: put.place(),
+            key: put.key.clone(),
+            attempt: put.attempts.saturating_add(1),
+            reason: error.name(),
+            alarm,
+        });
+        Ok(())
     }
 
     /// Gives an owed picture up, by name of the person who asked for it: it is not stored, its callback is cancelled, and

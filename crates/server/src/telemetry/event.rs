@@ -1,4 +1,4 @@
-//! What happens, one struct each: `emit` writes the log line and moves the counter.
+//! What happens, one struct each: `emit` writes the log line, moves the counter and tells whoever listens.
 //!
 //! The fields are the names that a search in the logs uses: `trace` follows a picture from its pick to its callback,
 //! `snapshot`, `delivery` and `sequence` are the ids of `/v1`. No field ever holds a key, a password or a push URL's query.
@@ -12,11 +12,11 @@ use framehook_domain::fault::Fault;
 use framehook_domain::id::{DeliveryId, PushSequence, SnapshotId};
 use framehook_domain::refusal::{PushEnd, Refusal};
 use framehook_domain::stream::StreamId;
-use framehook_domain::time::{Mono, UnixMs};
+use framehook_domain::time::UnixMs;
 use framehook_rtmp::Phase;
 
-use super::Metrics;
-use super::log::Repeats;
+use super::Telemetry;
+use super::happening::Happening;
 use crate::config::{ConfigError, Problem};
 use crate::render::RenderError;
 use crate::tls::CertificateError;
@@ -50,13 +50,19 @@ pub struct PublishRefused<'a> {
 
 impl PublishRefused<'_> {
     /// Logs and counts it.
-    pub fn emit(&self, metrics: &Metrics, repeats: &Repeats, now: Mono) {
-        metrics.refused(self.refusal);
+    pub fn emit(&self, telemetry: &Telemetry) {
+        telemetry.metrics.refused(self.refusal);
         let Self { peer, tried, refusal } = self;
         let (code, reason) = (refusal.code(), refusal.name());
-        if let Some(left_out) = repeats.admit_peer(peer.ip(), reason, now) {
+        if let Some(left_out) = telemetry.admit_peer(peer.ip(), reason) {
             tracing::info!(%peer, tried = ?tried, %code, reason, left_out, "publish refused");
         }
+        telemetry.tell(None, || Happening::PublishRefused {
+            peer: peer.ip(),
+            tried: (*tried).to_owned(),
+            code: code.to_string(),
+            reason,
+        });
     }
 }
 
@@ -69,9 +75,9 @@ pub struct ConnectionRefused {
 
 impl ConnectionRefused {
     /// Logs it.
-    pub fn emit(&self, repeats: &Repeats, now: Mono) {
+    pub fn emit(&self, telemetry: &Telemetry) {
         let Self { peer } = self;
-        if let Some(left_out) = repeats.admit_peer(peer.ip(), "too_many_connections", now) {
+        if let Some(left_out) = telemetry.admit_peer(peer.ip(), "too_many_connections") {
             tracing::warn!(%peer, left_out, "connection refused: too many connections");
         }
     }
@@ -92,9 +98,9 @@ pub struct CutOff<'a> {
 
 impl CutOff<'_> {
     /// Logs it.
-    pub fn emit(&self, repeats: &Repeats, now: Mono) {
+    pub fn emit(&self, telemetry: &Telemetry) {
         let Self { peer, phase, reason, error } = self;
-        if let Some(left_out) = repeats.admit_peer(peer.ip(), reason, now) {
+        if let Some(left_out) = telemetry.admit_peer(peer.ip(), reason) {
             let error = error.map(|error| tracing::field::display(Chain(error)));
             tracing::info!(%peer, ?phase, reason, error, left_out, "connection cut off");
         }
@@ -140,13 +146,13 @@ pub struct HandshakeFailed<'a> {
 
 impl HandshakeFailed<'_> {
     /// Logs and counts it.
-    pub fn emit(&self, metrics: &Metrics, repeats: &Repeats, now: Mono) {
+    pub fn emit(&self, telemetry: &Telemetry) {
         let Self { peer, listener, fault } = self;
         let reason = fault.name();
-        metrics.handshake_ended(reason);
+        telemetry.metrics.handshake_ended(reason);
         if matches!(fault, HandshakeFault::Closed) {
             tracing::debug!(%peer, listener, reason, "connection closed before its TLS handshake");
-        } else if let Some(left_out) = repeats.admit_peer(peer.ip(), reason, now) {
+        } else if let Some(left_out) = telemetry.admit_peer(peer.ip(), reason) {
             let error = if let HandshakeFault::Failed(error) = fault { Some(error.to_string()) } else { None };
             tracing::info!(%peer, listener, reason, error, left_out, "no TLS handshake; connection closed");
         }
@@ -167,15 +173,16 @@ pub enum CertificateRead<'a> {
 
 impl CertificateRead<'_> {
     /// Logs and counts it.
-    pub fn emit(&self, metrics: &Metrics) {
+    pub fn emit(&self, telemetry: &Telemetry) {
+        let outcome = if matches!(self, Self::Applied { .. }) { "applied" } else { "refused" };
+        telemetry.metrics.certificate_read(outcome);
+        telemetry.tell(None, || Happening::CertificateReloaded { outcome });
         match self {
             Self::Applied { not_after } => {
-                metrics.certificate_read("applied");
                 let not_after_ms = not_after.map(|at| at.0);
                 tracing::info!(not_after_ms, "certificate reloaded");
             }
             Self::Refused(error) => {
-                metrics.certificate_read("refused");
                 tracing::error!(error = %Chain(*error), "certificate not reloaded: the one before it stays in use");
             }
         }
@@ -195,10 +202,12 @@ pub struct SessionBegan<'a> {
 
 impl SessionBegan<'_> {
     /// Logs and counts it.
-    pub fn emit(&self, metrics: &Metrics) {
-        metrics.session_began();
+    pub fn emit(&self, telemetry: &Telemetry) {
+        telemetry.metrics.session_began();
         let Self { peer, stream, sequence } = self;
         tracing::info!(%peer, %stream, %sequence, "publishing began");
+        let what = || Happening::SessionBegan { sequence: sequence.to_string(), peer: peer.ip() };
+        telemetry.tell(Some(stream), what);
     }
 }
 
@@ -221,8 +230,8 @@ pub struct SessionEnded<'a> {
 
 impl SessionEnded<'_> {
     /// Logs and counts it.
-    pub fn emit(&self, metrics: &Metrics) {
-        metrics.session_ended(self.end.name());
+    pub fn emit(&self, telemetry: &Telemetry) {
+        telemetry.metrics.session_ended(self.end.name());
         let Self { peer, stream, sequence, end, lasted, bytes } = self;
         let duration_ms = ms(*lasted);
         let code = match end {
@@ -230,6 +239,13 @@ impl SessionEnded<'_> {
             end => end.errcode().to_string(),
         };
         tracing::info!(%peer, %stream, %sequence, reason = end.name(), code, duration_ms, bytes, "publishing ended");
+        telemetry.tell(Some(stream), || Happening::SessionEnded {
+            sequence: sequence.to_string(),
+            peer: peer.ip(),
+            reason: end.name(),
+            duration_ms,
+            bytes: *bytes,
+        });
     }
 }
 
@@ -246,11 +262,11 @@ pub struct RenderFailed<'a> {
 
 impl RenderFailed<'_> {
     /// Logs and counts it.
-    pub fn emit(&self, metrics: &Metrics, repeats: &Repeats, now: Mono) {
-        metrics.render_failed(self.error.reason());
+    pub fn emit(&self, telemetry: &Telemetry) {
+        telemetry.metrics.render_failed(self.error.reason());
         let Self { trace, stream, error } = self;
         let reason = error.reason();
-        if let Some(left_out) = repeats.admit(&stream.to_string(), reason, now) {
+        if let Some(left_out) = telemetry.admit(&stream.to_string(), reason) {
             line_by_fault!(
                 error.fault(),
                 %trace, %stream, reason, %error, left_out, "an entry point gave no picture"
@@ -280,16 +296,16 @@ pub struct PutEnded<'a> {
 
 impl PutEnded<'_> {
     /// Logs and counts it.
-    pub fn emit(&self, metrics: &Metrics, repeats: &Repeats, now: Mono) {
+    pub fn emit(&self, telemetry: &Telemetry) {
         let Self { trace, snapshot, store, key, attempt, took, failure } = self;
         let duration_ms = ms(*took);
         let Some((outcome, fault, error)) = failure else {
-            metrics.put_ended("stored", *took);
+            telemetry.metrics.put_ended("stored", *took);
             tracing::debug!(%trace, %snapshot, store, key, attempt, duration_ms, "stored");
             return;
         };
-        metrics.put_ended(outcome, *took);
-        if let Some(left_out) = repeats.admit(store, outcome, now) {
+        telemetry.metrics.put_ended(outcome, *took);
+        if let Some(left_out) = telemetry.admit(store, outcome) {
             let error = Chain(*error);
             line_by_fault!(
                 fault,
@@ -337,9 +353,9 @@ pub enum Next {
 
 impl AttemptEnded<'_> {
     /// Logs and counts it.
-    pub fn emit(&self, metrics: &Metrics, repeats: &Repeats, now: Mono) {
+    pub fn emit(&self, telemetry: &Telemetry) {
         let Self { trace, delivery, event_type, endpoint, attempt, outcome, status, took, error, next } = self;
-        metrics.attempt_ended(*event_type, outcome, *took);
+        telemetry.metrics.attempt_ended(*event_type, outcome, *took);
         let trace = trace.map(tracing::field::display);
         let duration_ms = ms(*took);
         match next {
@@ -347,7 +363,7 @@ impl AttemptEnded<'_> {
                 tracing::debug!(trace, %delivery, event_type, endpoint, attempt, status, duration_ms, "callback delivered");
             }
             Next::Retry(wait) => {
-                if let Some(left_out) = repeats.admit(endpoint, outcome, now) {
+                if let Some(left_out) = telemetry.admit(endpoint, outcome) {
                     let retry_in_ms = ms(*wait);
                     tracing::warn!(
                         trace, %delivery, event_type, endpoint, attempt, status, duration_ms, outcome, error, retry_in_ms,
@@ -356,8 +372,8 @@ impl AttemptEnded<'_> {
                 }
             }
             Next::Dead => {
-                metrics.given_up();
-                if let Some(left_out) = repeats.admit(endpoint, "dead", now) {
+                telemetry.metrics.given_up();
+                if let Some(left_out) = telemetry.admit(endpoint, "dead") {
                     tracing::error!(
                         trace, %delivery, event_type, endpoint, attempt, status, duration_ms, outcome, error, left_out,
                         "callback given up; `framehook deliveries replay` sends it again"
@@ -379,12 +395,13 @@ pub struct LoginRefused {
 
 impl LoginRefused {
     /// Logs and counts it.
-    pub fn emit(&self, metrics: &Metrics, repeats: &Repeats, now: Mono) {
-        metrics.login_refused();
+    pub fn emit(&self, telemetry: &Telemetry) {
+        telemetry.metrics.login_refused();
         let Self { peer, reason } = self;
-        if let Some(left_out) = repeats.admit_peer(peer.ip(), reason, now) {
+        if let Some(left_out) = telemetry.admit_peer(peer.ip(), reason) {
             tracing::warn!(%peer, reason, left_out, "request without the right credentials");
         }
+        telemetry.tell(None, || Happening::LoginRefused { peer: peer.ip(), reason });
     }
 }
 
@@ -406,10 +423,16 @@ pub enum Reloaded<'a> {
 
 impl Reloaded<'_> {
     /// Logs and counts it; every problem has a line.
-    pub fn emit(&self, metrics: &Metrics) {
+    pub fn emit(&self, telemetry: &Telemetry) {
+        let outcome = match self {
+            Self::Applied { .. } => "applied",
+            Self::Refused(_) => "refused",
+            Self::Failed(_) => "failed",
+        };
+        telemetry.metrics.reloaded(outcome);
+        telemetry.tell(None, || Happening::ConfigurationReloaded { outcome });
         match self {
             Self::Applied { version, waiting } => {
-                metrics.reloaded("applied");
                 tracing::info!(version, "configuration reloaded");
                 if !waiting.is_empty() {
                     let keys = waiting.join(", ");
@@ -417,13 +440,11 @@ impl Reloaded<'_> {
                 }
             }
             Self::Refused(ConfigError { problems }) => {
-                metrics.reloaded("refused");
                 for Problem { key, value, origin, what } in problems {
                     tracing::error!(key, value, %origin, what, "configuration not reloaded: it has a problem");
                 }
             }
             Self::Failed(error) => {
-                metrics.reloaded("failed");
                 tracing::error!(error = %Chain(*error), "configuration not reloaded: it could not be stored");
             }
         }

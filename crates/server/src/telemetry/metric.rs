@@ -386,12 +386,12 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use framehook_domain::id::{DeliveryId, uuid_v7};
-    use framehook_domain::time::Mono;
 
     use super::*;
+    use crate::clock::Clock;
     use crate::db::DbStats;
+    use crate::telemetry::Telemetry;
     use crate::telemetry::event::{AttemptEnded, Next, PublishRefused};
-    use crate::telemetry::log::Repeats;
 
     fn value(page: &str, series: &str) -> String {
         let line = page.lines().find(|line| line.split(' ').next() == Some(series));
@@ -464,8 +464,7 @@ mod tests {
 
     #[test]
     fn an_event_moves_its_counter_each_time_though_its_line_is_written_once() {
-        let metrics = Metrics::new(UnixMs(0));
-        let (repeats, now) = (Repeats::default(), Mono(Duration::ZERO));
+        let telemetry = Telemetry::new(Clock::start());
         let attempt = AttemptEnded {
             trace: None,
             delivery: DeliveryId(uuid_v7(UnixMs(0), [0; 10])),
@@ -478,11 +477,11 @@ mod tests {
             error: Some("no answer"),
             next: Next::Dead,
         };
-        attempt.emit(&metrics, &repeats, now);
-        attempt.emit(&metrics, &repeats, now);
+        attempt.emit(&telemetry);
+        attempt.emit(&telemetry);
         let peer = "192.0.2.1:50000".parse().expect("an address");
-        PublishRefused { peer, tried: "a/b/c", refusal: Refusal::Expired }.emit(&metrics, &repeats, now);
-        let page = metrics.page(&Sample::default());
+        PublishRefused { peer, tried: "a/b/c", refusal: Refusal::Expired }.emit(&telemetry);
+        let page = telemetry.metrics.page(&Sample::default());
         assert_eq!(value(&page, "framehook_attempts_total{event_type=\"200\",outcome=\"timeout\"}"), "2");
         assert_eq!(value(&page, "framehook_dead_letters_total"), "2");
         assert_eq!(value(&page, "framehook_attempt_seconds_count"), "2");

@@ -12,7 +12,7 @@ use rustls::sign::CertifiedKey;
 use tokio_util::sync::CancellationToken;
 
 use super::certificate::{Certificate, CertificateError, CertificateFiles};
-use crate::telemetry::Metrics;
+use crate::telemetry::Telemetry;
 use crate::telemetry::event::{CertificateRead, Chain};
 
 /// How often the files are looked at. Certificates change once in weeks, and whoever cannot wait sends a SIGHUP.
@@ -61,21 +61,21 @@ impl Certificates {
 
     /// Reads the files again. A pair that cannot be used changes nothing, and is told once. Connections that are there go on
     /// with what they began with.
-    pub(crate) fn reload(&self, metrics: &Metrics) {
+    pub(crate) fn reload(&self, telemetry: &Telemetry) {
         let read = Certificate::load(&self.files);
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         match read {
             Ok(certificate) => {
                 let is_new = certificate.key.cert != state.current.key.cert;
                 if is_new || state.problem.is_some() {
-                    CertificateRead::Applied { not_after: certificate.not_after }.emit(metrics);
+                    CertificateRead::Applied { not_after: certificate.not_after }.emit(telemetry);
                 }
                 *state = State { current: certificate, problem: None };
             }
             Err(error) => {
                 let problem = Chain(&error).to_string();
                 if state.problem.as_ref() != Some(&problem) {
-                    CertificateRead::Refused(&error).emit(metrics);
+                    CertificateRead::Refused(&error).emit(telemetry);
                 }
                 state.problem = Some(problem);
             }
@@ -83,7 +83,7 @@ impl Certificates {
     }
 
     /// Reads the files again whenever they have changed, until `token` ends it.
-    pub(crate) async fn watch(self: Arc<Self>, metrics: Arc<Metrics>, token: CancellationToken) {
+    pub(crate) async fn watch(self: Arc<Self>, telemetry: Arc<Telemetry>, token: CancellationToken) {
         let mut read = self.opened;
         let mut before = read;
         loop {
@@ -91,10 +91,10 @@ impl Certificates {
                 () = token.cancelled() => return,
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            let (now, certificates, metrics) = (stamp(&self.files), Arc::clone(&self), Arc::clone(&metrics));
+            let (now, certificates, telemetry) = (stamp(&self.files), Arc::clone(&self), Arc::clone(&telemetry));
             // Two files are never replaced in the same instant: what still changes is left alone until the next look.
             if now != read && now == before {
-                let reading = tokio::task::spawn_blocking(move || certificates.reload(&metrics));
+                let reading = tokio::task::spawn_blocking(move || certificates.reload(&telemetry));
                 if reading.await.is_err() {
                     tracing::error!("reading the certificate panicked");
                 }
@@ -124,15 +124,15 @@ impl ResolvesServerCert for Certificates {
 mod tests {
     use super::super::certificate::tests::write_pair;
     use super::*;
+    use crate::clock::Clock;
 
     #[tokio::test(start_paused = true)]
     async fn a_new_pair_is_taken_and_a_bad_one_is_told_and_left() {
         let dir = tempfile::tempdir().unwrap();
         let files = write_pair(dir.path(), 2040);
         let certificates = Arc::new(Certificates::open(files.clone()).unwrap());
-        let metrics = Arc::new(Metrics::new(UnixMs(0)));
         let token = CancellationToken::new();
-        let watch = Arc::clone(&certificates).watch(Arc::clone(&metrics), token.clone());
+        let watch = Arc::clone(&certificates).watch(Telemetry::new(Clock::start()), token.clone());
         tokio::pin!(watch);
         let first = certificates.days_left(UnixMs(0));
 
@@ -162,7 +162,7 @@ mod tests {
         fs::write(&files.key, vec![b'x'; good.len()]).unwrap();
         let modified = fs::metadata(&files.key).unwrap().modified().unwrap();
         let token = CancellationToken::new();
-        let watch = Arc::clone(&certificates).watch(Arc::new(Metrics::new(UnixMs(0))), token.clone());
+        let watch = Arc::clone(&certificates).watch(Telemetry::new(Clock::start()), token.clone());
         tokio::pin!(watch);
         let look = Duration::from_secs(60);
         assert!(tokio::time::timeout(look, &mut watch).await.is_err());

@@ -33,8 +33,7 @@ use framehook_server::push_log::PushLog;
 use framehook_server::shutdown::Stage;
 use framehook_server::store::spool::{Spool, SpoolLimits};
 use framehook_server::store::{LocalStore, StoreUrls, Storer, StorerParts, UrlSigner};
-use framehook_server::telemetry::Metrics;
-use framehook_server::telemetry::log::Repeats;
+use framehook_server::telemetry::Telemetry;
 use framehook_server::timeline::Timeline;
 use framehook_testkit::wait;
 use tempfile::TempDir;
@@ -139,8 +138,7 @@ impl Place {
         let store = LocalStore::open(&self.dir.join("objects"), entropy.clone(), fatal.clone()).expect("a store");
         let store = Arc::new(store);
         let timeline = Timeline::new(clock);
-        let metrics = Arc::new(Metrics::new(clock.wall()));
-        let repeats = Arc::new(Repeats::default());
+        let telemetry = Telemetry::new(clock);
         let signer = settings.url_life.map(|life| UrlSigner::new(vault.clone(), life));
         let urls = StoreUrls::new("http://127.0.0.1:8080/objects", signer);
         let (storer_wake, notifier_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -166,8 +164,7 @@ impl Place {
             clock,
             timeline: timeline.clone(),
             entropy: entropy.clone(),
-            metrics: Arc::clone(&metrics),
-            repeats: Arc::clone(&repeats),
+            telemetry: Arc::clone(&telemetry),
             wake: storer_wake,
             notifier_wake: Arc::clone(&notifier_wake),
             slots: 4,
@@ -183,8 +180,7 @@ impl Place {
             client,
             clock,
             timeline: timeline.clone(),
-            metrics,
-            repeats,
+            telemetry,
             wake: Arc::clone(&notifier_wake),
             schedules: Schedules { snapshot: settings.schedule, push: settings.schedule },
             deadline: settings.deadline,

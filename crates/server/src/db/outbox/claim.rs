@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use framehook_domain::callback::EventKind;
 use framehook_domain::id::{DeliveryId, SnapshotId, TemplateId};
+use framehook_domain::stream::StreamId;
 use framehook_domain::time::UnixMs;
 use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::EndpointId;
-use crate::db::row::{blob, number, stored, uuid, uuid_opt};
+use crate::db::row::{blob, number, stored, stream_id, uuid, uuid_opt};
 use crate::db::{DbError, Epoch, Tx};
 
 /// One claim of a delivery among all that were ever made of it.
@@ -32,6 +33,8 @@ pub struct Claim {
     pub attempt_of_round: u32,
     /// The event's body without `t` and `sign`.
     pub body: Vec<u8>,
+    /// What the event is about.
+    pub stream: StreamId,
     /// The picture's trace and the wall clock at its arrival, for event 200.
     pub picture: Option<(SnapshotId, UnixMs)>,
 }
@@ -215,7 +218,8 @@ fn claim(tx: &Tx<'_>, epoch: Epoch, rowid: i64, endpoint: &EndpointRow, lane: &L
     tx.prepare_cached("UPDATE delivery SET state = 'claimed', claim_epoch = ?2, claims = claims + 1 WHERE rowid = ?1")?
         .execute(params![rowid, epoch.0])?;
     tx.prepare_cached(
-        "SELECT delivery.id AS id, claims, attempts, attempts - round_start AS tried, event.body AS body, snapshot.trace AS trace,
+        "SELECT delivery.id AS id, claims, attempts, attempts - round_start AS tried, event.body AS body, event.domain AS domain, event.app AS app,
+                event.stream AS stream, snapshot.trace AS trace,
                 snapshot.create_time_ms AS create_time_ms
          FROM delivery JOIN event ON event.id = delivery.event_id LEFT JOIN snapshot ON snapshot.id = event.snapshot_id
          WHERE delivery.rowid = ?1",
@@ -231,6 +235,7 @@ fn claim(tx: &Tx<'_>, epoch: Epoch, rowid: i64, endpoint: &EndpointRow, lane: &L
                 attempt: number::<u32>(row, "attempts")?.saturating_add(1),
                 attempt_of_round: number::<u32>(row, "tried")?.saturating_add(1),
                 body: row.get::<_, String>("body")?.into_bytes(),
+                stream: stream_id(row)?,
                 picture: trace.zip(create_time),
             })
         })())

@@ -106,7 +106,7 @@ impl<'a> Publisher<'a> {
     pub(super) fn enter(&mut self, hold: Hold) {
         debug_assert!(self.held.is_none(), "a session asks for a publish only when it has none");
         let push = &hold.push;
-        SessionBegan { peer: self.peer, stream: push.stream(), sequence: push.sequence() }.emit(&self.lives.metrics);
+        SessionBegan { peer: self.peer, stream: push.stream(), sequence: push.sequence() }.emit(&self.lives.telemetry);
         self.heard = self.lives.clock.mono();
         self.held = Some(Held { hold, since: self.heard, from_byte: self.received_bytes, told: Told::default() });
         let Early { config, encoder, unsupported } = std::mem::take(&mut self.early);
@@ -133,7 +133,7 @@ impl<'a> Publisher<'a> {
             lasted: self.waiting_since.since(since),
             bytes: self.received_bytes - from_byte,
         }
-        .emit(&self.lives.metrics);
+        .emit(&self.lives.telemetry);
         hold.give_back(end);
     }
 

@@ -42,7 +42,6 @@ impl Peer {
         let ingest = RtmpIngest::new(
             Arc::clone(&scene.lives),
             Entropy::system(),
-            Arc::default(),
             RtmpSettings {
                 limits: Limits::default(),
                 handshake_timeout: crate::live::scene::PATIENCE,
