@@ -62,7 +62,7 @@ pub(crate) async fn run(arguments: AuditArgs) -> Result<ExitCode> {
             target.push_str(&format!("&{name}={}", escape(&value)));
         }
     }
-    let listed = control::ask(&common.data_dir, Method::GET, &target, None).await?;
+    let listed = control::ask(&common, Method::GET, &target, None).await?;
     if common.json {
         output::line(&listed.to_string())
     } else {

@@ -2,12 +2,13 @@
 //! that need only the database are asked on the data directory itself.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use clap::Args;
+use framehook_server::config::Sources;
 use framehook_server::offline;
 use http_body_util::Full;
 use hyper::{Method, Request, StatusCode, header};
@@ -28,24 +29,28 @@ pub(crate) struct Common {
     /// The server's data directory.
     #[arg(long, value_name = "DIR", env = "FRAMEHOOK_DATA_DIR", default_value = "./framehook-data")]
     pub(crate) data_dir: PathBuf,
+    /// The server's configuration file, for what is asked while no server runs.
+    #[arg(long, value_name = "FILE", env = "FRAMEHOOK_CONFIG")]
+    config: Option<PathBuf>,
     /// One JSON object instead of text.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// Asks the server of `data_dir`, or that directory itself if no server runs; the answer's JSON, or null if it has none.
+/// Asks the server of a data directory, or that directory itself if no server runs; the answer's JSON, or null if it has none.
 ///
 /// # Errors
 /// When neither can answer, or what is said to be wrong with the request.
-pub(crate) async fn ask(data_dir: &Path, method: Method, target: &str, order: Option<&Value>) -> Result<Value> {
-    let socket = data_dir.join("control.sock");
+pub(crate) async fn ask(common: &Common, method: Method, target: &str, order: Option<&Value>) -> Result<Value> {
+    let socket = common.data_dir.join("control.sock");
     let order = order.map(ToString::to_string).unwrap_or_default();
     let asked = async {
         match UnixStream::connect(&socket).await {
             Ok(stream) => exchange(stream, method, target, order).await,
             // Left behind by a server that was killed, or not there.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-                let answered = offline::ask(data_dir, method, target, order).await;
+                let sources = Sources::of_process(common.config.clone());
+                let answered = offline::ask(&common.data_dir, &sources, method, target, order).await;
                 answered.with_context(|| {
                     format!(
                         "no server answers on {}; is `framehook serve` running, and is this its --data-dir?",

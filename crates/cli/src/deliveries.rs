@@ -13,7 +13,8 @@ use crate::output::{self, Tone, paint, text};
 #[derive(Args)]
 #[command(
     about = "List callbacks, show every attempt, send dead ones again",
-    long_about = "List callbacks, show every attempt, send dead ones again. Speaks to the running server of --data-dir.\n\n\
+    long_about = "List callbacks, show every attempt, send dead ones again. Speaks to the running server of --data-dir, or works on \
+        that directory when none runs: what is to be sent again is then sent by the next start.\n\n\
         A delivery is waiting (its picture is not stored yet), due, claimed (an attempt is under way), delivered, dead (given \
         up after its last attempt, and kept) or cancelled.\n\nExit codes: 0 done, 1 not done."
 )]
@@ -59,6 +60,14 @@ enum DeliveriesCommand {
         #[arg(required = true)]
         ids: Vec<String>,
     },
+    /// End deliveries for good: no further attempt is made, and nobody counts them as owed. A replay takes them up again.
+    Cancel {
+        #[command(flatten)]
+        common: Common,
+        /// The ids.
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
 }
 
 pub(crate) async fn run(arguments: DeliveriesArgs) -> Result<ExitCode> {
@@ -70,27 +79,37 @@ pub(crate) async fn run(arguments: DeliveriesArgs) -> Result<ExitCode> {
                     target.push_str(&format!("&{name}={}", escape(&value)));
                 }
             }
-            let listed = control::ask(&common.data_dir, Method::GET, &target, None).await?;
+            let listed = control::ask(&common, Method::GET, &target, None).await?;
             if common.json { output::line(&listed.to_string()) } else { print_list(&listed)? }
         }
         DeliveriesCommand::Show { common, id } => {
             let target = format!("/v1/deliveries/{}", escape(&id));
-            let shown = control::ask(&common.data_dir, Method::GET, &target, None).await?;
+            let shown = control::ask(&common, Method::GET, &target, None).await?;
             if common.json { output::line(&shown.to_string()) } else { print_detail(&shown)? }
         }
         DeliveriesCommand::Replay { common, url, ids } => {
             let order = url.map_or_else(|| json!({}), |url| json!({ "url": url }));
             for id in &ids {
                 let target = format!("/v1/deliveries/{}/replay", escape(id));
-                control::ask(&common.data_dir, Method::POST, &target, Some(&order))
-                    .await
-                    .with_context(|| id.clone())?;
+                control::ask(&common, Method::POST, &target, Some(&order)).await.with_context(|| id.clone())?;
                 if !common.json {
                     output::line(&format!("{id}  will be sent again"));
                 }
             }
             if common.json {
                 output::line(&json!({ "replayed": ids }).to_string());
+            }
+        }
+        DeliveriesCommand::Cancel { common, ids } => {
+            for id in &ids {
+                let target = format!("/v1/deliveries/{}/cancel", escape(id));
+                control::ask(&common, Method::POST, &target, None).await.with_context(|| id.clone())?;
+                if !common.json {
+                    output::line(&format!("{id}  is cancelled"));
+                }
+            }
+            if common.json {
+                output::line(&json!({ "cancelled": ids }).to_string());
             }
         }
     }

@@ -55,7 +55,7 @@ pub(crate) async fn run(arguments: KeysArgs) -> Result<ExitCode> {
     match arguments.command {
         KeysCommand::Add { common, name, read_only } => {
             let order = json!({ "name": name, "read_only": read_only });
-            let mut added = control::ask(&common.data_dir, Method::POST, "/v1/keys", Some(&order)).await?;
+            let mut added = control::ask(&common, Method::POST, "/v1/keys", Some(&order)).await?;
             let secret = added["secret_key"].as_str().map(Secret::new).context("the server's answer has no key")?;
             if !io::stdout().is_terminal() {
                 // What is not a terminal may be a log.
@@ -69,12 +69,12 @@ pub(crate) async fn run(arguments: KeysArgs) -> Result<ExitCode> {
             if common.json { output::line(&added.to_string()) } else { print_added(&added) }
         }
         KeysCommand::List { common } => {
-            let listed = control::ask(&common.data_dir, Method::GET, "/v1/keys", None).await?;
+            let listed = control::ask(&common, Method::GET, "/v1/keys", None).await?;
             if common.json { output::line(&listed.to_string()) } else { print_list(&listed)? }
         }
         KeysCommand::Revoke { common, id } => {
             let target = format!("/v1/keys/{}", escape(&id));
-            control::ask(&common.data_dir, Method::DELETE, &target, None).await?;
+            control::ask(&common, Method::DELETE, &target, None).await?;
             let said = if common.json { json!({ "revoked": id }).to_string() } else { format!("{id}  is revoked") };
             output::line(&said);
         }

@@ -166,6 +166,48 @@ fn a_dead_letter_is_shown_with_every_attempt_and_replayed_under_its_id() {
 }
 
 #[test]
+fn dead_letters_are_looked_at_replayed_and_cancelled_without_a_server() {
+    let receiver = Receiver::start().unwrap();
+    receiver.reply_always(Reply::Status(500));
+    let settings = "[deliver]\nsnapshot_retries = 0\npush_retries = 0\n";
+    let mut server = serve(&receiver, 10, settings).unwrap();
+    let _encoder = push_once(&server, "room_1001").unwrap();
+    let beside = wait_until_dead(&server, 3).unwrap();
+    assert_eq!(server.terminate().unwrap().code(), Some(0));
+
+    let dead = wait_until_dead(&server, 3).unwrap();
+    assert_eq!(dead, beside, "a list is the same without a server");
+    let id = |event_type: u64| dead.iter().find(|row| row["event_type"] == event_type).unwrap()["id"].as_str().unwrap();
+    let shown = deliveries(&server, &["show", id(200)]).unwrap();
+    assert_eq!((&shown["attempts"][0]["status"], &shown["body"]["stream_id"]), (&500.into(), &"room_1001".into()));
+
+    // Whether the receiver of the template may be called is told by the configuration; that of a new URL is judged now.
+    let private = ["replay", "--url", "http://127.0.0.1:9/", id(0)];
+    assert!(format!("{:#}", deliveries(&server, &private).unwrap_err()).contains("allow_receiver"));
+    let unknown = "00000000-0000-7000-8000-000000000000";
+    assert!(deliveries(&server, &["replay", unknown]).unwrap_err().to_string().contains("no such delivery"));
+    deliveries(&server, &["replay", id(200)]).unwrap();
+    assert_eq!(deliveries(&server, &["show", id(200)]).unwrap()["state"], "due");
+    deliveries(&server, &["cancel", id(1), id(0)]).unwrap();
+    assert!(deliveries(&server, &["cancel", id(0)]).is_err(), "it is cancelled already");
+
+    let before = receiver.requests().len();
+    receiver.reply_always(Reply::Status(200));
+    server.restart().unwrap();
+    let again = receiver.wait_for(before + 1, PATIENCE).unwrap().pop().unwrap();
+    assert_eq!(again.webhook_id().unwrap(), id(200));
+    wait::until("the replayed one delivered", PATIENCE, || {
+        let delivered = deliveries(&server, &["list", "--state", "delivered"]).ok()?;
+        (delivered["deliveries"].as_array()?.len() == 1).then_some(())
+    })
+    .unwrap();
+    let noted = server.v1("GET", "/v1/audit?noun=delivery", None).unwrap();
+    let told = |entry: &Value| format!("{} by {}", entry["verb"], entry["who"]).replace('"', "");
+    let noted: Vec<_> = noted["entries"].as_array().unwrap().iter().map(told).collect();
+    assert_eq!(noted, ["cancel by control", "cancel by control", "replay by control"]);
+}
+
+#[test]
 fn what_is_owed_survives_kill_9_and_keeps_its_id() {
     let receiver = Receiver::start().unwrap();
     receiver.reply_always(Reply::Hang);

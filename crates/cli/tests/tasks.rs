@@ -52,7 +52,10 @@ fn a_task_takes_pictures_until_it_is_stopped() {
     assert_eq!((again.status, again.text()), (201, made.text()), "the same request makes nothing more");
     let task = made.json().unwrap();
     let one = made.headers.get("location").unwrap();
-    assert_eq!((&task["state"], &task["stream"], &task["stopped_ms"]), (&json!("running"), &json!(stream), &Value::Null));
+    assert_eq!(
+        (&task["state"], &task["stream"], &task["stopped_ms"]),
+        (&json!("running"), &json!(stream), &Value::Null)
+    );
 
     let id = task["id"].as_str().unwrap();
     receiver
@@ -69,7 +72,12 @@ fn a_task_takes_pictures_until_it_is_stopped() {
     assert_eq!((shown.json().unwrap(), Some(etag)), (task.clone(), made.headers.get("etag")));
     assert_eq!(ask(&server, "GET", one, &[("if-none-match", etag)], &Value::Null).status, 304);
     let stopped = ask(&server, "POST", &format!("{one}/stop"), &[], &Value::Null);
-    assert_eq!((stopped.status, stopped.json().unwrap()["state"].take()), (200, json!("stopped")), "{}", stopped.text());
+    assert_eq!(
+        (stopped.status, stopped.json().unwrap()["state"].take()),
+        (200, json!("stopped")),
+        "{}",
+        stopped.text()
+    );
     let live = server.v1("GET", &format!("/v1/streams/{stream}"), None).unwrap();
     assert!(!live.to_string().contains(id), "it is gone from the live stream at once: {live}");
     assert_eq!(ask(&server, "POST", &format!("{one}/stop"), &[], &Value::Null).text(), stopped.text());
@@ -131,7 +139,12 @@ fn tasks_are_listed_in_pages_and_are_those_of_the_control_api() {
         (json!({ "stream": room, "template": 1, "end_ms": end_ms, "every": 1 }), "every"),
     ] {
         let answer = ask(&server, "POST", ALL, &[], &order);
-        assert_eq!((answer.status, &answer.json().unwrap()["field"]), (422, &json!(field)), "{order}: {}", answer.text());
+        assert_eq!(
+            (answer.status, &answer.json().unwrap()["field"]),
+            (422, &json!(field)),
+            "{order}: {}",
+            answer.text()
+        );
     }
     let unknown = format!("{ALL}/00000000-0000-7000-8000-000000000000");
     for (method, target, status) in [

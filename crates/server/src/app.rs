@@ -402,7 +402,7 @@ impl Server {
             storer: Arc::clone(&storer),
             catalog: catalog.watch(),
             configuration: Arc::clone(&catalog),
-            resolver: Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone())),
+            resolver: Arc::new(Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone()))),
             replayer: Replayer { db: db.clone(), vault, store, urls, clock, timeline: timeline.clone(), notifier_wake },
             credentials,
             keys: Arc::clone(&keys),

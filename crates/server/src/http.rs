@@ -23,6 +23,7 @@ mod problem;
 mod resource;
 mod route;
 mod rules;
+mod screenshot_tasks;
 mod snapshot_templates;
 mod snapshots;
 mod streams;
@@ -109,7 +110,7 @@ pub(crate) struct Shared {
     pub(crate) configuration: Arc<CatalogStore>,
     pub(crate) replayer: Replayer,
     /// Judges the URLs that requests bring.
-    pub(crate) resolver: Resolver,
+    pub(crate) resolver: Arc<Resolver>,
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) keys: Arc<KeyStore>,
     /// Places for those who listen to `/v1/events`.
@@ -167,22 +168,31 @@ pub(crate) fn control_pages(shared: &Arc<Shared>, limits: HttpLimits) -> Router 
         .layer(DefaultBodyLimit::max(limits.body_bytes_max))
 }
 
-/// What the pages need that look at nothing but the database.
+/// What the pages need that look at nothing but the data directory.
 #[derive(Clone)]
 pub(crate) struct Records {
+    pub(crate) clock: Clock,
     pub(crate) keys: Arc<KeyStore>,
     pub(crate) db: Db,
+    pub(crate) replayer: Replayer,
+    pub(crate) resolver: Arc<Resolver>,
 }
 
 impl FromRef<Arc<Shared>> for Records {
     fn from_ref(shared: &Arc<Shared>) -> Self {
-        Self { keys: Arc::clone(&shared.keys), db: shared.db.clone() }
+        Self {
+            clock: shared.clock,
+            keys: Arc::clone(&shared.keys),
+            db: shared.db.clone(),
+            replayer: shared.replayer.clone(),
+            resolver: Arc::clone(&shared.resolver),
+        }
     }
 }
 
 /// These pages alone, for the owner of a data directory that no server runs on.
 pub(crate) fn offline_pages(records: Records) -> Router {
-    keys::pages().merge(audit::pages()).layer(Extension(Caller::Control)).with_state(records)
+    keys::pages().merge(audit::pages()).merge(deliveries::pages()).layer(Extension(Caller::Control)).with_state(records)
 }
 
 /// Where connections come from.

@@ -1,6 +1,7 @@
 //! `/v1` for the owner of a data directory that no server runs on: the pages that need nothing but the database, answered
 //! without a socket. So a command means the same whether it finds a server or not.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use axum::http::{Method, Request, StatusCode};
 use bytes::Bytes;
 
 use crate::clock::Clock;
+use crate::config::{Config, ConfigError, Sources};
 use crate::credentials::{self, Credentials, CredentialsError};
 use crate::db::secret::{MASTER_KEY_ENV, Vault, VaultError};
 use crate::db::{Db, DbError, DirLock, FILE_NAME, OpenError};
@@ -16,7 +18,12 @@ use crate::entropy::Entropy;
 use crate::fatal::Fatal;
 use crate::http::{self, Records};
 use crate::key_store::KeyStore;
+use crate::notify::Replayer;
+use crate::notify::address::AddressPolicy;
+use crate::notify::resolve::Resolver;
 use crate::shutdown::Stage;
+use crate::store::{LocalStore, StoreUrls, UrlSigner};
+use crate::timeline::Timeline;
 
 /// Why a data directory could not be used without a server.
 #[derive(Debug, thiserror::Error)]
@@ -33,18 +40,24 @@ pub enum OfflineError {
     Vault(#[from] VaultError),
     #[error("the credentials cannot be used")]
     Credentials(#[from] CredentialsError),
+    #[error("the stored pictures cannot be looked at")]
+    Objects(#[source] io::Error),
+    #[error("the configuration cannot be used")]
+    Config(#[from] ConfigError),
     #[error("the database failed")]
     Db(#[from] DbError),
     #[error("this asks for a running server, and none runs")]
     NeedsServer,
 }
 
-/// Answers one request as the control socket of a server would.
+/// Answers one request as the control socket of a server would. Of the configuration in `sources` it reads what a replay is
+/// judged by: where callbacks may go, and how objects are opened.
 ///
 /// # Errors
 /// See [`OfflineError`].
 pub async fn ask(
     dir: &Path,
+    sources: &Sources,
     method: Method,
     target: &str,
     body: impl Into<Body>,
@@ -52,6 +65,7 @@ pub async fn ask(
     if !dir.join(FILE_NAME).exists() {
         return Err(OfflineError::Unused(dir.to_owned()));
     }
+    let config = Config::load(sources)?;
     let (clock, entropy) = (Clock::start(), Entropy::system());
     let lock = DirLock::take(dir)?;
     // A command that looks must not make what a server would make at its first start.
@@ -62,10 +76,27 @@ pub async fn ask(
     }
     let fatal = Fatal::new();
     let db = Db::open(lock, &vault, clock, fatal.clone())?;
-    let stage = Stage::new("offline", fatal);
+    let store =
+        LocalStore::open(&dir.join("objects"), entropy.clone(), fatal.clone()).map_err(OfflineError::Objects)?;
+    let local = &config.store_local;
+    let signer = local.signed_urls.then(|| UrlSigner::new(vault.clone(), local.signed_url_life));
+    let replayer = Replayer {
+        db: db.clone(),
+        vault: vault.clone(),
+        store: Arc::new(store),
+        // Nothing is committed here, so no URL is made.
+        urls: StoreUrls::new("", signer),
+        clock,
+        timeline: Timeline::new(clock),
+        // The next start finds what is owed.
+        notifier_wake: Arc::default(),
+    };
+    let resolver = Arc::new(Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone())));
     let credentials = Arc::new(Credentials::open(dir, &entropy)?.0);
+    let stage = Stage::new("offline", fatal);
     let keys = Arc::new(KeyStore::open(db.clone(), vault, clock, entropy, credentials, stage).await?);
-    let pages = http::offline_pages(Records { keys, db: db.clone() }).fallback(|| async { NOT_HERE });
+    let records = Records { clock, keys, db: db.clone(), replayer, resolver };
+    let pages = http::offline_pages(records).fallback(|| async { NOT_HERE });
     let request = Request::builder().method(method).uri(target).body(body.into());
     let request = request.expect("commands ask for targets of their own making");
     let Ok(response) = tower::ServiceExt::oneshot(pages, request).await;

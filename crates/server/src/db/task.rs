@@ -75,6 +75,15 @@ pub fn find(conn: &Connection, id: TaskId) -> Result<Option<ScreenshotTask>, DbE
     statement.query_row([blob(id.0)], |row| Ok(task(row))).optional()?.transpose()
 }
 
+/// As [`find`], with when it was stopped.
+///
+/// # Errors
+/// Those of the database; [`DbError::Damaged`] where the row is none that we write.
+pub fn record_of(conn: &Connection, id: TaskId) -> Result<Option<TaskRecord>, DbError> {
+    let mut statement = conn.prepare_cached("SELECT * FROM screenshot_task WHERE id = ?1")?;
+    statement.query_row([blob(id.0)], |row| Ok(record(row))).optional()?.transpose()
+}
+
 /// Which tasks to list. What is `None` leaves nothing out.
 #[derive(Clone, Debug)]
 pub struct TaskFilter {

@@ -1,10 +1,9 @@
 //! `/v1/deliveries`: what is owed to whom, every attempt at it, and sending it again.
 
-use std::sync::Arc;
-
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use framehook_domain::callback::EventKind;
 use framehook_domain::id::{DeliveryId, TemplateId};
 use framehook_domain::template::CallbackUrl;
@@ -17,12 +16,17 @@ use super::json::JsonBody;
 use super::parameter::{InPath, InQuery, parse_stream};
 use super::problem::Problem;
 use super::route::Route;
-use super::{Shared, page};
+use super::{Records, page};
 use crate::audit::{Caller, Change};
 use crate::catalog::check_receiver;
 use crate::db::audit;
 use crate::db::outbox::{self, AttemptRow, DeliveryDetail, DeliveryRow, Filter, ReplayRefused, State as DeliveryState};
 use crate::notify::ReplayError;
+
+const ALL: &str = "/v1/deliveries";
+const ONE: &str = "/v1/deliveries/{id}";
+const REPLAY: &str = "/v1/deliveries/{id}/replay";
+const CANCEL: &str = "/v1/deliveries/{id}/cancel";
 
 /// What to list. Everything may be left out.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -181,22 +185,27 @@ impl From<AttemptRow> for AttemptView {
     }
 }
 
+/// Those of [`routes`], for a data directory that no server runs on.
+pub(super) fn pages() -> Router<Records> {
+    Router::new().route(ALL, get(list)).route(ONE, get(show)).route(REPLAY, post(replay)).route(CANCEL, post(cancel))
+}
+
 async fn list(
-    State(shared): State<Arc<Shared>>,
+    State(Records { db, .. }): State<Records>,
     InQuery(query): InQuery<ListQuery>,
 ) -> Result<Json<DeliveryList>, Problem> {
     let (filter, limit) = (query.filter()?, page::rows(query.limit)?);
-    let rows = shared.db.read(move |conn| outbox::list(conn, &filter, limit)).await?;
+    let rows = db.read(move |conn| outbox::list(conn, &filter, limit)).await?;
     let next_cursor = (rows.len() == limit).then(|| rows.last().map(|row| row.id.0)).flatten();
     Ok(Json(DeliveryList { deliveries: rows.into_iter().map(DeliveryView::from).collect(), next_cursor }))
 }
 
 async fn show(
-    State(shared): State<Arc<Shared>>,
+    State(Records { db, .. }): State<Records>,
     InPath(id): InPath<String>,
 ) -> Result<Json<DeliveryDetailView>, Problem> {
     let id = parse_id(&id)?;
-    let detail = shared.db.read(move |conn| outbox::show(conn, id)).await?;
+    let detail = db.read(move |conn| outbox::show(conn, id)).await?;
     let DeliveryDetail { row, body, attempts } = detail.ok_or_else(unknown)?;
     Ok(Json(DeliveryDetailView {
         facts: row.into(),
@@ -214,7 +223,7 @@ struct ReplayOrder {
 }
 
 async fn replay(
-    State(shared): State<Arc<Shared>>,
+    State(Records { replayer, resolver, .. }): State<Records>,
     caller: Caller,
     InPath(id): InPath<String>,
     body: JsonBody<ReplayOrder>,
@@ -222,10 +231,10 @@ async fn replay(
     let (id, order) = (parse_id(&id)?, body.order);
     if let Some(url) = &order.url {
         let url = CallbackUrl::parse("url", url)?;
-        let judged = check_receiver(&shared.resolver, &url).await;
+        let judged = check_receiver(&resolver, &url).await;
         judged.map_err(|forbidden| Problem::bad_value("url", forbidden.what))?;
     }
-    match shared.replayer.replay(&caller, id, order.url.as_deref()).await {
+    match replayer.replay(&caller, id, order.url.as_deref()).await {
         Ok(()) => Ok(StatusCode::ACCEPTED),
         Err(ReplayError::Refused(ReplayRefused::Unknown)) => Err(unknown()),
         Err(ReplayError::Refused(refused)) => Err(Problem::conflict(refused.to_string())),
@@ -236,13 +245,13 @@ async fn replay(
 }
 
 async fn cancel(
-    State(shared): State<Arc<Shared>>,
+    State(Records { clock, db, .. }): State<Records>,
     caller: Caller,
     InPath(id): InPath<String>,
 ) -> Result<StatusCode, Problem> {
     let id = parse_id(&id)?;
-    let wall = shared.clock.wall();
-    let cancelled = shared.db.write(move |tx| {
+    let wall = clock.wall();
+    let cancelled = db.write(move |tx| {
         let Some(before) = outbox::state_of(tx, id)? else { return Ok(None) };
         let cancelled = outbox::cancel(tx, id, caller.who(), wall)?;
         if cancelled {
@@ -266,27 +275,21 @@ fn unknown() -> Problem {
 }
 
 pub(super) fn routes() -> Vec<Route> {
-    const ONE: &str = "/v1/deliveries/{id}";
     let id = |route: Route| {
         route.of::<Uuid>("id", "The delivery's id, which receivers see as `webhook-id`.").problems(&[400])
     };
     vec![
-        Route::get("/v1/deliveries", "list_deliveries", "Search deliveries, the newest first", list)
+        Route::get(ALL, "list_deliveries", "Search deliveries, the newest first", list)
             .query::<ListQuery>()
             .answers::<DeliveryList>(200, "A page of them."),
         id(Route::get(ONE, "get_delivery", "Show a delivery with its body and every attempt", show))
             .answers::<DeliveryDetailView>(200, "The delivery.")
             .problems(&[404]),
-        id(Route::post(
-            "/v1/deliveries/{id}/replay",
-            "replay_delivery",
-            "Send a settled delivery again, under its id",
-            replay,
-        ))
-        .takes::<ReplayOrder>()
-        .answers_nothing(202, "It will be sent.")
-        .problems(&[404, 409]),
-        id(Route::post("/v1/deliveries/{id}/cancel", "cancel_delivery", "End a delivery for good", cancel))
+        id(Route::post(REPLAY, "replay_delivery", "Send a settled delivery again, under its id", replay))
+            .takes::<ReplayOrder>()
+            .answers_nothing(202, "It will be sent.")
+            .problems(&[404, 409]),
+        id(Route::post(CANCEL, "cancel_delivery", "End a delivery for good", cancel))
             .answers_nothing(204, "It is ended.")
             .problems(&[404, 409]),
     ]

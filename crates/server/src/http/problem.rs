@@ -95,6 +95,12 @@ impl Problem {
         Self::refused(StatusCode::UNPROCESSABLE_ENTITY, field, error)
     }
 
+    /// The same of what stood in the body.
+    pub(super) fn of_body(self) -> Self {
+        let Self { detail, fault, .. } = self;
+        Self { fault, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
+    }
+
     fn refused(status: StatusCode, field: &'static str, error: FieldError) -> Self {
         let FieldError { value, allowed, .. } = error;
         let detail = format!("{field} = {value:?} is not accepted; allowed: {allowed}");

@@ -157,11 +157,15 @@ pub(super) async fn create<N: Noun>(
         let known = which(inventory, added).and_then(|id| N::find(inventory, &id));
         answer(known.expect("what a change has made is there after it"), N::view)
     };
-    let Answer { location, etag, body } = shared.configuration.by(caller).change_once(once, decide, answer).await?;
+    Ok(created(shared.configuration.by(caller).change_once(once, decide, answer).await?))
+}
+
+/// What was made, and where it is.
+pub(super) fn created(Answer { location, etag, body }: Answer) -> Response {
     let mut response = written(StatusCode::CREATED, etag, body);
     let location = HeaderValue::try_from(location).expect("names and numbers of ours are a header value");
     response.headers_mut().insert(header::LOCATION, location);
-    Ok(response)
+    response
 }
 
 /// Changes an object as `decide` says, if it is what the sender has read.
@@ -244,7 +248,12 @@ impl IdempotencyKey {
 
     /// What recognises the request when it comes again. Its body stands in `canonical`.
     pub(super) fn once<N: Noun>(self, shared: &Shared, canonical: &str) -> Option<Once> {
-        self.0.map(|key| shared.configuration.once(key, &format!("{} {canonical}", N::PATH)))
+        self.once_at(N::PATH, shared, canonical)
+    }
+
+    /// As [`IdempotencyKey::once`], of a request to any path.
+    pub(super) fn once_at(self, path: &str, shared: &Shared, canonical: &str) -> Option<Once> {
+        self.0.map(|key| shared.configuration.once(key, &format!("{path} {canonical}")))
     }
 }
 

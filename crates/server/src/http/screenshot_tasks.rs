@@ -282,11 +282,16 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get(ALL, "list_screenshot_tasks", "List screenshot tasks, over or not", list)
             .query::<ListQuery>()
             .answers::<TaskList>(200, "A page of them, in the order they were made."),
-        Route::post(ALL, "create_screenshot_task", "Take pictures of a stream for a while, three tasks at a time", create)
-            .takes::<NewTask>()
-            .once()
-            .answers_version::<TaskView>(201, "It is made.")
-            .problems(&[409]),
+        Route::post(
+            ALL,
+            "create_screenshot_task",
+            "Take pictures of a stream for a while, three tasks at a time",
+            create,
+        )
+        .takes::<NewTask>()
+        .once()
+        .answers_version::<TaskView>(201, "It is made.")
+        .problems(&[409]),
         id(Route::get(ONE, "get_screenshot_task", "Show a screenshot task", show))
             .unless_known()
             .answers_version::<TaskView>(200, "The task."),

@@ -7,7 +7,7 @@ use axum::Router;
 use super::route::Route;
 use super::{
     Shared, audit, callback_templates, deliveries, docs, domains, events, keys, on_demand, openapi, rules,
-    snapshot_templates, snapshots, streams,
+    screenshot_tasks, snapshot_templates, snapshots, streams,
 };
 
 /// In the order of the document, which is that of a newcomer's questions.
@@ -26,6 +26,7 @@ pub(super) fn routes() -> Vec<Route> {
         snapshot_templates::routes(),
         rules::routes(),
         callback_templates::routes(),
+        screenshot_tasks::routes(),
         streams::routes(),
         on_demand::routes().into(),
         snapshots::routes(),

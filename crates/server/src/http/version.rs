@@ -7,7 +7,7 @@ use axum::http::header::{self, HeaderName};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 use framehook_domain::catalog::{ChangeRefused, Managed};
-use framehook_domain::id::PushSequence;
+use framehook_domain::id::{PushSequence, TaskId};
 use framehook_domain::time::UnixMs;
 
 /// A version of one object. Each change of it makes another one, whether the change can be seen or is one of a secret.
@@ -18,6 +18,11 @@ impl Etag {
     pub(super) fn of<T>(known: &Managed<T>) -> Self {
         // When it was made comes first, since a domain that is deleted and added again has the same name.
         Self(format!("\"{:x}-{:x}\"", known.created.0, known.updated.0))
+    }
+
+    /// The version of a screenshot task: how far it is, by a number of its state.
+    pub(super) fn of_task(id: TaskId, state: u8) -> Self {
+        Self(format!("\"{id}-{state}\""))
     }
 
     /// The version of a live stream's picture: its push, when its keyframe arrived, and its width.
@@ -44,6 +49,11 @@ pub(super) struct Conditions {
 }
 
 impl Conditions {
+    /// Whether a change is asked for of one version only.
+    pub(super) fn are_any(&self) -> bool {
+        self.if_match.is_some()
+    }
+
     /// Whether the sender of the request knows this version.
     pub(super) fn knows(&self, etag: &Etag) -> bool {
         self.if_none_match.iter().any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag.0)
@@ -54,8 +64,15 @@ impl Conditions {
     /// # Errors
     /// [`ChangeRefused::Changed`].
     pub(super) fn check<T>(&self, known: Option<&Managed<T>>) -> Result<(), ChangeRefused> {
-        let (Some(tags), Some(known)) = (&self.if_match, known) else { return Ok(()) };
-        let etag = Etag::of(known);
+        known.map_or(Ok(()), |known| self.check_tag(&Etag::of(known)))
+    }
+
+    /// As [`Conditions::check`], of a version that is known.
+    ///
+    /// # Errors
+    /// [`ChangeRefused::Changed`].
+    pub(super) fn check_tag(&self, etag: &Etag) -> Result<(), ChangeRefused> {
+        let Some(tags) = &self.if_match else { return Ok(()) };
         if tags.iter().any(|tag| tag == "*" || *tag == etag.0) { Ok(()) } else { Err(ChangeRefused::Changed) }
     }
 }
