@@ -60,7 +60,9 @@ CREATE TABLE snapshot (
     height          INTEGER NOT NULL,
     file_size       INTEGER NOT NULL,
     sha256          BLOB NOT NULL,
+    -- The configured store that its bucket is in, and the region that the template gave.
     store           TEXT NOT NULL,
+    region          TEXT NOT NULL,
     -- With its -<appid> tail.
     bucket          TEXT NOT NULL,
     object_key      TEXT NOT NULL,

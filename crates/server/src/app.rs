@@ -48,7 +48,7 @@ use crate::push_log::PushLog;
 use crate::render::{RenderConfig, StartError, WorkerSet};
 use crate::shutdown::Stage;
 use crate::store::spool::{Spool, SpoolLimits};
-use crate::store::{LocalStore, StoreUrls, Storer, StorerParts, UrlSigner};
+use crate::store::{Local, LocalStore, Storer, StorerParts, Stores, UrlSigner};
 use crate::telemetry::Telemetry;
 use crate::timeline::Timeline;
 use crate::tls::{self, CertificateError, Certificates, TlsServer};
@@ -257,13 +257,12 @@ impl Server {
             .map_err(|source| ServeError::Files { path: spool_dir, source })?;
         let spool = Arc::new(spool);
         let objects_dir = dir.join("objects");
-        let store = LocalStore::open(&objects_dir, entropy.clone(), fatal.clone())
+        let files = LocalStore::open(&objects_dir, entropy.clone(), fatal.clone())
             .map_err(|source| ServeError::Files { path: objects_dir, source })?;
-        let store = Arc::new(store);
         let public_url = public_url(config, addresses.http);
         let signer =
             config.store_local.signed_urls.then(|| UrlSigner::new(vault.clone(), config.store_local.signed_url_life));
-        let urls = StoreUrls::new(&public_url, signer);
+        let stores = Stores::new(Local::new(Arc::new(files), &public_url, signer));
         let committer = Committer::start(
             CommitParts {
                 db: db.clone(),
@@ -273,7 +272,7 @@ impl Server {
                 timeline: timeline.clone(),
                 entropy: entropy.clone(),
                 zone: config.names.time_zone.clone(),
-                urls: urls.clone(),
+                stores: stores.clone(),
                 storer_wake: Arc::clone(&storer_wake),
             },
             &stages.committer,
@@ -281,7 +280,7 @@ impl Server {
         let storer = Storer::new(StorerParts {
             db: db.clone(),
             spool: Arc::clone(&spool),
-            store: Arc::clone(&store),
+            stores: stores.clone(),
             clock,
             timeline: timeline.clone(),
             entropy: entropy.clone(),
@@ -397,13 +396,12 @@ impl Server {
             spool: Arc::clone(&spool),
             spool_bytes_max: config.spool.bytes_max,
             disk_reserve: config.spool.disk_reserve,
-            store: Arc::clone(&store),
-            urls: urls.clone(),
+            stores: stores.clone(),
             storer: Arc::clone(&storer),
             catalog: catalog.watch(),
             configuration: Arc::clone(&catalog),
             resolver: Arc::new(Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone()))),
-            replayer: Replayer { db: db.clone(), vault, store, urls, clock, timeline: timeline.clone(), notifier_wake },
+            replayer: Replayer { db: db.clone(), vault, stores, clock, timeline: timeline.clone(), notifier_wake },
             credentials,
             keys: Arc::clone(&keys),
             event_streams: Arc::new(Semaphore::new(config.http.event_streams_max as usize)),

@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::db::{Db, DbError};
 use crate::entropy::Entropy;
 use crate::shutdown::Stage;
-use crate::store::StoreUrls;
+use crate::store::Stores;
 use crate::store::spool::{Spool, SpoolError};
 use crate::timeline::Timeline;
 
@@ -127,7 +127,7 @@ pub struct CommitParts {
     pub entropy: Entropy,
     /// In which object keys tell the time.
     pub zone: NameZone,
-    pub urls: StoreUrls,
+    pub stores: Stores,
     /// Wakes the storer.
     pub storer_wake: Arc<Notify>,
 }

@@ -69,7 +69,7 @@ use crate::pipeline::Pipeline;
 use crate::render::PoolHealth;
 use crate::shutdown::Stage;
 use crate::store::spool::Spool;
-use crate::store::{LocalStore, StoreUrls, Storer};
+use crate::store::{Storer, Stores};
 use crate::telemetry::Telemetry;
 use crate::tls::{Certificates, TlsServer};
 use patience::Patient;
@@ -102,8 +102,7 @@ pub(crate) struct Shared {
     pub(crate) spool: Arc<Spool>,
     pub(crate) spool_bytes_max: ByteSize,
     pub(crate) disk_reserve: ByteSize,
-    pub(crate) store: Arc<LocalStore>,
-    pub(crate) urls: StoreUrls,
+    pub(crate) stores: Stores,
     pub(crate) storer: Arc<Storer>,
     pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
     /// Changes what `catalog` shows.

@@ -22,7 +22,7 @@ use crate::notify::Replayer;
 use crate::notify::address::AddressPolicy;
 use crate::notify::resolve::Resolver;
 use crate::shutdown::Stage;
-use crate::store::{LocalStore, StoreUrls, UrlSigner};
+use crate::store::{Local, LocalStore, Stores, UrlSigner};
 use crate::timeline::Timeline;
 
 /// Why a data directory could not be used without a server.
@@ -76,16 +76,15 @@ pub async fn ask(
     }
     let fatal = Fatal::new();
     let db = Db::open(lock, &vault, clock, fatal.clone())?;
-    let store =
+    let files =
         LocalStore::open(&dir.join("objects"), entropy.clone(), fatal.clone()).map_err(OfflineError::Objects)?;
     let local = &config.store_local;
     let signer = local.signed_urls.then(|| UrlSigner::new(vault.clone(), local.signed_url_life));
     let replayer = Replayer {
         db: db.clone(),
         vault: vault.clone(),
-        store: Arc::new(store),
         // Nothing is committed here, so no URL is made.
-        urls: StoreUrls::new("", signer),
+        stores: Stores::new(Local::new(Arc::new(files), "", signer)),
         clock,
         timeline: Timeline::new(clock),
         // The next start finds what is owed.

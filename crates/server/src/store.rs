@@ -1,35 +1,100 @@
-//! From the spool into the object store.
+//! From the spool into the object stores.
 //!
 //! The [`Storer`] finds its work in the database: pictures that are committed and whose put has fallen due. A signal only
 //! wakes it earlier, so a restart is the same as a nudge. When a put succeeds, one transaction says that the picture is
 //! stored and makes its deliveries due; before that transaction nobody is told of it.
 //!
-//! [`LocalStore`] is the only store today. The next one turns it into a trait; what the Storer asks of a store is `put`,
-//! `exists`, and an error that knows whether waiting helps.
+//! A store is an [`ObjectStore`]; [`Stores`] says which one a bucket is in.
 
 pub mod fs;
+mod local;
 pub mod signed_url;
 pub mod spool;
 mod storer;
+mod stores;
 
+use std::fmt;
 use std::io;
+use std::path::Path;
+use std::pin::Pin;
 use std::time::Duration;
 
 use framehook_domain::fault::Fault;
 use framehook_domain::object_key::ObjectKey;
-use framehook_domain::template::StoreTarget;
 use framehook_domain::time::UnixMs;
 use rustix::io::Errno;
 
 pub use fs::LocalStore;
+pub use local::Local;
 pub use signed_url::{UrlRefused, UrlSigner};
 pub use storer::{Storer, StorerParts};
+pub use stores::{Chosen, Stores};
 
 use crate::durable::is_full;
+
+/// A bucket of some store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bucket<'a> {
+    /// As the template names it; the local store makes no use of it.
+    pub region: &'a str,
+    /// With its `-<appid>` tail.
+    pub name: &'a str,
+}
+
+/// What is put into a store.
+#[derive(Clone, Copy, Debug)]
+pub struct Upload<'a> {
+    /// A file of the spool. It stays as it is.
+    pub file: &'a Path,
+    /// Such as `image/jpeg`: the store tells it whoever fetches the object.
+    pub content_type: &'a str,
+    /// Days after which the store may remove the object by itself; `None`: it keeps it. The local store makes no use of it.
+    pub retention_days: Option<u32>,
+}
+
+/// What a store answers when it has been asked.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// A place for objects: buckets that hold bytes under keys. Each answer comes in bounded time.
+pub trait ObjectStore: fmt::Debug + Send + Sync {
+    /// Puts a file under a key, durably and as a whole: whoever fetches it finds all of it, or what was there before. Doing
+    /// it again, after a crash or a lost answer, changes nothing.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn put<'a>(&'a self, bucket: Bucket<'a>, key: &'a str, upload: Upload<'a>) -> Answer<'a, ()>;
+
+    /// Whether an object can be fetched.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn exists<'a>(&'a self, bucket: Bucket<'a>, key: &'a str) -> Answer<'a, bool>;
+
+    /// Removes an object; one that is not there is no error.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn remove<'a>(&'a self, bucket: Bucket<'a>, key: &'a str) -> Answer<'a, ()>;
+
+    /// Asks whether a bucket is there and would take us in, for a person who looks for what is wrong.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn probe<'a>(&'a self, bucket: Bucket<'a>) -> Answer<'a, ()>;
+
+    /// `pic_full_url`: where receivers fetch an object that is committed `now`.
+    fn full_url(&self, bucket: Bucket<'_>, key: &ObjectKey, now: UnixMs) -> String;
+
+    /// Whether a URL that [`ObjectStore::full_url`] made still opens its object, as far as its age and signature tell.
+    fn still_opens(&self, bucket: Bucket<'_>, key: &str, full_url: &str, now: UnixMs) -> bool;
+}
 
 /// Why a put failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// The picture was committed under another configuration.
+    #[error("no store is configured under the name {store}")]
+    Unknown { store: String },
     #[error("the object name {bucket}/{key} is not safe")]
     UnsafeName { bucket: String, key: String },
     #[error("the bytes of {key} are not in the spool any more")]
@@ -70,69 +135,33 @@ impl StoreError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::UnsafeName { .. } | Self::SpoolMissing { .. } => Fault::Ours,
-            Self::Refused { .. } | Self::Full { .. } | Self::Failed { .. } => Fault::Dependency,
+            Self::Unknown { .. } | Self::Refused { .. } | Self::Full { .. } | Self::Failed { .. } => Fault::Dependency,
         }
     }
 
     /// Whether waiting helps.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::UnsafeName { .. } | Self::SpoolMissing { .. } | Self::Refused { .. } => Retry::Held,
+            Self::Unknown { .. } | Self::UnsafeName { .. } | Self::SpoolMissing { .. } | Self::Refused { .. } => {
+                Retry::Held
+            }
             Self::Full { .. } | Self::Failed { .. } => Retry::Later,
         }
     }
 
     /// Every name, for metrics that must exist before the first failure.
-    pub const NAMES: [&str; 5] = ["unsafe_name", "spool_missing", "refused", "full", "failed"];
+    pub const NAMES: [&str; 6] = ["unknown_store", "unsafe_name", "spool_missing", "refused", "full", "failed"];
 
     /// The name used in metrics and logs; it never changes.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Unknown { .. } => "unknown_store",
             Self::UnsafeName { .. } => "unsafe_name",
             Self::SpoolMissing { .. } => "spool_missing",
             Self::Refused { .. } => "refused",
             Self::Full { .. } => "full",
             Self::Failed { .. } => "failed",
         }
-    }
-}
-
-/// How receivers reach the objects of each store.
-#[derive(Clone, Debug)]
-pub struct StoreUrls {
-    local_public_url: String,
-    /// Signs the URLs of the local store, where it gives objects out to signed ones only.
-    signer: Option<UrlSigner>,
-}
-
-impl StoreUrls {
-    /// `local_public_url` is what stands before `/<bucket>-<appid>/<key>`, for instance `http://127.0.0.1:8080/objects`.
-    pub fn new(local_public_url: &str, signer: Option<UrlSigner>) -> Self {
-        Self { local_public_url: local_public_url.trim_end_matches('/').to_owned(), signer }
-    }
-
-    /// `pic_full_url` of an object that is committed `now`.
-    pub fn pic_full_url(&self, target: &StoreTarget, key: &ObjectKey, now: UnixMs) -> String {
-        let bucket = target.full_bucket();
-        let url = key.pic_full_url(&format!("{}/{bucket}", self.local_public_url));
-        match &self.signer {
-            Some(signer) => format!("{url}?{}", signer.query(&bucket, key.as_str(), now)),
-            None => url,
-        }
-    }
-
-    /// Whether a request for an object of the local store may have it: with any query, or with a signed one where that is
-    /// asked for.
-    ///
-    /// # Errors
-    /// See [`UrlRefused`].
-    pub fn admit(&self, bucket: &str, key: &str, query: &str, now: UnixMs) -> Result<(), UrlRefused> {
-        self.signer.as_ref().map_or(Ok(()), |signer| signer.check(bucket, key, query, now))
-    }
-
-    /// Whether objects are given out to signed URLs only.
-    pub fn are_signed(&self) -> bool {
-        self.signer.is_some()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::db::outbox::{Announcing, NewEvent, announce};
 use crate::db::snapshot::{self, NewSnapshot};
 use crate::db::{DbError, Tx, count};
 use crate::fail_point;
-use crate::store::LocalStore;
+use crate::store::Bucket;
 
 impl CommitParts {
     /// One transaction for the whole batch, in which a picture that fails undoes only itself.
@@ -58,7 +58,9 @@ impl CommitParts {
         sha256: [u8; 32],
     ) -> Result<Recorded, DbError> {
         let target = &rendition.template.store;
-        let bucket = target.full_bucket();
+        let chosen = self.stores.choose(target);
+        let full_bucket = target.full_bucket();
+        let bucket = Bucket { region: target.region(), name: &full_bucket };
         let wanted = rendition.template.pattern.expand(&Naming {
             stream: &rendered.stream,
             create_time: rendered.create_time,
@@ -66,8 +68,8 @@ impl CommitParts {
             width: rendition.width,
             height: rendition.height,
         });
-        let key = snapshot::free_key(tx, LocalStore::NAME, &bucket, wanted, announcing.wall)?;
-        let pic_full_url = self.urls.pic_full_url(target, &key, announcing.wall);
+        let key = snapshot::free_key(tx, &chosen.name, bucket.name, wanted, announcing.wall)?;
+        let pic_full_url = chosen.store.full_url(bucket, &key, announcing.wall);
         let file_size_bytes = rendition.bytes.len() as u64;
         let task_id = match rendition.subscriber {
             Some(Subscriber::Task(task)) => Some(task.to_string()),
@@ -113,8 +115,9 @@ impl CommitParts {
                 height: rendition.height,
                 file_size_bytes,
                 sha256,
-                store: LocalStore::NAME,
-                bucket: &bucket,
+                store: &chosen.name,
+                region: bucket.region,
+                bucket: bucket.name,
                 key: key.as_str(),
                 pic_full_url: &pic_full_url,
                 put_due: announcing.now,

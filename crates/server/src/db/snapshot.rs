@@ -34,6 +34,7 @@ pub struct NewSnapshot<'a> {
     pub file_size_bytes: u64,
     pub sha256: [u8; 32],
     pub store: &'a str,
+    pub region: &'a str,
     /// With its `-<appid>` tail.
     pub bucket: &'a str,
     pub key: &'a str,
@@ -82,10 +83,10 @@ pub fn insert(tx: &Tx<'_>, new: &NewSnapshot<'_>) -> Result<(), DbError> {
     };
     tx.prepare_cached(
         "INSERT INTO snapshot (id, trace, push_sequence, domain, app, stream, rule_id, task_id, template_id,
-             catalog_version, event_id, create_time_ms, recorded_ms, width, height, file_size, sha256, store, bucket,
-             object_key, pic_full_url, put_state, put_due_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, 'owed',
-             ?22)",
+             catalog_version, event_id, create_time_ms, recorded_ms, width, height, file_size, sha256, store, region,
+             bucket, object_key, pic_full_url, put_state, put_due_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, 'owed',
+             ?23)",
     )?
     .execute(params![
         blob(new.id.0),
@@ -106,6 +107,7 @@ pub fn insert(tx: &Tx<'_>, new: &NewSnapshot<'_>) -> Result<(), DbError> {
         stored(new.file_size_bytes),
         new.sha256,
         new.store,
+        new.region,
         new.bucket,
         new.key,
         new.pic_full_url,
@@ -122,6 +124,7 @@ pub struct OwedPut {
     pub event: EventId,
     pub stream: StreamId,
     pub store: String,
+    pub region: String,
     pub bucket: String,
     pub key: String,
     pub file_size_bytes: u64,
@@ -136,8 +139,7 @@ impl OwedPut {
     }
 }
 
-const OWED_COLUMNS: &str =
-    "id, trace, event_id, domain, app, stream, store, bucket, object_key, file_size, put_attempts FROM snapshot";
+const OWED_COLUMNS: &str = "id, trace, event_id, domain, app, stream, store, region, bucket, object_key, file_size, put_attempts FROM snapshot";
 
 fn owed_put(row: &Row<'_>) -> Result<OwedPut, DbError> {
     Ok(OwedPut {
@@ -146,6 +148,7 @@ fn owed_put(row: &Row<'_>) -> Result<OwedPut, DbError> {
         event: EventId(uuid(row, "event_id")?),
         stream: stream_id(row)?,
         store: row.get("store")?,
+        region: row.get("region")?,
         bucket: row.get("bucket")?,
         key: row.get("object_key")?,
         file_size_bytes: number(row, "file_size")?,

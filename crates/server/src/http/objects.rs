@@ -38,9 +38,10 @@ pub(super) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     // Before anything is looked up, so that who has no URL learns of no object.
-    let admitted = shared.urls.admit(&bucket, &key, query.as_deref().unwrap_or_default(), shared.clock.wall());
+    let store = shared.stores.local();
+    let admitted = store.admit(&bucket, &key, query.as_deref().unwrap_or_default(), shared.clock.wall());
     admitted.map_err(|refused| Problem::new(StatusCode::FORBIDDEN, refused.to_string()))?;
-    let shown = Shown { content_type: content_type(&key), is_private: shared.urls.are_signed() };
+    let shown = Shown { content_type: content_type(&key), is_private: store.is_signed() };
     serve(&shared, &bucket, &key, shown, &method, &headers).await
 }
 
@@ -63,7 +64,7 @@ pub(super) async fn serve(
 ) -> Result<Response, Problem> {
     let missing = || Problem::not_found("there is no such object");
     // A name that could lead out of the store is answered like one that is not there.
-    let path = shared.store.path(bucket, key).map_err(|_| missing())?;
+    let path = shared.stores.local().files().path(bucket, key).map_err(|_| missing())?;
     let object = match tokio::task::spawn_blocking(move || open(&path)).await {
         Ok(Ok(object)) => object,
         Ok(Err(error)) if is_missing(&error) => return Err(missing()),

@@ -22,8 +22,8 @@ use crate::keyframes::Keyframes;
 use crate::pipeline::{self, Pipeline};
 use crate::push_log::PushLog;
 use crate::shutdown::Stage;
-use crate::store::StoreUrls;
 use crate::store::spool::{Spool, SpoolLimits};
+use crate::store::{Local, LocalStore, Stores};
 use crate::telemetry::Telemetry;
 use crate::timeline::Timeline;
 
@@ -54,6 +54,8 @@ impl Scene {
         let db = Db::open(lock, &vault, clock, fatal.clone()).expect("a database");
         let limits = SpoolLimits { bytes_max, disk_reserve_bytes: 0 };
         let spool = Arc::new(Spool::open(&dir.path().join("spool"), limits, &[], fatal.clone()).expect("a spool"));
+        let files = LocalStore::open(&dir.path().join("objects"), entropy.clone(), fatal.clone()).expect("a store");
+        let stores = Stores::new(Local::new(Arc::new(files), "http://127.0.0.1:8080/objects", None));
         let catalog = watch::Sender::new(Arc::new(Catalog::empty()));
         let (timeline, stage) = (Timeline::new(clock), Stage::new("scene", fatal.clone()));
         let committer = Committer::start(
@@ -65,7 +67,7 @@ impl Scene {
                 timeline: timeline.clone(),
                 entropy: entropy.clone(),
                 zone: NameZone::default(),
-                urls: StoreUrls::new("http://127.0.0.1:8080/objects", None),
+                stores,
                 storer_wake: Arc::new(Notify::new()),
             },
             &stage,

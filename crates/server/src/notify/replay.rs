@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::db::outbox::{self, ObjectRef, OwnUrl, ReplayRefused};
 use crate::db::secret::Vault;
 use crate::db::{Db, DbError, Tx, audit};
-use crate::store::{LocalStore, StoreError, StoreUrls};
+use crate::store::{Bucket, StoreError, Stores};
 use crate::timeline::Timeline;
 
 /// Why a delivery was not taken up again.
@@ -35,8 +35,7 @@ pub enum ReplayError {
 pub struct Replayer {
     pub db: Db,
     pub vault: Vault,
-    pub store: Arc<LocalStore>,
-    pub urls: StoreUrls,
+    pub stores: Stores,
     pub clock: Clock,
     pub timeline: Timeline,
     pub notifier_wake: Arc<Notify>,
@@ -75,13 +74,14 @@ impl Replayer {
 
     /// Whether an object that was stored is still there, and whether its URL still opens it.
     async fn can_be_fetched(&self, object: ObjectRef) -> Result<bool, ReplayError> {
-        let ObjectRef { bucket, key, pic_full_url, .. } = object;
-        let query = pic_full_url.split_once('?').map_or("", |(_, query)| query);
-        if self.urls.admit(&bucket, &key, query, self.clock.wall()).is_err() {
+        let ObjectRef { store, region, bucket, key, pic_full_url, .. } = object;
+        let bucket = Bucket { region: &region, name: &bucket };
+        let Some(store) = self.stores.named(&store, bucket) else {
+            return Err(ReplayError::Store(StoreError::Unknown { store }));
+        };
+        if !store.still_opens(bucket, &key, &pic_full_url, self.clock.wall()) {
             return Ok(false);
         }
-        let store = Arc::clone(&self.store);
-        let looked = tokio::task::spawn_blocking(move || store.exists(&bucket, &key)).await;
-        looked.map_err(|_| DbError::Stopped)?.map_err(ReplayError::Store)
+        store.exists(bucket, &key).await.map_err(ReplayError::Store)
     }
 }

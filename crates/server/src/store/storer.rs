@@ -9,7 +9,7 @@ use framehook_domain::time::UnixMs;
 use tokio::sync::Notify;
 
 use super::spool::Spool;
-use super::{LocalStore, Retry, StoreError, backoff};
+use super::{Bucket, Retry, StoreError, Stores, Upload, backoff};
 use crate::audit::{Caller, Change};
 use crate::clock::Clock;
 use crate::db::snapshot::{self, FailedPut, OwedPut};
@@ -37,7 +37,7 @@ const DB_FULL_WAIT: Duration = Duration::from_secs(1);
 pub struct StorerParts {
     pub db: Db,
     pub spool: Arc<Spool>,
-    pub store: Arc<LocalStore>,
+    pub stores: Stores,
     pub clock: Clock,
     pub timeline: Timeline,
     pub entropy: Entropy,
@@ -173,13 +173,13 @@ impl Storer {
 
     async fn put(&self, put: OwedPut) -> Result<(), Unwritten> {
         let began = self.parts.clock.mono();
-        let (store, spooled) = (Arc::clone(&self.parts.store), self.parts.spool.path(put.id));
-        let (bucket, key) = (put.bucket.clone(), put.key.clone());
-        let done = tokio::task::spawn_blocking(move || store.put(&bucket, &key, &spooled)).await;
-        let result = done.unwrap_or_else(|panic| {
-            let source = std::io::Error::other(panic);
-            Err(StoreError::Failed { bucket: put.bucket.clone(), key: put.key.clone(), source })
-        });
+        let spooled = self.parts.spool.path(put.id);
+        let bucket = Bucket { region: &put.region, name: &put.bucket };
+        let upload = Upload { file: &spooled, content_type: "image/jpeg", retention_days: None };
+        let result = match self.parts.stores.named(&put.store, bucket) {
+            Some(store) => store.put(bucket, &put.key, upload).await,
+            None => Err(StoreError::Unknown { store: put.store.clone() }),
+        };
         let failure = match &result {
             Ok(()) => None,
             Err(error) => Some((error.name(), error.fault(), error as &dyn std::error::Error)),
@@ -223,15 +223,16 @@ impl Storer {
             });
         }
         self.parts.notifier_wake.notify_one();
-        let (spool, store) = (Arc::clone(&self.parts.spool), Arc::clone(&self.parts.store));
-        let let_go = move || {
-            if !was_owed && let Err(error) = store.remove(&put.bucket, &put.key) {
-                tracing::warn!(snapshot = %put.id, error = %Chain(&error), "a discarded picture stays in its store");
-            }
-            spool.remove(put.id, put.file_size_bytes);
-        };
+        let bucket = Bucket { region: &put.region, name: &put.bucket };
+        if !was_owed
+            && let Some(store) = self.parts.stores.named(&put.store, bucket)
+            && let Err(error) = store.remove(bucket, &put.key).await
+        {
+            tracing::warn!(snapshot = %put.id, error = %Chain(&error), "a discarded picture stays in its store");
+        }
+        let (spool, id, bytes) = (Arc::clone(&self.parts.spool), put.id, put.file_size_bytes);
         // Joined so that the put's slot covers it: deleting must keep up with writing.
-        let _ = tokio::task::spawn_blocking(let_go).await;
+        let _ = tokio::task::spawn_blocking(move || spool.remove(id, bytes)).await;
         Ok(())
     }
 

@@ -32,7 +32,7 @@ use framehook_server::notify::{Notifier, NotifierParts, Replayer, Schedules};
 use framehook_server::push_log::PushLog;
 use framehook_server::shutdown::Stage;
 use framehook_server::store::spool::{Spool, SpoolLimits};
-use framehook_server::store::{LocalStore, StoreUrls, Storer, StorerParts, UrlSigner};
+use framehook_server::store::{Local, LocalStore, Storer, StorerParts, Stores, UrlSigner};
 use framehook_server::telemetry::Telemetry;
 use framehook_server::timeline::Timeline;
 use framehook_testkit::wait;
@@ -135,12 +135,11 @@ impl Place {
         let owed = db.read(owed_files).await.expect("owed files");
         let spool = Spool::open(&self.dir.join("spool"), settings.spool, &owed, fatal.clone()).expect("a spool");
         let spool = Arc::new(spool);
-        let store = LocalStore::open(&self.dir.join("objects"), entropy.clone(), fatal.clone()).expect("a store");
-        let store = Arc::new(store);
+        let files = LocalStore::open(&self.dir.join("objects"), entropy.clone(), fatal.clone()).expect("a store");
         let timeline = Timeline::new(clock);
         let telemetry = Telemetry::new(clock);
         let signer = settings.url_life.map(|life| UrlSigner::new(vault.clone(), life));
-        let urls = StoreUrls::new("http://127.0.0.1:8080/objects", signer);
+        let stores = Stores::new(Local::new(Arc::new(files), "http://127.0.0.1:8080/objects", signer));
         let (storer_wake, notifier_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let [commits, puts, attempts] = ["commits", "puts", "attempts"].map(|name| Stage::new(name, fatal.clone()));
         let committer = Committer::start(
@@ -152,7 +151,7 @@ impl Place {
                 timeline: timeline.clone(),
                 entropy: entropy.clone(),
                 zone: NameZone::default(),
-                urls: urls.clone(),
+                stores: stores.clone(),
                 storer_wake: Arc::clone(&storer_wake),
             },
             &commits,
@@ -160,7 +159,7 @@ impl Place {
         let storer = Storer::new(StorerParts {
             db: db.clone(),
             spool: Arc::clone(&spool),
-            store: Arc::clone(&store),
+            stores: stores.clone(),
             clock,
             timeline: timeline.clone(),
             entropy: entropy.clone(),
@@ -204,7 +203,7 @@ impl Place {
         };
         let (watched, token) = (Arc::clone(&spool), commits.token());
         commits.spawn(async move { watched.watch_disk(token).await });
-        let replayer = Replayer { db: db.clone(), vault, store, urls, clock, timeline, notifier_wake };
+        let replayer = Replayer { db: db.clone(), vault, stores, clock, timeline, notifier_wake };
         Process {
             runtime: tokio::runtime::Builder::new_current_thread().build().expect("a placeholder"),
             stages: [commits, puts, attempts],

@@ -15,6 +15,7 @@ use crate::db::{DbError, Tx};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectRef {
     pub store: String,
+    pub region: String,
     pub bucket: String,
     pub key: String,
     pub pic_full_url: String,
@@ -43,17 +44,18 @@ pub fn state_of(conn: &Connection, id: DeliveryId) -> Result<Option<State>, DbEr
 pub fn object_of(conn: &Connection, id: DeliveryId) -> Result<Option<ObjectRef>, DbError> {
     let object = conn
         .prepare_cached(
-            "SELECT store, bucket, object_key, pic_full_url, put_state FROM delivery
+            "SELECT store, region, bucket, object_key, pic_full_url, put_state FROM delivery
              JOIN event ON event.id = delivery.event_id
              JOIN snapshot ON snapshot.id = event.snapshot_id WHERE delivery.id = ?1",
         )?
         .query_row([blob(id.0)], |row| {
-            let put_state: String = row.get(4)?;
+            let put_state: String = row.get("put_state")?;
             Ok(ObjectRef {
-                store: row.get(0)?,
-                bucket: row.get(1)?,
-                key: row.get(2)?,
-                pic_full_url: row.get(3)?,
+                store: row.get("store")?,
+                region: row.get("region")?,
+                bucket: row.get("bucket")?,
+                key: row.get("object_key")?,
+                pic_full_url: row.get("pic_full_url")?,
                 is_stored: put_state == "stored",
                 is_owed: put_state == "owed",
             })

@@ -193,9 +193,9 @@ mod tests {
     /// A picture whose id ends in `number`.
     fn insert(conn: &Connection, number: u8, name: &str, rule: i64, create_time_ms: i64) {
         let sql = "INSERT INTO snapshot (id, trace, push_sequence, domain, app, stream, rule_id, template_id, catalog_version,
-                event_id, create_time_ms, recorded_ms, width, height, file_size, sha256, store, bucket, object_key,
+                event_id, create_time_ms, recorded_ms, width, height, file_size, sha256, store, region, bucket, object_key,
                 pic_full_url, put_state, put_due_ms)
-            VALUES (?1, ?1, 1, 'push.example.com', 'live', ?2, ?3, ?3, 1, ?1, ?4, ?4, 1, 1, 1, zeroblob(32), 'local', 'b', ?5,
+            VALUES (?1, ?1, 1, 'push.example.com', 'live', ?2, ?3, ?3, 1, ?1, ?4, ?4, 1, 1, 1, zeroblob(32), 'local', 'local', 'b', ?5,
                 'http://a/', 'owed', 0)";
         let id = Uuid::from_u128(number.into()).into_bytes();
         conn.execute(sql, params![id, name, rule, create_time_ms, format!("{number}.jpg")]).unwrap();
