@@ -62,8 +62,8 @@ pub(crate) mod arbitrary {
     }
 
     fn rendition() -> impl Strategy<Value = RenditionSpec> {
-        (0..=TEMPLATE_WIDTH_MAX, 0..=TEMPLATE_HEIGHT_MAX, 1u8..=100)
-            .prop_map(|(width, height, quality)| RenditionSpec { width, height, format: ImageFormat::Jpeg, quality })
+        (0..=TEMPLATE_WIDTH_MAX, 0..=TEMPLATE_HEIGHT_MAX, select(ImageFormat::ALL.to_vec()), 1u8..=100)
+            .prop_map(|(width, height, format, quality)| RenditionSpec { width, height, format, quality })
     }
 
     pub(crate) fn job() -> impl Strategy<Value = Job> {
@@ -134,7 +134,7 @@ pub(crate) mod arbitrary {
             })
     }
 
-    /// Shares of the room, so that eight of them fit together.
+    /// Shares of the room, so that as many as there may be fit together.
     fn image() -> impl Strategy<Value = ImageAt> {
         let share = (IMAGES_BYTES_MAX / RENDITIONS_MAX) as u32;
         let side = 1u32..=IMAGE_SIDE_MAX;

@@ -29,7 +29,8 @@ pub struct RenditionSpec {
     pub width: u16,
     pub height: u16,
     pub format: ImageFormat,
-    /// 1 to 100, on the scale of the Independent JPEG Group.
+    /// 1 to 100: for JPEG on the scale of the Independent JPEG Group, for WebP on that of libwebp, for AVIF such that equal
+    /// numbers look much alike. Ignored for PNG.
     pub quality: u8,
 }
 
@@ -37,6 +38,30 @@ pub struct RenditionSpec {
 pub enum ImageFormat {
     /// JFIF, baseline, 4:2:0, full-range BT.601, density 1:1.
     Jpeg,
+    /// 8-bit R'G'B', tagged as sRGB.
+    Png,
+    /// Lossy (VP8), 4:2:0, limited-range BT.601, which is all that it can be.
+    Webp,
+    /// One AV1 key frame, 4:2:0, 8 bit, full-range BT.601, tagged so.
+    Avif,
+}
+
+impl ImageFormat {
+    pub const ALL: [Self; 4] = [Self::Jpeg, Self::Png, Self::Webp, Self::Avif];
+
+    fn to_u8(self) -> u8 {
+        match self {
+            Self::Jpeg => 1,
+            Self::Png => 2,
+            Self::Webp => 3,
+            Self::Avif => 4,
+        }
+    }
+
+    fn from_u8(value: u8) -> Result<Self, WireError> {
+        let known = Self::ALL.into_iter().find(|format| format.to_u8() == value);
+        known.ok_or(WireError::Value("image format"))
+    }
 }
 
 impl RenditionSpec {
@@ -88,9 +113,7 @@ impl Job {
         for rendition in &self.renditions {
             to.u16(rendition.width);
             to.u16(rendition.height);
-            to.u8(match rendition.format {
-                ImageFormat::Jpeg => 1,
-            });
+            to.u8(rendition.format.to_u8());
             to.u8(rendition.quality);
         }
         Ok(())
@@ -110,10 +133,7 @@ impl Job {
             renditions.push(RenditionSpec {
                 width: from.u16()?,
                 height: from.u16()?,
-                format: match from.u8()? {
-                    1 => ImageFormat::Jpeg,
-                    _ => return Err(WireError::Value("image format")),
-                },
+                format: ImageFormat::from_u8(from.u8()?)?,
                 quality: from.u8()?,
             });
         }

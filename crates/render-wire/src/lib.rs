@@ -43,10 +43,10 @@ pub use outcome::{
 pub use sizing::{Orientation, SampleAspect, Size};
 
 /// Version of everything in this crate. A server refuses a worker whose [`Hello`] carries another.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
-/// Largest message. The biggest one is an [`Outcome`] with [`RENDITIONS_MAX`] images or a full detail text, well under
-/// 512 bytes; four times that leaves room for new fields and lets both sides read into a fixed buffer.
+/// Largest message. The biggest one is an [`Outcome`] with [`RENDITIONS_MAX`] images, some 600 bytes; three times that
+/// leaves room for new fields and lets both sides read into a fixed buffer.
 pub const MESSAGE_BYTES_MAX: usize = 2048;
 
 /// Largest decoder config. An avcC holds one SPS and one PPS of some 40 bytes; encoders that list many parameter sets
@@ -65,8 +65,8 @@ pub const IMAGES_BYTES_MAX: usize = 64 << 20;
 /// Size of the exchange. The file is sparse: it costs what was written to it.
 pub const EXCHANGE_BYTES: usize = IMAGES_OFFSET + IMAGES_BYTES_MAX;
 
-/// Most renditions of one job: a rule and three screenshot tasks may each ask for one, and this doubles that.
-pub const RENDITIONS_MAX: usize = 8;
+/// Most renditions of one job: a rule and three screenshot tasks may each ask for the eight of a template.
+pub const RENDITIONS_MAX: usize = 32;
 
 /// Largest width a template may ask for (`spec/css.md` 4.1).
 pub const TEMPLATE_WIDTH_MAX: u16 = 3000;

@@ -1,4 +1,5 @@
-//! From any Y'CbCr matrix, range and depth to the one that JFIF knows: full-range BT.601 in 8 bits.
+//! From any Y'CbCr matrix, range and depth to the matrix that image formats know: BT.601 in 8 bits, at full range for JFIF and
+//! AVIF, at limited range for WebP.
 //!
 //! The two matrices are multiplied into one, so no RGB picture is ever made. That is exact where a detour would round twice,
 //! and cheap because of the shape of the product: gray is gray in every matrix, so chroma does not depend on luma,
@@ -22,9 +23,10 @@ pub(crate) struct Encoding {
 }
 
 impl Encoding {
-    /// What JFIF means by Y, Cb and Cr.
-    #[cfg(test)]
-    pub(crate) const JFIF: Self = Self { matrix: ColourMatrix::Bt601, range: ColourRange::Full, bit_depth: 8 };
+    /// What image formats mean by Y, Cb and Cr.
+    pub(crate) fn bt601(range: ColourRange) -> Self {
+        Self { matrix: ColourMatrix::Bt601, range, bit_depth: 8 }
+    }
 
     /// Luma code of black, and codes from black to white.
     pub(crate) fn luma_scale(self) -> (f64, f64) {
@@ -75,70 +77,82 @@ struct Coefficients {
 }
 
 impl Coefficients {
-    fn new(from: Encoding) -> Self {
+    fn new(from: Encoding, to: Encoding) -> Self {
         let (red, blue) = weights(from.matrix);
         let green = 1.0 - red - blue;
-        let (jpeg_red, jpeg_blue) = weights(ColourMatrix::Bt601);
-        let jpeg_green = 1.0 - jpeg_red - jpeg_blue;
+        let (to_red, to_blue) = weights(to.matrix);
+        let to_green = 1.0 - to_red - to_blue;
         // R, G and B less Y, of Cb and Cr between -1/2 and 1/2.
         let r = [0.0, 2.0 * (1.0 - red)];
         let b = [2.0 * (1.0 - blue), 0.0];
         let (black, luma_codes) = from.luma_scale();
         let (gray, chroma_codes) = from.chroma_scale();
+        let (to_black, to_luma_codes) = to.luma_scale();
+        let (to_gray, to_chroma_codes) = to.chroma_scale();
         let fixed = |value: f64| (value * f64::from(1_u32 << FRACTION_BITS)).round() as i32;
 
         let mut coefficients = Self {
-            luma: fixed(255.0 / luma_codes),
+            luma: fixed(to_luma_codes / luma_codes),
             in_luma: [0; 2],
             in_cb: [0; 2],
             in_cr: [0; 2],
-            luma_offset: fixed(0.5 - black * 255.0 / luma_codes),
-            chroma_offset: fixed(128.0 + 0.5),
+            luma_offset: fixed(to_black + 0.5 - black * to_luma_codes / luma_codes),
+            chroma_offset: fixed(to_gray + 0.5),
             gray: gray as i32,
             code_max: (1 << from.bit_depth) - 1,
         };
         for chroma in 0..2 {
             let g = -(red * r[chroma] + blue * b[chroma]) / green;
-            let luma = jpeg_red * r[chroma] + jpeg_green * g + jpeg_blue * b[chroma];
-            let scale = 255.0 / chroma_codes;
-            coefficients.in_luma[chroma] = fixed(luma * scale);
-            coefficients.in_cb[chroma] = fixed((b[chroma] - luma) / (2.0 * (1.0 - jpeg_blue)) * scale);
-            coefficients.in_cr[chroma] = fixed((r[chroma] - luma) / (2.0 * (1.0 - jpeg_red)) * scale);
+            let luma = to_red * r[chroma] + to_green * g + to_blue * b[chroma];
+            let scale = to_chroma_codes / chroma_codes;
+            coefficients.in_luma[chroma] = fixed(luma * to_luma_codes / chroma_codes);
+            coefficients.in_cb[chroma] = fixed((b[chroma] - luma) / (2.0 * (1.0 - to_blue)) * scale);
+            coefficients.in_cr[chroma] = fixed((r[chroma] - luma) / (2.0 * (1.0 - to_red)) * scale);
         }
         coefficients
     }
 }
 
-/// Luma, Cb and Cr as JFIF means them, each of the size it had.
+/// Luma, Cb and Cr in BT.601, each of the size it had.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct JfifPlanes {
+pub(crate) struct Bt601Planes {
     pub(crate) luma: OwnedPlane<u8>,
     pub(crate) cb: OwnedPlane<u8>,
     pub(crate) cr: OwnedPlane<u8>,
 }
 
-/// Converts a picture of any chroma format. Chroma should be halved after this and not before: luma depends on it, and
+/// Converts a picture of any chroma format to BT.601 at this range. Chroma should be halved after this and not before: luma depends on it, and
 /// sharp edges of colour would become dirty edges of brightness.
-pub(crate) fn to_jfif<T: Sample>(planes: Planes<'_, T>, encoding: Encoding) -> Result<JfifPlanes, OutOfMemory> {
+pub(crate) fn to_bt601<T: Sample>(
+    planes: Planes<'_, T>,
+    encoding: Encoding,
+    range: ColourRange,
+) -> Result<Bt601Planes, OutOfMemory> {
     let Planes { luma, chroma: [cb, cr] } = planes;
-    let mut jfif =
-        JfifPlanes { luma: OwnedPlane::new(luma.size)?, cb: OwnedPlane::new(cb.size)?, cr: OwnedPlane::new(cr.size)? };
+    let mut converted =
+        Bt601Planes { luma: OwnedPlane::new(luma.size)?, cb: OwnedPlane::new(cb.size)?, cr: OwnedPlane::new(cr.size)? };
     // One more for the last, lone column of an odd picture.
     let mut correction = OwnedPlane::new(Size::new(luma.size.width + 1, 1))?.samples;
-    convert(planes, &Coefficients::new(encoding), &mut jfif, &mut correction);
-    Ok(jfif)
+    let coefficients = Coefficients::new(encoding, Encoding::bt601(range));
+    convert(planes, &coefficients, &mut converted, &mut correction);
+    Ok(converted)
 }
 
 /// With the widest instructions that the processor has: 0.14 ms for 720p instead of the 0.46 ms of those that every
 /// x86-64 has.
-fn convert<T: Sample>(planes: Planes<'_, T>, coefficients: &Coefficients, to: &mut JfifPlanes, correction: &mut [i32]) {
+fn convert<T: Sample>(
+    planes: Planes<'_, T>,
+    coefficients: &Coefficients,
+    to: &mut Bt601Planes,
+    correction: &mut [i32],
+) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         #[target_feature(enable = "avx2")]
         fn with_avx2<T: Sample>(
             planes: Planes<'_, T>,
             coefficients: &Coefficients,
-            to: &mut JfifPlanes,
+            to: &mut Bt601Planes,
             correction: &mut [i32],
         ) {
             convert_rows(planes, coefficients, to, correction);
@@ -157,7 +171,7 @@ fn convert<T: Sample>(planes: Planes<'_, T>, coefficients: &Coefficients, to: &m
 fn convert_rows<T: Sample>(
     Planes { luma, chroma: [cb, cr] }: Planes<'_, T>,
     coefficients: &Coefficients,
-    to: &mut JfifPlanes,
+    to: &mut Bt601Planes,
     correction: &mut [i32],
 ) {
     let is_wide = cb.size.width == luma.size.width;
@@ -213,7 +227,7 @@ mod tests {
     use crate::picture::Plane;
 
     /// The detour: to R'G'B' and back, in floating point (ITU-T H.273, 8.3).
-    fn by_way_of_rgb(encoding: Encoding, [y, cb, cr]: [i32; 3]) -> [f64; 3] {
+    fn by_way_of_rgb(encoding: Encoding, to: ColourRange, [y, cb, cr]: [i32; 3]) -> [f64; 3] {
         let (black, luma_codes) = encoding.luma_scale();
         let (gray, chroma_codes) = encoding.chroma_scale();
         let y = (f64::from(y) - black) / luma_codes;
@@ -223,17 +237,19 @@ mod tests {
         let b = y + 2.0 * (1.0 - kb) * cb;
         let g = (y - kr * r - kb * b) / (1.0 - kr - kb);
         let luma = 0.299 * r + 0.587 * g + 0.114 * b;
-        [luma * 255.0, 128.0 + (b - luma) / 1.772 * 255.0, 128.0 + (r - luma) / 1.402 * 255.0]
+        let ((black, luma_codes), (gray, chroma_codes)) =
+            (Encoding::bt601(to).luma_scale(), Encoding::bt601(to).chroma_scale());
+        [black + luma * luma_codes, gray + (b - luma) / 1.772 * chroma_codes, gray + (r - luma) / 1.402 * chroma_codes]
             .map(|value| value.clamp(0.0, 255.0))
     }
 
-    fn convert_one<T: Sample>(encoding: Encoding, codes: [T; 3]) -> [u8; 3] {
+    fn convert_one<T: Sample>(encoding: Encoding, to: ColourRange, codes: [T; 3]) -> [u8; 3] {
         let size = Size::new(1, 1);
         let [luma, cb, cr] = codes.each_ref().map(std::slice::from_ref);
         let plane = |samples| Plane::new(samples, 1, size).expect("one sample covers one pixel");
         let planes = Planes { luma: plane(luma), chroma: [plane(cb), plane(cr)] };
-        let jfif = to_jfif(planes, encoding).expect("three bytes fit");
-        [jfif.luma.samples[0], jfif.cb.samples[0], jfif.cr.samples[0]]
+        let converted = to_bt601(planes, encoding, to).expect("three bytes fit");
+        [converted.luma.samples[0], converted.cb.samples[0], converted.cr.samples[0]]
     }
 
     #[test]
@@ -248,14 +264,15 @@ mod tests {
                         let steps = &steps;
                         steps.iter().flat_map(move |&cb| steps.iter().map(move |&cr| [y, cb, cr]))
                     }) {
-                        let ours = match bit_depth {
-                            8 => convert_one(encoding, codes.map(|code| code as u8)),
-                            _ => convert_one(encoding, codes.map(|code| code as u16)),
-                        };
-                        let exact = by_way_of_rgb(encoding, codes);
-                        for (ours, exact) in ours.into_iter().zip(exact) {
-                            let error = (f64::from(ours) - exact).abs();
-                            assert!(error < 0.51, "{encoding:?} {codes:?}: {ours} for {exact}");
+                        for to in [ColourRange::Full, ColourRange::Limited] {
+                            let ours = match bit_depth {
+                                8 => convert_one(encoding, to, codes.map(|code| code as u8)),
+                                _ => convert_one(encoding, to, codes.map(|code| code as u16)),
+                            };
+                            for (ours, exact) in ours.into_iter().zip(by_way_of_rgb(encoding, to, codes)) {
+                                let error = (f64::from(ours) - exact).abs();
+                                assert!(error < 0.51, "{encoding:?} to {to:?} {codes:?}: {ours} for {exact}");
+                            }
                         }
                     }
                 }
@@ -271,12 +288,13 @@ mod tests {
             let plane = |size: Size| Plane::new(&samples, size.width as usize, size).expect("407 samples");
             let planes = Planes { luma: plane(size), chroma: [plane(chroma); 2] };
             let encoding = Encoding { matrix: ColourMatrix::Bt709, range: ColourRange::Limited, bit_depth: 8 };
-            let here = to_jfif(planes, encoding).expect("fits");
+            let here = to_bt601(planes, encoding, ColourRange::Full).expect("fits");
             let mut anywhere = here.clone();
             for plane in [&mut anywhere.luma, &mut anywhere.cb, &mut anywhere.cr] {
                 plane.samples.fill(0);
             }
-            convert_rows(planes, &Coefficients::new(encoding), &mut anywhere, &mut [0; 38]);
+            let coefficients = Coefficients::new(encoding, Encoding::bt601(ColourRange::Full));
+            convert_rows(planes, &coefficients, &mut anywhere, &mut [0; 38]);
             assert_eq!(here, anywhere, "{chroma:?}");
         }
     }
@@ -284,15 +302,16 @@ mod tests {
     #[test]
     fn jfif_stays_what_it_is() {
         for codes in [[0, 0, 0], [255, 255, 255], [1, 127, 254], [200, 3, 77]] {
-            assert_eq!(convert_one::<u8>(Encoding::JFIF, codes), codes);
+            let full = ColourRange::Full;
+            assert_eq!(convert_one::<u8>(Encoding::bt601(full), full, codes), codes);
         }
     }
 
     #[test]
     fn codes_beyond_the_depth_do_not_overflow() {
         let encoding = Encoding { matrix: ColourMatrix::Bt709, range: ColourRange::Limited, bit_depth: 10 };
-        let largest = convert_one::<u16>(encoding, [1023; 3]);
-        assert_eq!(convert_one::<u16>(encoding, [u16::MAX; 3]), largest);
+        let convert = |code| convert_one::<u16>(encoding, ColourRange::Full, [code; 3]);
+        assert_eq!(convert(u16::MAX), convert(1023));
     }
 
     #[test]
@@ -300,8 +319,9 @@ mod tests {
         let luma: Vec<u8> = (0..15).map(|index| 16 + index * 10).collect();
         let luma = Plane::new(&luma, 5, Size::new(5, 3)).expect("15 samples");
         let chroma = Plane::new(&[128; 6], 3, Size::new(3, 2)).expect("6 samples");
-        let encoding = Encoding { range: ColourRange::Limited, ..Encoding::JFIF };
-        let jfif = to_jfif(Planes { luma, chroma: [chroma; 2] }, encoding).expect("a few bytes fit");
+        let encoding = Encoding::bt601(ColourRange::Limited);
+        let jfif =
+            to_bt601(Planes { luma, chroma: [chroma; 2] }, encoding, ColourRange::Full).expect("a few bytes fit");
         let expected: Vec<u8> = (0..15).map(|index| (f64::from(index) * 10.0 * 255.0 / 219.0).round() as u8).collect();
         assert_eq!(jfif.luma.samples, expected);
         assert_eq!((jfif.cb.samples, jfif.cr.samples), (vec![128; 6], vec![128; 6]));

@@ -1,77 +1,96 @@
-//! JPEG from planes.
+//! Images from planes: one encoder for each format, kept from one picture to the next where it has something to keep.
 
-use framehook_render_wire::Size;
-use turbojpeg::{Compressor, OwnedBuf, Subsamp, YuvPlanesImage};
+mod avif;
+mod jpeg;
+mod png;
+mod webp;
 
-use crate::picture::{OutOfMemory, OwnedPlane, Plane};
+use std::ops::Deref;
 
-/// Writes JFIF: baseline, 4:2:0, density 1:1.
+use framehook_render_wire::{ColourRange, ImageFormat, Size};
+use turbojpeg::OwnedBuf;
+
+use self::jpeg::JpegEncoder;
+use crate::picture::{OutOfMemory, Plane};
+
+/// Writes images of every format.
 pub(crate) struct Encoder {
-    compressor: Compressor,
+    jpeg: JpegEncoder,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EncodeError {
-    /// It has no reason to, for planes that fit together.
+    /// None of the libraries has a reason to, for planes that fit together.
     #[error("JPEG encoder: {0}")]
-    Library(#[from] turbojpeg::Error),
+    Jpeg(#[from] turbojpeg::Error),
+    #[error("PNG encoder: {0}")]
+    Png(#[from] ::png::EncodingError),
+    #[error("WebP encoder: error {0}")]
+    Webp(u32),
+    #[error("AVIF encoder: {0}")]
+    Avif(String),
+    /// Larger than the format, or our use of it, allows.
+    #[error("{}x{} pixels are too many for {format}", size.width, size.height)]
+    TooLarge { format: &'static str, size: Size },
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
 }
 
+/// An encoded image.
+pub(crate) enum ImageBytes {
+    /// In memory of libjpeg-turbo's.
+    Turbo(OwnedBuf),
+    Own(Vec<u8>),
+}
+
+impl Deref for ImageBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Turbo(bytes) => bytes,
+            Self::Own(bytes) => bytes,
+        }
+    }
+}
+
+/// In what form a format takes its pictures; all in the BT.601 matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Intake {
+    pub(crate) range: ColourRange,
+    /// Chroma is halved both ways.
+    pub(crate) halves_chroma: bool,
+}
+
+impl Intake {
+    pub(crate) fn of(format: ImageFormat) -> Self {
+        match format {
+            ImageFormat::Jpeg | ImageFormat::Avif => Self { range: ColourRange::Full, halves_chroma: true },
+            // VP8 knows nothing else (RFC 6386, 9.2).
+            ImageFormat::Webp => Self { range: ColourRange::Limited, halves_chroma: true },
+            // On its way to R'G'B'.
+            ImageFormat::Png => Self { range: ColourRange::Full, halves_chroma: false },
+        }
+    }
+}
+
 impl Encoder {
     pub(crate) fn new() -> Result<Self, EncodeError> {
-        Ok(Self { compressor: Compressor::new()? })
+        Ok(Self { jpeg: JpegEncoder::new()? })
     }
 
-    /// Encodes luma, Cb and Cr as JFIF means them, chroma halved both ways; `quality` is 1 to 100.
-    pub(crate) fn encode(&mut self, [luma, cb, cr]: [Plane<'_, u8>; 3], quality: u8) -> Result<OwnedBuf, EncodeError> {
-        let Size { width, height } = luma.size;
-        let evened = evened(luma)?;
-        let luma = evened.as_ref().map_or(luma, OwnedPlane::as_plane);
-        let image = YuvPlanesImage {
-            y_plane: luma.samples,
-            u_plane: cb.samples,
-            v_plane: cr.samples,
-            width: width as usize,
-            height: height as usize,
-            y_stride: luma.stride,
-            u_stride: cb.stride,
-            v_stride: cr.stride,
-            subsamp: Subsamp::Sub2x2,
-        };
-        self.compressor.set_quality(quality.into())?;
-        Ok(self.compressor.compress_yuv_planes_to_owned(&image)?)
-    }
-}
-
-/// A copy with even sides, the last column and row repeated: the library reads luma beside every chroma sample. `None`
-/// when the sides are even already.
-fn evened(luma: Plane<'_, u8>) -> Result<Option<OwnedPlane<u8>>, OutOfMemory> {
-    let even = Size::new(luma.size.width.next_multiple_of(2), luma.size.height.next_multiple_of(2));
-    if even == luma.size {
-        return Ok(None);
-    }
-    let mut copy = OwnedPlane::new(even)?;
-    let last = luma.rows().last();
-    for (from, to) in luma.rows().chain(last).zip(copy.rows_mut()) {
-        let (beside, rest) = to.split_at_mut(from.len());
-        beside.copy_from_slice(from);
-        rest.fill(from[from.len() - 1]);
-    }
-    Ok(Some(copy))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn odd_sides_are_evened_with_what_is_beside() {
-        let luma = Plane::new(&[1, 2, 3, 4, 5, 6, 7, 8, 9], 3, Size::new(3, 3)).expect("nine samples");
-        let copy = evened(luma).expect("fits").expect("odd sides");
-        assert_eq!(copy.samples, [1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9, 7, 8, 9, 9]);
-        let even = Plane::new(&[1, 2, 0, 3, 4, 0], 3, Size::new(2, 2)).expect("two rows");
-        assert!(evened(even).expect("fits").is_none());
+    /// Encodes luma, Cb and Cr, in the form that [`Intake::of`] says; `quality` is 1 to 100.
+    pub(crate) fn encode(
+        &mut self,
+        format: ImageFormat,
+        planes: [Plane<'_, u8>; 3],
+        quality: u8,
+    ) -> Result<ImageBytes, EncodeError> {
+        Ok(match format {
+            ImageFormat::Jpeg => ImageBytes::Turbo(self.jpeg.encode(planes, quality)?),
+            ImageFormat::Png => ImageBytes::Own(png::encode(planes)?),
+            ImageFormat::Webp => ImageBytes::Own(webp::encode(planes, quality)?),
+            ImageFormat::Avif => ImageBytes::Own(avif::encode(planes, quality)?),
+        })
     }
 }

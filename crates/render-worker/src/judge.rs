@@ -46,9 +46,10 @@ pub(crate) fn judge<T: Sample>(luma: Plane<'_, T>, encoding: Encoding) -> Judgem
 #[cfg(test)]
 mod tests {
     use super::*;
-    use framehook_render_wire::{ColourRange, Size};
+    use framehook_render_wire::{ColourMatrix, ColourRange, Size};
 
-    const LIMITED: Encoding = Encoding { range: ColourRange::Limited, ..Encoding::JFIF };
+    const FULL: Encoding = Encoding { matrix: ColourMatrix::Bt601, range: ColourRange::Full, bit_depth: 8 };
+    const LIMITED: Encoding = Encoding { range: ColourRange::Limited, ..FULL };
 
     fn judge_samples(samples: &[u8], encoding: Encoding) -> Judgement {
         judge(Plane::new(samples, 400, Size::new(400, 300)).expect("400 by 300"), encoding)
@@ -71,7 +72,7 @@ mod tests {
         let cases = [
             ("black", with_logo(0, 16), LIMITED, true),
             ("noisy black", with_logo(0, 30), LIMITED, true),
-            ("the same code at full range", with_logo(0, 30), Encoding::JFIF, false),
+            ("the same code at full range", with_logo(0, 30), FULL, false),
             ("black with a logo", with_logo(1, 16), LIMITED, true),
             ("black with a window", with_logo(5, 16), LIMITED, false),
             ("dark gray", with_logo(0, 40), LIMITED, false),

@@ -2,14 +2,15 @@
 //!
 //! It is started by the server, locks itself in before it reads the first byte, and ends when its socket does. It must
 //! never open a file or a socket, never start a thread, and never trust a length. C code and `unsafe` exist in this
-//! executable only: libavcodec behind `shim.c`, libjpeg-turbo, and the system calls of the jail.
+//! executable only: libavcodec behind `shim.c`, libjpeg-turbo, libwebp, and the system calls of the jail.
 //!
 //! Start from [`render::Renderer`] (what a job becomes) and [`jail`] (what a hostile one can do).
 //!
 //! | Specification | Used for |
 //! |---|---|
 //! | ITU-T H.273 (07/2021) | matrices, ranges and transfer functions of the decoded picture |
-//! | ITU-T T.871 (05/2011), JFIF | colours and header of the encoded image |
+//! | ITU-T T.871 (05/2011), JFIF | colours and header of a JPEG |
+//! | PNG (3rd edition), RFC 6386 (VP8), AVIF 1.1 | the other formats |
 //! | ITU-T H.264 (08/2021) | what `unit` looks at; decoding itself is libavcodec's |
 
 mod colour;
@@ -43,6 +44,7 @@ framehook-render turns one entry point of a video stream into images. The server
 
   framehook-render --self-test               lock itself in, try the lock, say what it found; 0 if all holds
   framehook-render --measure CONFIG UNIT...  CPU time to decode and encode these files, without jail or server
+  framehook-render --measure-formats CONFIG UNIT...  the same for each format of the image
   framehook-render --version
 ";
 
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         ["--worker", "--parent", parent, "--unsafe-no-jail"] => worker(parent, JailMode::Off),
         ["--self-test"] => return self_test(),
         ["--measure", config, ref units @ ..] if !units.is_empty() => measure::measure(config, units),
+        ["--measure-formats", config, ref units @ ..] if !units.is_empty() => measure::measure_formats(config, units),
         ["--version"] => {
             println!("framehook-render {} (wire {VERSION}, {})", env!("CARGO_PKG_VERSION"), decode::library());
             Ok(())

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fs;
 use std::time::Duration;
 
-use framehook_render_wire::{Codec, RenditionSpec};
+use framehook_render_wire::{Codec, ImageFormat, RenditionSpec};
 
 use crate::render::Renderer;
 use crate::stopwatch::Stopwatch;
@@ -46,5 +46,29 @@ pub(crate) fn measure(config: &str, units: &[&str]) -> Result<(), Box<dyn Error>
     println!("wall_us_decode {}", sums.0 / pictures);
     println!("wall_us_convert {}", sums.1 / pictures);
     println!("wall_us_encode {}", sums.2 / pictures);
+    Ok(())
+}
+
+/// Renders every unit at its own size in one format after the other, and prints for each the mean CPU time of a picture,
+/// its decoding included, and the bytes of an image. All are H.264 under one config.
+pub(crate) fn measure_formats(config: &str, units: &[&str]) -> Result<(), Box<dyn Error>> {
+    let config = fs::read(config)?;
+    let units = units.iter().map(fs::read).collect::<Result<Vec<_>, _>>()?;
+    let mut renderer = Renderer::new()?;
+    for (format, name) in ImageFormat::ALL.into_iter().zip(["jpeg", "png", "webp", "avif"]) {
+        let measured = Stopwatch::start_cpu();
+        let (mut bytes, mut pictures) = (0, 0);
+        while measured.elapsed() < MEASURED_TIME {
+            for unit in &units {
+                let rendered = renderer
+                    .render(Codec::H264, &config, unit, &[RenditionSpec { format, ..RenditionSpec::ORIGINAL }])
+                    .map_err(|failure| format!("{}: {}", failure.reason.name(), failure.detail))?;
+                bytes += rendered.images[0].bytes.len() as u64;
+                pictures += 1;
+            }
+        }
+        let cpu_us = measured.elapsed().as_micros() as u64 / pictures;
+        println!("{name} cpu_us_per_picture {cpu_us} bytes {}", bytes / pictures);
+    }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! A tiny entry point for each codec, to see the whole path work on this machine, with this build, behind this lock.
 
-use framehook_render_wire::{Codec, RenditionSpec, Size};
+use framehook_render_wire::{Codec, ImageFormat, RenditionSpec, Size};
 
 use crate::decode;
 use crate::render::Renderer;
@@ -21,13 +21,14 @@ const PROBES: &[Probe] = &[Probe {
     size: Size { width: 64, height: 48 },
 }];
 
-/// The codecs of this build that turn their probe into an image of the right size.
+/// The codecs of this build that turn their probe into an image of the right size, in every format.
 pub(crate) fn working_decoders(renderer: &mut Renderer) -> Vec<Codec> {
+    let renditions = ImageFormat::ALL.map(|format| RenditionSpec { format, ..RenditionSpec::ORIGINAL });
     let mut works = |codec: &Codec| {
         PROBES.iter().filter(|probe| probe.codec == *codec).any(|probe| {
             renderer
-                .render(probe.codec, probe.config, probe.unit, &[RenditionSpec::ORIGINAL])
-                .is_ok_and(|rendered| rendered.images.len() == 1 && rendered.images[0].size == probe.size)
+                .render(probe.codec, probe.config, probe.unit, &renditions)
+                .is_ok_and(|rendered| rendered.images.iter().all(|image| image.size == probe.size))
         })
     };
     decode::codecs().into_iter().filter(|codec| works(codec)).collect()

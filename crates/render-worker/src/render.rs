@@ -2,15 +2,14 @@
 
 use framehook_render_wire::sizing::{display_size, output_size};
 use framehook_render_wire::{
-    Codec, Failure, FailureReason, IMAGE_SIDE_MAX, ImageFormat, Judgement, Orientation, PICTURE_PIXELS_MAX,
-    PictureFacts, RenditionSpec, Size, Timings,
+    Chroma, Codec, Failure, FailureReason, IMAGE_SIDE_MAX, Judgement, Orientation, PICTURE_PIXELS_MAX, PictureFacts,
+    RenditionSpec, Size, Timings,
 };
-use turbojpeg::OwnedBuf;
 
-use crate::colour::{Encoding, to_jfif};
+use crate::colour::{Encoding, to_bt601};
 use crate::decode::{Background, DecodeError, Decoder};
 use crate::decoders::Decoders;
-use crate::encode::{EncodeError, Encoder};
+use crate::encode::{EncodeError, Encoder, ImageBytes, Intake};
 use crate::fingerprint::fingerprint;
 use crate::judge::judge;
 use crate::orientation::turn;
@@ -30,7 +29,7 @@ pub(crate) struct RenderedJob {
 
 pub(crate) struct EncodedImage {
     pub(crate) size: Size,
-    pub(crate) bytes: OwnedBuf,
+    pub(crate) bytes: ImageBytes,
 }
 
 /// Keeps open decoders, tables and buffers from one job to the next, and nothing of any picture.
@@ -102,18 +101,18 @@ impl Renderer {
 
         let started = Stopwatch::start();
         let scaled = self.scaler.scale(planes, facts.chroma, unturned)?;
-        let jfif = to_jfif(scaled.as_planes(), encoding)?;
-        let cb = self.scaler.halve_chroma(jfif.cb.as_plane(), facts.chroma, unturned)?;
-        let cr = self.scaler.halve_chroma(jfif.cr.as_plane(), facts.chroma, unturned)?;
-        let planes = [jfif.luma.as_plane(), cb.as_plane(), cr.as_plane()];
+        let intake = Intake::of(rendition.format);
+        let converted = to_bt601(scaled.as_planes(), encoding, intake.range)?;
+        let to = if intake.halves_chroma { Chroma::C420 } else { Chroma::C444 };
+        let cb = self.scaler.change_chroma(converted.cb.as_plane(), facts.chroma, to, unturned)?;
+        let cr = self.scaler.change_chroma(converted.cr.as_plane(), facts.chroma, to, unturned)?;
+        let planes = [converted.luma.as_plane(), cb.as_plane(), cr.as_plane()];
         let turned = turn_upright(planes, facts.orientation)?;
         let planes = turned.as_ref().map_or(planes, |turned| turned.each_ref().map(OwnedPlane::as_plane));
         timings.scale_us = timings.scale_us.saturating_add(started.elapsed_us());
 
         let started = Stopwatch::start();
-        let bytes = match rendition.format {
-            ImageFormat::Jpeg => self.encoder.encode(planes, rendition.quality)?,
-        };
+        let bytes = self.encoder.encode(rendition.format, planes, rendition.quality)?;
         timings.encode_us = timings.encode_us.saturating_add(started.elapsed_us());
         Ok(EncodedImage { size, bytes })
     }
@@ -180,7 +179,10 @@ impl From<EncodeError> for Failure {
     fn from(error: EncodeError) -> Self {
         match error {
             EncodeError::OutOfMemory(error) => error.into(),
-            EncodeError::Library(_) => failure(FailureReason::Internal, error),
+            EncodeError::TooLarge { .. } => failure(FailureReason::TooLarge, error),
+            EncodeError::Jpeg(_) | EncodeError::Png(_) | EncodeError::Webp(_) | EncodeError::Avif(_) => {
+                failure(FailureReason::Internal, error)
+            }
         }
     }
 }

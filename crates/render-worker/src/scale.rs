@@ -61,14 +61,17 @@ impl Extent {
         }
     }
 
-    /// What the 4:2:0 chroma of a picture covers of its chroma in another format.
-    fn of_halving(halved: Size, chroma: Chroma) -> Self {
-        let (columns, rows) = match chroma {
-            Chroma::C420 => (1, 1),
-            Chroma::C422 => (1, 2),
-            Chroma::C444 => (2, 2),
+    /// What the chroma of a picture in one format, of this size, covers of its chroma in another.
+    fn of_change(changed: Size, from: Chroma, to: Chroma) -> Self {
+        // Columns and rows of luma for which one sample stands.
+        let stands_for = |chroma| match chroma {
+            Chroma::C420 => (2, 2),
+            Chroma::C422 => (2, 1),
+            Chroma::C444 => (1, 1),
         };
-        Self::whole(Size::new(halved.width * columns, halved.height * rows))
+        let ((from_columns, from_rows), (to_columns, to_rows)) = (stands_for(from), stands_for(to));
+        let side = |changed: u32, to: u32, from: u32| f64::from(changed * to) / f64::from(from);
+        Self { width: side(changed.width, to_columns, from_columns), height: side(changed.height, to_rows, from_rows) }
     }
 }
 
@@ -94,15 +97,16 @@ impl Scaler {
         Ok(ScaledPlanes { luma, chroma })
     }
 
-    /// Brings a chroma plane of a picture of size `luma` to 4:2:0.
-    pub(crate) fn halve_chroma<'a>(
+    /// Brings a chroma plane of a picture of size `luma` from one format to another.
+    pub(crate) fn change_chroma<'a>(
         &mut self,
         plane: Plane<'a, u8>,
-        chroma: Chroma,
+        from: Chroma,
+        to: Chroma,
         luma: Size,
     ) -> Result<MaybeScaled<'a, u8>, OutOfMemory> {
-        let halved = chroma_size(luma, Chroma::C420);
-        self.scale_plane(plane, Extent::of_halving(halved, chroma), halved)
+        let changed = chroma_size(luma, to);
+        self.scale_plane(plane, Extent::of_change(changed, from, to), changed)
     }
 
     /// Brings a part of a plane to this size; a whole one that has it is not touched.
@@ -229,7 +233,9 @@ mod tests {
                 let planes = Planes { luma, chroma: [plane; 2] };
                 let size = Size::new(to, 1);
                 let scaled = scaler.scale(planes, chroma, size).expect("a few bytes fit");
-                let halved = scaler.halve_chroma(scaled.as_planes().chroma[0], chroma, size).expect("a few bytes fit");
+                let halved = scaler
+                    .change_chroma(scaled.as_planes().chroma[0], chroma, Chroma::C420, size)
+                    .expect("a few bytes fit");
                 let halved = halved.as_plane();
                 assert_eq!(halved.size.width, to.div_ceil(2));
                 // In the right half, where a drift has grown, but for the edge, which is the filter's.

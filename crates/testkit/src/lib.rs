@@ -27,6 +27,7 @@ pub mod encoder;
 pub mod failing_sync;
 pub mod flv;
 pub mod http;
+pub mod image;
 pub mod jpeg;
 mod listener;
 pub mod metrics;

@@ -44,7 +44,7 @@ const ROOMS: [Room; 13] = [
 /// The only room that may hold `unsafe` and C.
 const WORKER: &str = "crates/render-worker";
 /// C code that takes bytes from outside, and what C is built with.
-const C_CODE: [&str; 5] = ["turbojpeg", "ffmpeg-sys-next", "rsmpeg", "cc", "pkg-config"];
+const C_CODE: [&str; 6] = ["turbojpeg", "libwebp-sys", "ffmpeg-sys-next", "rsmpeg", "cc", "pkg-config"];
 /// What reaches for the operating system, a clock, a socket or a log.
 const EFFECTS: [&str; 14] = [
     "tokio",
