@@ -13,7 +13,7 @@ struct Room {
     is_pure: bool,
 }
 
-const ROOMS: [Room; 13] = [
+const ROOMS: [Room; 14] = [
     Room { directory: "crates/media", may_use: &[], is_pure: true },
     Room { directory: "crates/rtmp", may_use: &["framehook-media"], is_pure: true },
     Room { directory: "crates/verify", may_use: &[], is_pure: true },
@@ -38,6 +38,7 @@ const ROOMS: [Room; 13] = [
     },
     Room { directory: "examples/receivers/rust", may_use: &["framehook-verify"], is_pure: false },
     Room { directory: "benches", may_use: &["framehook-testkit"], is_pure: false },
+    Room { directory: "benches/instructions", may_use: &["framehook-rtmp", "framehook-domain"], is_pure: false },
     Room { directory: "xtask", may_use: &[], is_pure: false },
 ];
 
