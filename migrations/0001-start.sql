@@ -318,6 +318,7 @@ CREATE TABLE idempotency (
     key        TEXT PRIMARY KEY NOT NULL,
     -- A keyed digest of the request: its body may hold a secret.
     request    BLOB NOT NULL,
+    status     INTEGER NOT NULL, -- 0: it is not answered yet
     location   TEXT NOT NULL,
     etag       TEXT NOT NULL,
     body       BLOB NOT NULL, -- sealed

@@ -35,6 +35,9 @@ enum DeliveriesCommand {
         /// Only this stream, as domain/app/name.
         #[arg(long)]
         stream: Option<String>,
+        /// Only those that go to this endpoint, by the number that `show` tells.
+        #[arg(long)]
+        endpoint: Option<i64>,
         /// At most so many.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
@@ -72,9 +75,10 @@ enum DeliveriesCommand {
 
 pub(crate) async fn run(arguments: DeliveriesArgs) -> Result<ExitCode> {
     match arguments.command {
-        DeliveriesCommand::List { common, state, stream, limit, cursor } => {
+        DeliveriesCommand::List { common, state, stream, endpoint, limit, cursor } => {
             let mut target = format!("/v1/deliveries?limit={limit}");
-            for (name, value) in [("state", state), ("stream", stream), ("cursor", cursor)] {
+            let endpoint = endpoint.map(|number| number.to_string());
+            for (name, value) in [("state", state), ("stream", stream), ("endpoint", endpoint), ("cursor", cursor)] {
                 if let Some(value) = value {
                     target.push_str(&format!("&{name}={}", escape(&value)));
                 }
@@ -142,6 +146,7 @@ fn print_detail(shown: &Value) -> Result<()> {
     output::line(&format!("delivery   {}", text(shown, "id")));
     output::line(&format!("state      {}", state(text(shown, "state").trim())));
     output::line(&format!("event      {} of {}", shown["event_type"], text(shown, "stream")));
+    output::line(&format!("endpoint   {} of callback template {}", shown["endpoint"], shown["template"]));
     output::line(&format!("body       {}", shown["body"]));
     for attempt in shown["attempts"].as_array().context("the server's answer has no attempts")? {
         let status = attempt["status"].as_u64().map_or_else(String::new, |status| format!(" status {status}"));

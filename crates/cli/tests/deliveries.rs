@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use common::{FRAMEHOOK, PATIENCE, check_signature, config, push_once, push_url, serve, wait_for_snapshots};
 use framehook_testkit::encoder::{self, Program, Source};
+use framehook_testkit::http;
 use framehook_testkit::receiver::{Receiver, Reply, Request};
 use framehook_testkit::server::{Server, ServerSpec};
 use framehook_testkit::wait;
@@ -166,6 +167,49 @@ fn a_dead_letter_is_shown_with_every_attempt_and_replayed_under_its_id() {
 }
 
 #[test]
+fn a_replay_under_a_key_is_made_once() {
+    let receiver = Receiver::start().unwrap();
+    receiver.reply_always(Reply::Status(500));
+    let settings = "[deliver]\nsnapshot_retries = 0\npush_retries = 0\n";
+    let server = serve(&receiver, 10, settings).unwrap();
+    let _encoder = push_once(&server, "room_1001").unwrap();
+    let dead = wait_until_dead(&server, 3).unwrap();
+    let (id, other) = (dead[0]["id"].as_str().unwrap(), dead[1]["id"].as_str().unwrap());
+    let bearer = format!("Bearer {}", server.credentials().unwrap().secret_key);
+    let headers = [("authorization", bearer.as_str()), ("idempotency-key", "again")];
+    let ask = |id: &str| {
+        let target = format!("/v1/deliveries/{id}/replay");
+        http::request(server.http_address(), "POST", &target, &headers, b"", PATIENCE).unwrap().status
+    };
+    // Several at once: each is judged by itself.
+    let unknown = "00000000-0000-7000-8000-000000000000";
+    let order = serde_json::json!({ "ids": [unknown] });
+    let replayed = server.v1("POST", "/v1/deliveries/replay", Some(&order)).unwrap();
+    assert_eq!((&replayed["replayed"], &replayed["refused"][0]["status"]), (&serde_json::json!([]), &404.into()));
+    let before = receiver.requests().len();
+    assert_eq!(ask(id), 202);
+    receiver.wait_for(before + 1, PATIENCE).unwrap();
+    wait::until("it to be dead again", PATIENCE, || {
+        let shown = deliveries(&server, &["show", id]).ok()?;
+        (shown["state"] == "dead" && shown["attempts"].as_array()?.len() == 2).then_some(())
+    })
+    .unwrap();
+    assert_eq!(ask(id), 202, "the answer of before");
+    assert_eq!(ask(other), 422, "another request");
+    let shown = deliveries(&server, &["show", id]).unwrap();
+    assert_eq!(
+        (&shown["state"], shown["attempts"].as_array().unwrap().len()),
+        (&"dead".into(), 2),
+        "it is not sent again"
+    );
+    let order = serde_json::json!({ "ids": dead.iter().map(|row| &row["id"]).collect::<Vec<_>>() });
+    let before = receiver.requests().len();
+    let replayed = server.v1("POST", "/v1/deliveries/replay", Some(&order)).unwrap();
+    assert_eq!(replayed["replayed"], order["ids"], "{replayed}");
+    receiver.wait_for(before + 3, PATIENCE).unwrap();
+}
+
+#[test]
 fn dead_letters_are_looked_at_replayed_and_cancelled_without_a_server() {
     let receiver = Receiver::start().unwrap();
     receiver.reply_always(Reply::Status(500));
@@ -183,13 +227,15 @@ fn dead_letters_are_looked_at_replayed_and_cancelled_without_a_server() {
 
     // Whether the receiver of the template may be called is told by the configuration; that of a new URL is judged now.
     let private = ["replay", "--url", "http://127.0.0.1:9/", id(0)];
-    assert!(format!("{:#}", deliveries(&server, &private).unwrap_err()).contains("allow_receiver"));
+    assert!(format!("{:#}", deliveries(&server, &private).unwrap_err()).contains("--allow-receiver"));
     let unknown = "00000000-0000-7000-8000-000000000000";
     assert!(deliveries(&server, &["replay", unknown]).unwrap_err().to_string().contains("no such delivery"));
     deliveries(&server, &["replay", id(200)]).unwrap();
     assert_eq!(deliveries(&server, &["show", id(200)]).unwrap()["state"], "due");
+    let endpoint = dead.iter().find(|row| row["event_type"] == 1).unwrap()["endpoint"].to_string();
+    let of_endpoint = deliveries(&server, &["list", "--endpoint", &endpoint]).unwrap();
+    assert_eq!(of_endpoint["deliveries"].as_array().unwrap().len(), 1, "{of_endpoint}");
     deliveries(&server, &["cancel", id(1), id(0)]).unwrap();
-    assert!(deliveries(&server, &["cancel", id(0)]).is_err(), "it is cancelled already");
 
     let before = receiver.requests().len();
     receiver.reply_always(Reply::Status(200));

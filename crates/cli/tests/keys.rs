@@ -309,10 +309,15 @@ fn what_is_replayed_and_cancelled_is_noted() {
     let cancelled = audit(&server, &["--noun", "delivery", "--id", id(1)]);
     let who = server.credentials().unwrap().secret_id;
     assert_eq!((&cancelled[0]["verb"], &cancelled[0]["who"]), (&json!("cancel"), &json!(who)), "{cancelled:?}");
+    let elsewhere = receiver.url("/elsewhere?token=hushHush");
+    command(&server.data_dir(), &["deliveries", "replay", "--url", &elsewhere, id(2)]).unwrap();
+    let replayed = audit(&server, &["--noun", "delivery", "--id", id(2)]);
+    let url = replayed[0]["after"]["url"].as_str().unwrap();
+    assert!(url.starts_with(&receiver.url("/elsewhere?***")) && !url.contains("hushHush"), "{replayed:?}");
     // One that nobody knows: nothing is done and nothing noted.
     let unknown = "00000000-0000-7000-8000-000000000000";
     assert!(server.v1("POST", &format!("/v1/deliveries/{unknown}/cancel"), None).is_err());
-    assert_eq!(audit(&server, &["--noun", "delivery"]).len(), 2);
+    assert_eq!(audit(&server, &["--noun", "delivery"]).len(), 3);
 }
 
 #[test]

@@ -31,7 +31,11 @@ impl Viewer {
     }
 
     fn post(&self, target: &str, order: &Value) -> Response {
-        let headers = [("authorization", self.bearer.as_str())];
+        self.post_with(target, &[], order)
+    }
+
+    fn post_with(&self, target: &str, headers: &[(&str, &str)], order: &Value) -> Response {
+        let headers = [&[("authorization", self.bearer.as_str())], headers].concat();
         http::request(self.address, "POST", target, &headers, order.to_string().as_bytes(), PATIENCE).unwrap()
     }
 
@@ -130,6 +134,38 @@ fn a_picture_that_is_asked_for_is_stored_and_announced_like_any_other() {
         assert!(answer.text().contains(said), "{order}: {}", answer.text());
     }
     assert_eq!(receiver.requests().iter().filter(|request| request.event_type() == Some(200)).count(), 2);
+}
+
+#[test]
+fn a_picture_that_is_asked_for_under_a_key_is_taken_once() {
+    let receiver = Receiver::start().unwrap();
+    let mut server = serve(&receiver, 300, "").unwrap();
+    let encoder = encoder::push(Program::Ffmpeg, Source::TestPicture, &push_url(&server, "room")).unwrap();
+    let target = format!("/v1/streams/{DOMAIN}/live/room/snapshot");
+    let key = [("idempotency-key", "cover of the day")];
+    let bad = Viewer::of(&server).post_with(&target, &key, &json!({}));
+    assert_eq!((bad.status, &bad.json().unwrap()["field"]), (400, &json!("Idempotency-Key")), "a space is in it");
+    let key = [("idempotency-key", "cover-of-the-day")];
+    // What did nothing is not remembered: before the first keyframe there is no picture.
+    let ask = || {
+        let answer = Viewer::of(&server).post_with(&target, &key, &json!({}));
+        (answer.status == 202).then_some(answer)
+    };
+    let taken = wait::until("a picture", PATIENCE, ask).unwrap();
+    let again = Viewer::of(&server).post_with(&target, &key, &json!({}));
+    assert_eq!((again.status, again.text()), (202, taken.text()));
+    assert_eq!(again.headers.get("location"), taken.headers.get("location"));
+    assert_eq!(again.headers.get("content-type"), Some("application/json"));
+    let other = Viewer::of(&server).post_with(&target, &key, &json!({ "max_age": 60 }));
+    assert_eq!(other.status, 422, "another request under the same key: {}", other.text());
+    // One of the rule, one that was asked for.
+    wait_for_snapshots(&receiver, 2).unwrap();
+    drop(encoder);
+    server.kill9().unwrap();
+    server.restart().unwrap();
+    assert_eq!(Viewer::of(&server).post_with(&target, &key, &json!({})).text(), taken.text(), "after a crash too");
+    let found = server.v1("GET", &format!("/v1/snapshots?stream={DOMAIN}/live/room"), None).unwrap();
+    assert_eq!(found["snapshots"].as_array().unwrap().len(), 2, "{found}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -16,7 +17,7 @@ use common::{CALLBACK_KEY, FRAMEHOOK, PATIENCE, config, push_url, serve, wait_fo
 use framehook_testkit::clip::ClipSpec;
 use framehook_testkit::encoder::{self, Program, Source};
 use framehook_testkit::failing_sync::FailingSync;
-use framehook_testkit::http::{self, Response};
+use framehook_testkit::http::{self, Connection, Response};
 use framehook_testkit::process::Process;
 use framehook_testkit::publisher::PublisherSpec;
 use framehook_testkit::receiver::{Receiver, Reply, Request};
@@ -104,6 +105,25 @@ fn v1_over_tcp_always_asks_for_a_login() {
     for file in ["control.sock", "credentials", "master.key"] {
         assert_eq!(mode(file), 0o600, "{file}");
     }
+}
+
+#[test]
+fn one_address_cannot_use_up_the_connections() {
+    let settings = "[http]\nconnections_per_address_max = 8\n";
+    let server = ServerSpec::new(FRAMEHOOK).config(settings).start().unwrap();
+    let address = server.http_address();
+    let open = || Connection::over(http::connect(address, PATIENCE).unwrap(), address.to_string());
+    let mut kept: Vec<_> = (0..8).map(|_| open()).collect();
+    for connection in &mut kept {
+        assert_eq!(connection.request("GET", "/healthz", &[], b"").unwrap().status, 200);
+    }
+    assert!(open().request("GET", "/healthz", &[], b"").is_err(), "the ninth is closed");
+    server.wait_for_log("connection refused: too many connections", PATIENCE).unwrap();
+    kept.pop();
+    wait::until("the place that was given back", PATIENCE, || open().request("GET", "/healthz", &[], b"").ok()).unwrap();
+    // The owner of the data directory comes another way.
+    let listed = Command::new(FRAMEHOOK).args(["keys", "list", "--data-dir"]).arg(server.data_dir()).output().unwrap();
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
 }
 
 #[test]
@@ -277,7 +297,7 @@ fn sigterm_ends_in_time_with_everything_under_way_stuck() {
 fn a_second_server_on_the_same_data_is_refused() {
     let server = ServerSpec::new(FRAMEHOOK).start().unwrap();
     let dir = server.data_dir();
-    let mut second = std::process::Command::new(FRAMEHOOK);
+    let mut second = Command::new(FRAMEHOOK);
     second.args(["serve", "--rtmp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir"]).arg(&dir);
     let refused = second.output().unwrap();
     assert_eq!(refused.status.code(), Some(1));
@@ -292,7 +312,7 @@ fn a_wrong_configuration_ends_the_start_before_any_port_opens() {
     let start = |toml: &str, more: &[&str]| {
         let (file, data) = (dir.path().join("framehook.toml"), dir.path().join("data"));
         fs::write(&file, toml).unwrap();
-        let mut serve = std::process::Command::new(FRAMEHOOK);
+        let mut serve = Command::new(FRAMEHOOK);
         serve.args(["serve", "--rtmp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir"]).arg(&data);
         let ended = serve.arg("--config").arg(&file).args(more).output().unwrap();
         assert!(!data.join("addresses.json").exists(), "{toml}");

@@ -35,6 +35,13 @@ pub struct Seat {
     phase: usize,
 }
 
+impl Seat {
+    /// The interval that it was computed for.
+    pub fn interval(&self) -> SnapshotInterval {
+        self.interval
+    }
+}
+
 impl Phases {
     /// A push whose grid has just been anchored takes its place. With `Some`, move its later dues by that much
     /// ([`Grid::shift_phase`](crate::pick::Grid::shift_phase)); the seat already counts as moved.

@@ -54,6 +54,10 @@ use crate::timeline::Timeline;
 use crate::tls::{self, CertificateError, Certificates, TlsServer};
 use announce::{ADDRESSES, Addresses, announce, public_url};
 
+/// How long a start waits for a command that works on the data directory. Such a command takes some 10 ms, and 100 where the
+/// disk is slow; a start beside another server is refused this much later.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
 /// For everything that ends by being told: listeners, watchers, requests for a page. Not configurable, as the two below.
 const PROMPT_GRACE: Duration = Duration::from_secs(1);
 
@@ -186,7 +190,7 @@ impl Server {
         let dir = config.data_dir.as_path();
 
         // What is durable. The lock comes first, since the first start makes keys.
-        let lock = DirLock::take(dir)?;
+        let lock = DirLock::take_within(dir, LOCK_PATIENCE).await?;
         let master_key = std::env::var(MASTER_KEY_ENV).ok();
         let vault = Vault::open(&lock, master_key.as_deref(), &entropy)?;
         let db = Db::open(lock, &vault, clock, fatal.clone())?;
@@ -419,6 +423,7 @@ impl Server {
         let log_limits = LogLimits { age_max: config.deliver.log_retention, bytes_max: config.deliver.log_bytes_max.0 };
         let audit_limits = AuditLimits { age_max: config.audit.retention, bytes_max: config.audit.bytes_max.0 };
         rest.spawn_vital("prune", prune::run(db.clone(), clock, log_limits, audit_limits, rest.token()));
+        rest.spawn_vital("wall clock", Arc::clone(&catalog).follow_wall_clock(rest.token()));
         rest.spawn_vital("key uses", keys.note_uses(rest.token()));
         rest.spawn_vital("timeline", timeline.follow(db.clone(), rest.token()));
         rest.spawn_vital("disk watch", {
@@ -434,6 +439,7 @@ impl Server {
             request_timeout: config.http.request_timeout,
             body_bytes_max: config.http.body_bytes_max.0 as usize,
             connections_max: config.http.connections_max as usize,
+            connections_per_address_max: config.http.connections_per_address_max as usize,
         };
         let tls_server = |listener, certificates: &Arc<Certificates>, protocols, timeout| {
             Arc::new(TlsServer::new(listener, Arc::clone(certificates), protocols, timeout, Arc::clone(&telemetry)))

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use framehook_domain::id::{DeliveryId, SnapshotId};
 use framehook_domain::stream::StreamId;
 use framehook_domain::task::ScreenshotTask;
+use framehook_domain::template::CallbackUrl;
 use serde_json::{Value, json};
 
 use crate::credentials::AccessKey;
@@ -135,7 +136,22 @@ impl Change {
         Self { noun: Noun::ScreenshotTask, id: task.id.to_string(), verb: "delete", before, after: None }
     }
 
-    /// A delivery was taken up again or ended.
+    /// A delivery was taken up again, to another URL if one was given.
+    pub fn delivery_replayed(
+        id: DeliveryId,
+        before: Option<State>,
+        after: State,
+        url: Option<&CallbackUrl>,
+        vault: &Vault,
+    ) -> Self {
+        let mut change = Self::delivery(id, "replay", before, after);
+        if let (Some(after), Some(url)) = (&mut change.after, url) {
+            after["url"] = inventory::url_view(url, vault).into();
+        }
+        change
+    }
+
+    /// A delivery was ended.
     pub fn delivery(id: DeliveryId, verb: &'static str, before: Option<State>, after: State) -> Self {
         let state = |state: State| json!({ "state": state.name() });
         let (before, after) = (before.map(state), Some(state(after)));

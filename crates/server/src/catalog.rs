@@ -15,8 +15,9 @@ use std::time::Duration;
 use framehook_domain::catalog::{Catalog, CatalogError as UnfitParts, ChangeRefused, Inventory, Step};
 use framehook_domain::id::TemplateId;
 use framehook_domain::template::{CallbackTemplateDraft, CallbackUrl, CallbackUrls, StoreTarget};
-use framehook_domain::time::UnixMs;
+use framehook_domain::time::{UnixMs, wall_jumped};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::audit::{self, Caller, Change};
 use crate::clock::Clock;
@@ -27,9 +28,12 @@ use crate::notify::address::AddressPolicy;
 use crate::notify::resolve::Resolver;
 use crate::shutdown::Stage;
 use crate::telemetry::Telemetry;
-use crate::telemetry::event::Reloaded;
+use crate::telemetry::event::{Chain, Reloaded};
 
-pub(crate) use once::{Once, OnceError};
+/// How often the wall clock is looked at: it may be set.
+const WALL_CLOCK_READ_EVERY: Duration = Duration::from_secs(10);
+
+pub(crate) use once::{Begun, Once, OnceError};
 pub use receiver::check_receivers;
 pub(crate) use receiver::{ForbiddenReceiver, check_receiver};
 use receiver::{RELOAD_PATIENCE, RESOLVE_PATIENCE, check_declared};
@@ -133,6 +137,41 @@ impl CatalogStore {
             publish(&self.published, stored.into_catalog(self.built_in_store.clone())?);
         }
         Ok(self.current())
+    }
+
+    /// Reads everything again whenever the wall clock was set back, until `token` ends it: what was over by the clock that was
+    /// wrong, such as a screenshot task, may not be over.
+    pub async fn follow_wall_clock(self: Arc<Self>, token: CancellationToken) {
+        let look = || (self.clock.wall(), self.clock.mono());
+        let mut before = look();
+        loop {
+            tokio::select! {
+                () = token.cancelled() => return,
+                () = tokio::time::sleep(WALL_CLOCK_READ_EVERY) => {}
+            }
+            let now = look();
+            if !wall_jumped(before, now) {
+                continue;
+            }
+            match self.read_again().await {
+                Ok(()) => before = now,
+                Err(CatalogError::Db(DbError::Stopped)) => return,
+                // The next look finds the same jump.
+                Err(error) => tracing::warn!(error = %Chain(&error), "the configuration could not be read again"),
+            }
+        }
+    }
+
+    /// Publishes what is stored by the clock of now, as a new version.
+    async fn read_again(&self) -> Result<(), CatalogError> {
+        let (vault, now) = (self.vault.clone(), self.clock.wall());
+        let read = move |tx: &Tx<'_>| {
+            tables::next_version(tx)?;
+            tables::load(tx, &vault, now)
+        };
+        let stored = self.db.write(read).await?;
+        publish(&self.published, stored.into_catalog(self.built_in_store.clone())?);
+        Ok(())
     }
 
     /// Where pictures go when nobody says where.

@@ -55,6 +55,9 @@ section! {
         body_bytes_max: ByteSize = "1MiB" in "4KiB"..="64MiB",
         /// Connections at a time; further ones wait to be accepted.
         connections_max: u32 = "1024" in "8"..="65536",
+        /// Connections at a time from one address (of IPv6, from one /64); further ones are closed. A quarter of all, so that
+        /// no one peer can use them up: raise it where a proxy stands in front, whose connections are all of one address.
+        connections_per_address_max: u32 = "256" in "8"..="65536",
         /// Answers of `/v1/events` at a time: each is a connection that stays. Further ones are refused.
         event_streams_max: u32 = "64" in "0"..="4096",
         /// How often such an answer says that it is still there when nothing happens.

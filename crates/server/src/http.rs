@@ -14,6 +14,7 @@ mod json;
 mod keys;
 mod objects;
 mod on_demand;
+mod once;
 mod openapi;
 mod operator;
 mod page;
@@ -66,11 +67,13 @@ use crate::live::Lives;
 use crate::notify::Replayer;
 use crate::notify::resolve::Resolver;
 use crate::pipeline::Pipeline;
+use crate::places::Places;
 use crate::render::PoolHealth;
 use crate::shutdown::Stage;
 use crate::store::spool::Spool;
 use crate::store::{Storer, Stores};
 use crate::telemetry::Telemetry;
+use crate::telemetry::event::ConnectionRefused;
 use crate::tls::{Certificates, TlsServer};
 use patience::Patient;
 use problem::Problem;
@@ -125,6 +128,7 @@ pub(crate) struct HttpLimits {
     pub(crate) request_timeout: Duration,
     pub(crate) body_bytes_max: usize,
     pub(crate) connections_max: usize,
+    pub(crate) connections_per_address_max: usize,
 }
 
 /// Whom a request comes from; an extension of each request.
@@ -252,13 +256,14 @@ pub(crate) async fn serve(
     let pages = pages.fallback(|| async { Problem::not_found("there is no such page") }).method_not_allowed_fallback(
         || async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this page does not take this method") },
     );
-    let places = Arc::new(Semaphore::new(limits.connections_max));
+    let waiting = Arc::new(Semaphore::new(limits.connections_max));
+    let places = Places::new(usize::MAX, limits.connections_per_address_max);
     loop {
         let next = async {
-            let place = Arc::clone(&places).acquire_owned().await.expect("the semaphore is never closed");
-            (place, listener.accept().await)
+            let turn = Arc::clone(&waiting).acquire_owned().await.expect("the semaphore is never closed");
+            (turn, listener.accept().await)
         };
-        let (place, accepted) = tokio::select! {
+        let (turn, accepted) = tokio::select! {
             () = token.cancelled() => return,
             next = next => next,
         };
@@ -271,6 +276,17 @@ pub(crate) async fn serve(
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
+        };
+        let place = match listener {
+            // Whoever can open it could as well end the server.
+            Listener::Unix(_) => None,
+            Listener::Tcp(_) | Listener::Tls(..) => match places.take(peer.ip()) {
+                Some(place) => Some(place),
+                None => {
+                    ConnectionRefused { peer }.emit(&shared.telemetry);
+                    continue;
+                }
+            },
         };
         let (pages, shared, token) = (pages.clone(), Arc::clone(&shared), token.clone());
         let timeout = limits.request_timeout;
@@ -309,7 +325,7 @@ pub(crate) async fn serve(
             if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "an HTTP connection broke");
             }
-            drop(place);
+            drop((place, turn));
         });
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use framehook_domain::field::FieldError;
 use framehook_domain::time::UnixMs;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Caller, Change};
@@ -55,6 +56,8 @@ pub struct KeyStore {
     credentials: Arc<Credentials>,
     /// Where a change that has begun goes on although its asker has hung up.
     stage: Stage,
+    /// Held from the write of a change until it is in force, so that changes come into force in the order of their writes.
+    changing: Arc<Mutex<()>>,
 }
 
 impl KeyStore {
@@ -80,7 +83,7 @@ impl KeyStore {
                 key.note_use(used);
             }
         }
-        Ok(Self { db, vault, clock, entropy, credentials, stage })
+        Ok(Self { db, vault, clock, entropy, credentials, stage, changing: Arc::default() })
     }
 
     /// Every key in force, the one in `DIR/credentials` first.
@@ -114,8 +117,9 @@ impl KeyStore {
             audit::note(tx, &by, &Change::key_added(&stored.id, &stored.name, read_only), created)?;
             Ok(Ok(()))
         };
-        let (db, credentials) = (self.db.clone(), Arc::clone(&self.credentials));
+        let (db, credentials, changing) = (self.db.clone(), Arc::clone(&self.credentials), Arc::clone(&self.changing));
         let work = async move {
+            let _changing = changing.lock().await;
             db.write_checked(add).await??;
             let StoredKey { id, name, secret, .. } = key;
             let key = Arc::new(AccessKey::new(id, name, read_only, Some(created), secret));
@@ -140,7 +144,9 @@ impl KeyStore {
             Ok(Ok(()))
         };
         let (db, credentials, id) = (self.db.clone(), Arc::clone(&self.credentials), id.to_owned());
+        let changing = Arc::clone(&self.changing);
         let work = async move {
+            let _changing = changing.lock().await;
             db.write_checked(revoke).await??;
             credentials.put_out_of_force(&id);
             Ok(())

@@ -24,6 +24,7 @@ mod live;
 pub mod notify;
 pub mod offline;
 mod pipeline;
+mod places;
 pub mod prune;
 pub mod push_log;
 pub mod render;

@@ -215,13 +215,16 @@ impl PushPicks {
         }
     }
 
-    /// A grid was given a place, and is to move by `shift` if others crowd it. Gives the place back if the grid is gone or
-    /// has another.
+    /// A grid was given a place, and is to move by `shift` if others crowd it. Gives a place back: this one if the grid is gone
+    /// or has another interval by now, for which a place is under way; else the one that it had.
     #[must_use = "a seat is given back"]
     pub fn seated(&mut self, now: Mono, grid: GridId, seat: Seat, shift: Option<Duration>) -> Option<Seat> {
         let Some(subscribed) = self.grids.iter_mut().find(|subscribed| subscribed.id == grid) else {
             return Some(seat);
         };
+        if subscribed.grid.interval() != seat.interval() {
+            return Some(seat);
+        }
         if let Some(shift) = shift {
             subscribed.grid.shift_phase(now, shift);
         }

@@ -71,24 +71,33 @@ fn conflicts(stored: &Inventory, declared: &Declared) -> Vec<Problem> {
     }
     for rule in managed(&stored.snapshot_rules, ManagedBy::Api) {
         let template = gone_snapshot_templates(stored, declared).find(|gone| gone.id == rule.template);
-        problems.extend(template.map(|gone| still_used("snapshot template", &gone.name, &rule.scope)));
+        problems.extend(template.map(|gone| still_used("snapshot template", &gone.name, &rule_of(&rule.scope))));
         let domain = gone_domains(stored, declared).find(|gone| gone.name == rule.scope.domain);
-        problems.extend(domain.map(|gone| still_used("domain", gone.name.as_str(), &rule.scope)));
+        problems.extend(domain.map(|gone| still_used("domain", gone.name.as_str(), &rule_of(&rule.scope))));
     }
     for rule in managed(&stored.callback_rules, ManagedBy::Api) {
         let template = gone_callback_templates(stored, declared).find(|gone| gone.id == rule.template);
-        problems.extend(template.map(|gone| still_used("callback template", &gone.name, &rule.scope)));
+        problems.extend(template.map(|gone| still_used("callback template", &gone.name, &rule_of(&rule.scope))));
         let domain = gone_domains(stored, declared).find(|gone| gone.name == rule.scope.domain);
-        problems.extend(domain.map(|gone| still_used("domain", gone.name.as_str(), &rule.scope)));
+        problems.extend(domain.map(|gone| still_used("domain", gone.name.as_str(), &rule_of(&rule.scope))));
+    }
+    for task in &stored.tasks {
+        let user = format!("the screenshot task {}", task.id);
+        let template = gone_snapshot_templates(stored, declared).find(|gone| gone.id == task.template);
+        problems.extend(template.map(|gone| still_used("snapshot template", &gone.name, &user)));
+        let domain = gone_domains(stored, declared).find(|gone| gone.name == task.stream.domain);
+        problems.extend(domain.map(|gone| still_used("domain", gone.name.as_str(), &user)));
     }
     problems
 }
 
-/// The file cannot drop what a rule that it does not manage refers to.
-fn still_used(noun: &str, name: &str, scope: &RuleScope) -> Problem {
-    let what =
-        format!("the {noun} {name:?} is still used by the rule for {scope}, which the API manages; delete that first");
-    Problem::in_file("", None, what)
+fn rule_of(scope: &RuleScope) -> String {
+    format!("the rule for {scope}, which the API manages")
+}
+
+/// The file cannot drop what it does not manage itself and what refers to it.
+fn still_used(noun: &str, name: &str, user: &str) -> Problem {
+    Problem::in_file("", None, format!("the {noun} {name:?} is still used by {user}; delete that first"))
 }
 
 /// One change of the tables.

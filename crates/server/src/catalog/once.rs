@@ -5,7 +5,7 @@ use std::time::Duration;
 use framehook_domain::catalog::{ChangeRefused, Inventory, Step};
 use framehook_domain::id::TemplateId;
 
-use super::{CatalogEditor, CatalogStore, ChangeError, Changed, UnfitParts, carry_out, publish};
+use super::{Caller, CatalogEditor, CatalogStore, ChangeError, Changed, UnfitParts, carry_out, publish};
 use crate::db::idempotency::{self, Answer, Answered};
 use crate::db::{DbError, Tx};
 
@@ -48,7 +48,71 @@ impl Once {
     }
 }
 
+/// What is known of a request that is to be carried out.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// Nothing: it is remembered now, and is to be carried out.
+    Now,
+    /// It was carried out.
+    Answered(Answer),
+    /// It was begun, and has no answer.
+    Unanswered,
+}
+
+/// What is remembered of a request before it is answered.
+const UNANSWERED: Answer = Answer { status: 0, location: String::new(), etag: String::new(), body: String::new() };
+
+impl Once {
+    /// Each sender has names of its own. No SecretId holds a space.
+    fn of(&self, caller: &Caller) -> Self {
+        Self { key: format!("{} {}", caller.who(), self.key), request: self.request }
+    }
+}
+
 impl CatalogStore {
+    /// Remembers a request that is not one for a change of the catalog, before it is carried out.
+    ///
+    /// # Errors
+    /// See [`OnceError`]; it is not to be carried out then.
+    pub(crate) async fn begin(&self, caller: &Caller, once: &Once) -> Result<Begun, OnceError> {
+        let (vault, now, once) = (self.vault.clone(), self.clock.wall(), once.of(caller));
+        let since = now.minus(REMEMBERED);
+        let begin = move |tx: &Tx<'_>| {
+            if let Some(before) = idempotency::find(tx, &vault, &once.key, since)? {
+                return Ok(once.recognise(before).map(|answer| match answer.status {
+                    0 => Begun::Unanswered,
+                    _ => Begun::Answered(answer),
+                }));
+            }
+            let unanswered = Answered { request: once.request, answer: UNANSWERED };
+            let has_room = idempotency::remember(tx, &vault, &once.key, &unanswered, now, since)?;
+            Ok(if has_room { Ok(Begun::Now) } else { Err(OnceError::TooManyKeys) })
+        };
+        self.db.write_checked(begin).await?
+    }
+
+    /// Remembers how such a request was answered, or forgets it if it did nothing.
+    ///
+    /// # Errors
+    /// Those of the database; nobody knows any more how it was answered then.
+    pub(crate) async fn end(&self, caller: &Caller, once: &Once, answer: Option<Answer>) -> Result<(), DbError> {
+        let (vault, once) = (self.vault.clone(), once.of(caller));
+        let end = move |tx: &Tx<'_>| match &answer {
+            Some(answer) => idempotency::answer(tx, &vault, &once.key, answer),
+            None => idempotency::forget(tx, &once.key),
+        };
+        self.db.write(end).await
+    }
+
+    /// Runs `work` to its end, also if this future is dropped half-way.
+    pub(crate) async fn finish<T, E>(&self, work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<DbError> + Send + 'static,
+    {
+        self.stage.finish(work).await.unwrap_or_else(|| Err(DbError::Stopped.into()))
+    }
+
     /// `request` is everything by which two requests differ. Only a keyed digest of it is kept.
     pub(crate) fn once(&self, key: String, request: &str) -> Once {
         Once { key, request: self.vault.digest("request", request) }
@@ -69,8 +133,7 @@ impl CatalogEditor<'_> {
     {
         let (vault, now, caller) = (self.vault.clone(), self.clock.wall(), self.caller.clone());
         let since = now.minus(REMEMBERED);
-        // Each sender has names of its own. No SecretId holds a space.
-        let once = once.map(|Once { key, request }| Once { key: format!("{} {key}", caller.who()), request });
+        let once = once.map(|once| once.of(&caller));
         if let Some(once) = once.clone() {
             let (key, vault) = (once.key.clone(), vault.clone());
             if let Some(before) = self.db.read(move |conn| idempotency::find(conn, &vault, &key, since)).await? {

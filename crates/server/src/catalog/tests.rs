@@ -13,6 +13,7 @@ use framehook_domain::time::UnixMs;
 use super::*;
 use crate::audit::Caller;
 use crate::db::DirLock;
+use crate::db::idempotency::Answer;
 use crate::entropy::Entropy;
 use crate::fatal::Fatal;
 use crate::telemetry::{Sample, Telemetry};
@@ -454,6 +455,75 @@ async fn a_task_s_beginning_and_end_are_noted_also_when_it_is_over_already() {
         told("delete", running),
     ];
     assert_eq!(noted(&store).await[so_far..], expected);
+}
+
+/// A screenshot task of the template and the domain that the file declares, for an hour from now.
+async fn task_of_file(store: &CatalogStore) -> TaskId {
+    let (now, template) = (store.clock.wall(), ids(&store.current())[0].1);
+    let window = TaskWindow::new(now, now.plus(Duration::from_secs(3600)), now).unwrap();
+    let id = TaskId(uuid_v7(now, [7; 10]));
+    let task = ScreenshotTask { id, stream: stream_of_file(), template, window };
+    store.by(&Caller::Control).change(move |inventory| inventory.create_task(task)).await.unwrap();
+    id
+}
+
+/// Of the domain that [`WHOLE`] declares.
+fn stream_of_file() -> StreamId {
+    StreamId { domain: DomainName::parse("push.example.com").unwrap(), ..stream() }
+}
+
+#[tokio::test]
+async fn a_file_cannot_drop_what_a_screenshot_task_uses() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), WHOLE).await;
+    let id = task_of_file(&store).await;
+    let before = store.current().version();
+    let refused = store.apply(&config(ALLOWED), RELOAD_PATIENCE).await.unwrap_err();
+    let CatalogError::Config(ConfigError { problems }) = refused else { panic!("{refused}") };
+    let told: Vec<_> = problems.iter().map(|problem| problem.what.as_str()).collect();
+    let user = format!("is still used by the screenshot task {id}; delete that first");
+    assert_eq!(
+        told,
+        [format!("the snapshot template \"covers\" {user}"), format!("the domain \"push.example.com\" {user}")]
+    );
+    assert_eq!(store.current().version(), before);
+    store.by(&Caller::Control).change(move |inventory| Ok(inventory.stop_task(id))).await.unwrap();
+    store.apply(&config(ALLOWED), RELOAD_PATIENCE).await.expect("nothing uses it any more");
+}
+
+#[tokio::test]
+async fn what_a_wrong_clock_took_for_over_is_there_when_it_was_set_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), WHOLE).await;
+    task_of_file(&store).await;
+    // As it is read by a clock that is a day ahead.
+    let (vault, ahead) = (store.vault.clone(), store.clock.wall().plus(Duration::from_secs(86_400)));
+    let stored = store.db.read(move |conn| tables::load(conn, &vault, ahead)).await.unwrap();
+    let version = stored.version;
+    store.published.send_replace(Arc::new(stored.into_catalog(StoreTarget::default()).unwrap()));
+    assert_eq!(store.current().subscriptions_for(&stream_of_file(), store.clock.wall()).len(), 1, "the rule alone");
+    store.read_again().await.unwrap();
+    assert_eq!(store.current().subscriptions_for(&stream_of_file(), store.clock.wall()).len(), 2, "the rule and the task");
+    assert!(store.current().version() > version, "live streams follow it");
+}
+
+#[tokio::test]
+async fn a_request_that_was_begun_is_carried_out_once_and_forgotten_if_it_did_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), ALLOWED).await;
+    let (once, by) = (store.once("key".to_owned(), "POST /one"), Caller::Control);
+    assert!(matches!(store.begin(&by, &once).await, Ok(Begun::Now)));
+    assert!(matches!(store.begin(&by, &once).await, Ok(Begun::Unanswered)), "under way, or cut off");
+    let other = store.once("key".to_owned(), "POST /two");
+    assert!(matches!(store.begin(&by, &other).await, Err(OnceError::KeyReused)));
+    store.end(&by, &once, None).await.unwrap();
+    assert!(matches!(store.begin(&by, &other).await, Ok(Begun::Now)), "the first did nothing");
+    let answer = Answer { status: 202, location: "/one".to_owned(), etag: String::new(), body: "{}".to_owned() };
+    store.end(&by, &other, Some(answer.clone())).await.unwrap();
+    let Ok(Begun::Answered(before)) = store.begin(&by, &other).await else { panic!("it was answered") };
+    assert_eq!(before, answer);
+    let stranger = Caller::Key { id: "FHID1".to_owned(), name: "ci".to_owned(), peer: [192, 0, 2, 1].into() };
+    assert!(matches!(store.begin(&stranger, &once).await, Ok(Begun::Now)), "each sender has names of its own");
 }
 
 #[tokio::test]

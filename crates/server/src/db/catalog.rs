@@ -15,7 +15,7 @@ use framehook_domain::template::{
     CallbackTemplate, CallbackTemplateDraft, CallbackUrls, SnapshotTemplate, SnapshotTemplateDraft,
 };
 use framehook_domain::time::UnixMs;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::row::{number, stored, stream_id};
 use super::secret::Vault;
@@ -45,6 +45,18 @@ pub fn load(conn: &Connection, vault: &Vault, now: UnixMs) -> Result<Inventory, 
         forbidden: rows(conn, "SELECT * FROM forbidden_stream ORDER BY domain, app, stream", forbiddance)?,
         tasks: task::open_tasks(conn, now)?,
     })
+}
+
+/// Until when and why a stream may not be pushed, or might not until lately.
+///
+/// # Errors
+/// Those of the database; [`DbError::Damaged`] where the row is none that we write.
+pub fn forbiddance_of(conn: &Connection, stream: &StreamId) -> Result<Option<Forbiddance>, DbError> {
+    let StreamId { domain, app, name } = stream;
+    conn.prepare_cached("SELECT * FROM forbidden_stream WHERE domain = ?1 AND app = ?2 AND stream = ?3")?
+        .query_row([domain.as_str(), app.as_str(), name.as_str()], |row| Ok(forbiddance(row)))
+        .optional()?
+        .transpose()
 }
 
 /// Counts one more change and returns the new version.

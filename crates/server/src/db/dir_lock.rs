@@ -4,12 +4,16 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::OpenError;
 use crate::durable::create_data_dir;
+
+/// How often a lock that another process has is tried again.
+const TRIED_EVERY: Duration = Duration::from_millis(50);
 
 /// The data directory, locked (`DIR/lock`) until this is dropped or the process ends in whatever way. Whatever makes files
 /// in it at the start asks for this first, so that two first starts at once cannot make two keys.
@@ -44,8 +48,44 @@ impl DirLock {
         Ok(Self { dir: dir.to_owned(), _file: file })
     }
 
+    /// As [`DirLock::take`], and waits up to `patience` for another process to let go: a command that works on the directory
+    /// without a server has it for some milliseconds.
+    ///
+    /// # Errors
+    /// As [`DirLock::take`].
+    pub async fn take_within(dir: &Path, patience: Duration) -> Result<Self, OpenError> {
+        let mut waited = Duration::ZERO;
+        loop {
+            match Self::take(dir) {
+                Err(OpenError::Locked { .. }) if waited < patience => {
+                    tokio::time::sleep(TRIED_EVERY).await;
+                    waited += TRIED_EVERY;
+                }
+                taken => return taken,
+            }
+        }
+    }
+
     /// The locked directory.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_directory_that_is_in_use_is_waited_for_but_not_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = DirLock::take(dir.path()).unwrap();
+        let patience = Duration::from_secs(2);
+        assert!(matches!(DirLock::take_within(dir.path(), patience).await, Err(OpenError::Locked { .. })));
+        let taken = DirLock::take_within(dir.path(), patience);
+        tokio::pin!(taken);
+        assert!(tokio::time::timeout(patience / 2, &mut taken).await.is_err(), "it waits");
+        drop(held);
+        taken.await.expect("it is free now");
     }
 }

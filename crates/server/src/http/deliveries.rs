@@ -20,12 +20,16 @@ use super::{Records, page};
 use crate::audit::{Caller, Change};
 use crate::catalog::check_receiver;
 use crate::db::audit;
-use crate::db::outbox::{self, AttemptRow, DeliveryDetail, DeliveryRow, Filter, ReplayRefused, State as DeliveryState};
+use crate::db::outbox::{
+    self, AttemptRow, DeliveryDetail, DeliveryRow, EndpointId, Filter, ReplayRefused, State as DeliveryState,
+};
 use crate::notify::ReplayError;
+use crate::notify::resolve::Resolver;
 
 const ALL: &str = "/v1/deliveries";
 const ONE: &str = "/v1/deliveries/{id}";
 const REPLAY: &str = "/v1/deliveries/{id}/replay";
+const REPLAY_MANY: &str = "/v1/deliveries/replay";
 const CANCEL: &str = "/v1/deliveries/{id}/cancel";
 
 /// What to list. Everything may be left out.
@@ -38,6 +42,8 @@ pub(super) struct ListQuery {
     stream: Option<String>,
     /// A callback template's number.
     template: Option<i64>,
+    /// An endpoint's number, as deliveries show it.
+    endpoint: Option<i64>,
     /// 200 (a picture), 1 (a push began) or 0 (a push ended).
     event_type: Option<u16>,
     /// Made at or after, ms since 1970.
@@ -67,6 +73,7 @@ impl ListQuery {
             states: self.state.iter().flat_map(|list| list.split(',')).map(state).collect::<Result<_, _>>()?,
             stream: self.stream.as_deref().map(|text| parse_stream("stream", text)).transpose()?,
             template: self.template.map(TemplateId),
+            endpoint: self.endpoint.map(EndpointId),
             kind: self.event_type.map(kind).transpose()?,
             since: self.since_ms.map(UnixMs),
             until: self.until_ms.map(UnixMs),
@@ -105,6 +112,8 @@ struct Facts {
     snapshot_id: Option<Uuid>,
     /// The callback template's number.
     template: i64,
+    /// Where it goes: a number for each URL of each template, and for each URL that a replay was given.
+    endpoint: i64,
     /// Whether it goes to a URL that was given for a replay.
     has_own_url: bool,
     /// `waiting`, `due`, `claimed`, `delivered`, `dead` or `cancelled`.
@@ -126,6 +135,7 @@ impl From<DeliveryRow> for Facts {
             stream: row.stream.to_string(),
             snapshot_id: row.snapshot.map(|id| id.0),
             template: row.template.0,
+            endpoint: row.endpoint.0,
             has_own_url: row.has_own_url,
             state: row.state.name(),
             due_ms: (row.state == DeliveryState::Due).then_some(row.due.0),
@@ -187,7 +197,12 @@ impl From<AttemptRow> for AttemptView {
 
 /// Those of [`routes`], for a data directory that no server runs on.
 pub(super) fn pages() -> Router<Records> {
-    Router::new().route(ALL, get(list)).route(ONE, get(show)).route(REPLAY, post(replay)).route(CANCEL, post(cancel))
+    Router::new()
+        .route(ALL, get(list))
+        .route(ONE, get(show))
+        .route(REPLAY, post(replay))
+        .route(REPLAY_MANY, post(replay_many))
+        .route(CANCEL, post(cancel))
 }
 
 async fn list(
@@ -229,19 +244,85 @@ async fn replay(
     body: JsonBody<ReplayOrder>,
 ) -> Result<StatusCode, Problem> {
     let (id, order) = (parse_id(&id)?, body.order);
-    if let Some(url) = &order.url {
-        let url = CallbackUrl::parse("url", url)?;
-        let judged = check_receiver(&resolver, &url).await;
-        judged.map_err(|forbidden| Problem::bad_value("url", forbidden.what))?;
+    judge(&resolver, order.url.as_deref()).await?;
+    replayer.replay(&caller, id, order.url.as_deref()).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// Refuses a URL that callbacks may not go to.
+async fn judge(resolver: &Resolver, url: Option<&str>) -> Result<(), Problem> {
+    let Some(url) = url else { return Ok(()) };
+    let judged = check_receiver(resolver, &CallbackUrl::parse("url", url)?).await;
+    judged.map_err(|forbidden| Problem::bad_value("url", forbidden.what))
+}
+
+impl From<ReplayError> for Problem {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::Refused(ReplayRefused::Unknown) => unknown(),
+            ReplayError::Refused(refused) => Self::conflict(refused.to_string()),
+            ReplayError::Url(error) => Self::bad_value("url", error.to_string()),
+            ReplayError::Store(error) => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+            ReplayError::Db(error) => error.into(),
+        }
     }
-    match replayer.replay(&caller, id, order.url.as_deref()).await {
-        Ok(()) => Ok(StatusCode::ACCEPTED),
-        Err(ReplayError::Refused(ReplayRefused::Unknown)) => Err(unknown()),
-        Err(ReplayError::Refused(refused)) => Err(Problem::conflict(refused.to_string())),
-        Err(ReplayError::Url(error)) => Err(Problem::bad_value("url", error.to_string())),
-        Err(ReplayError::Store(error)) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())),
-        Err(ReplayError::Db(error)) => Err(error.into()),
+}
+
+/// Most deliveries that one request sends again: each is a commit of its own, some 4 ms on a disk that syncs.
+const REPLAYED_AT_ONCE_MAX: usize = 100;
+
+/// Which deliveries to send again, and how.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ReplayManyOrder {
+    /// Their ids.
+    #[serde(default)]
+    #[schemars(required, length(min = 1, max = 100))]
+    ids: Vec<Uuid>,
+    /// Where to send them instead of their templates' URLs.
+    url: Option<String>,
+}
+
+/// What became of each.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Replayed")]
+struct ReplayedView {
+    /// They will be sent.
+    replayed: Vec<Uuid>,
+    /// They stay as they are.
+    refused: Vec<NotReplayedView>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "NotReplayed")]
+struct NotReplayedView {
+    id: Uuid,
+    /// As the status of the request for this one alone would say.
+    status: u16,
+    detail: String,
+}
+
+async fn replay_many(
+    State(Records { replayer, resolver, .. }): State<Records>,
+    caller: Caller,
+    body: JsonBody<ReplayManyOrder>,
+) -> Result<Json<ReplayedView>, Problem> {
+    let ReplayManyOrder { ids, url } = body.order;
+    if !(1..=REPLAYED_AT_ONCE_MAX).contains(&ids.len()) {
+        let detail = format!("{} ids; 1 to {REPLAYED_AT_ONCE_MAX} can be given", ids.len());
+        return Err(Problem::bad_value("ids", detail));
     }
+    judge(&resolver, url.as_deref()).await?;
+    let (mut replayed, mut refused) = (Vec::new(), Vec::new());
+    for id in ids {
+        match replayer.replay(&caller, DeliveryId(id), url.as_deref()).await.map_err(Problem::from) {
+            Ok(()) => replayed.push(id),
+            Err(problem) => {
+                refused.push(NotReplayedView { id, status: problem.status(), detail: problem.into_detail() })
+            }
+        }
+    }
+    Ok(Json(ReplayedView { replayed, refused }))
 }
 
 async fn cancel(
@@ -287,9 +368,15 @@ pub(super) fn routes() -> Vec<Route> {
             .problems(&[404]),
         id(Route::post(REPLAY, "replay_delivery", "Send a settled delivery again, under its id", replay))
             .takes::<ReplayOrder>()
+            .carried_out_once()
             .answers_nothing(202, "It will be sent.")
             .problems(&[404, 409]),
+        Route::post(REPLAY_MANY, "replay_deliveries", "Send several settled deliveries again", replay_many)
+            .takes::<ReplayManyOrder>()
+            .carried_out_once()
+            .answers::<ReplayedView>(200, "What became of each."),
         id(Route::post(CANCEL, "cancel_delivery", "End a delivery for good", cancel))
+            .carried_out_once()
             .answers_nothing(204, "It is ended.")
             .problems(&[404, 409]),
     ]

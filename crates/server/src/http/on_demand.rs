@@ -205,6 +205,7 @@ pub(super) fn routes() -> [Route; 2] {
             .answers_as(200, "The picture. `Age` says how old it is.", "image/jpeg"),
         stream(Route::post(SNAPSHOT, "take_snapshot", "Take a picture now, stored and announced as any other", take))
             .takes::<SnapshotOrder>()
+            .carried_out_once()
             .answers::<SnapshotView>(202, "The picture: durable, and on its way to its store."),
     ]
 }

@@ -58,6 +58,14 @@ impl Problem {
         }
     }
 
+    pub(super) fn status(&self) -> u16 {
+        self.status
+    }
+
+    pub(super) fn into_detail(self) -> String {
+        self.detail
+    }
+
     fn blaming(
         self,
         field: impl Into<Cow<'static, str>>,

@@ -161,7 +161,7 @@ pub(super) async fn create<N: Noun>(
 }
 
 /// What was made, and where it is.
-pub(super) fn created(Answer { location, etag, body }: Answer) -> Response {
+pub(super) fn created(Answer { status: _, location, etag, body }: Answer) -> Response {
     let mut response = written(StatusCode::CREATED, etag, body);
     let location = HeaderValue::try_from(location).expect("names and numbers of ours are a header value");
     response.headers_mut().insert(header::LOCATION, location);
@@ -220,6 +220,7 @@ pub(super) async fn delete<N: Noun>(
 
 fn answer<N: Noun, V: Serialize>(known: &Managed<N>, view: impl FnOnce(&Managed<N>) -> V) -> Answer {
     Answer {
+        status: StatusCode::CREATED.as_u16(),
         location: format!("{}/{}", N::PATH, known.value.id().to_string()),
         etag: Etag::of(known).as_str().to_owned(),
         body: serde_json::to_string(&view(known)).expect("a view is JSON"),
@@ -249,6 +250,10 @@ impl IdempotencyKey {
     /// What recognises the request when it comes again. Its body stands in `canonical`.
     pub(super) fn once<N: Noun>(self, shared: &Shared, canonical: &str) -> Option<Once> {
         self.once_at(N::PATH, shared, canonical)
+    }
+
+    pub(super) fn is_none(&self) -> bool {
+        self.0.is_none()
     }
 
     /// As [`IdempotencyKey::once`], of a request to any path.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::handler::Handler;
 use axum::http::Method;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, patch, post};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::Shared;
+use super::{Shared, once};
 
 /// One operation.
 pub(super) struct Route {
@@ -28,6 +29,7 @@ pub(super) struct Route {
     /// Statuses of problems, beside those that every operation may answer.
     pub(super) problems: Vec<u16>,
     handler: MethodRouter<Arc<Shared>>,
+    is_carried_out_once: bool,
 }
 
 /// Gives the schema of a type, or a reference to it.
@@ -102,7 +104,8 @@ impl Route {
         handler: MethodRouter<Arc<Shared>>,
     ) -> Self {
         let (parameters, answers, problems) = (Vec::new(), Vec::new(), Vec::new());
-        Self { method, path, name, summary, parameters, query: None, body: None, answers, problems, handler }
+        let (query, body, is_carried_out_once) = (None, None, false);
+        Self { method, path, name, summary, parameters, query, body, answers, problems, handler, is_carried_out_once }
     }
 
     /// Describes one of the path's parameters.
@@ -184,11 +187,18 @@ impl Route {
         self.header::<String>("If-Match", "The version to change; anything else is left alone.").problems(&[412])
     }
 
-    /// Makes something once, however often it is asked to.
+    /// Does something once, however often it is asked to: the handler sees to that by [`IdempotencyKey`].
+    ///
+    /// [`IdempotencyKey`]: super::resource::IdempotencyKey
     pub(super) fn once(self) -> Self {
         let about = "A name of the sender's own for this request, 1 to 255 visible ASCII characters. The same request under it \
                      gets the same answer for 24 hours and makes nothing more.";
-        self.header::<String>("Idempotency-Key", about)
+        self.header::<String>("Idempotency-Key", about).problems(&[400, 409, 413, 422])
+    }
+
+    /// As [`Route::once`], for a handler that knows nothing of it.
+    pub(super) fn carried_out_once(self) -> Self {
+        Self { is_carried_out_once: true, ..self.once() }
     }
 
     /// Statuses of problems that it may answer.
@@ -199,8 +209,13 @@ impl Route {
         self
     }
 
-    pub(super) fn add_to(self, router: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
-        router.route(self.path, self.handler)
+    pub(super) fn add_to(self, router: Router<Arc<Shared>>, shared: &Arc<Shared>) -> Router<Arc<Shared>> {
+        let handler = if self.is_carried_out_once {
+            self.handler.layer(from_fn_with_state(Arc::clone(shared), once::carry_out))
+        } else {
+            self.handler
+        };
+        router.route(self.path, handler)
     }
 
     /// What the path is about: its part behind `/v1`.

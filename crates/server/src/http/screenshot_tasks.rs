@@ -204,6 +204,7 @@ async fn create(
         })
     };
     let answer = move |_: &Inventory, _| Answer {
+        status: StatusCode::CREATED.as_u16(),
         location: format!("{ALL}/{id}"),
         etag: etag(&record, now).as_str().to_owned(),
         body: serde_json::to_string(&TaskView::of(&record, now)).expect("a view is JSON"),
@@ -301,6 +302,7 @@ pub(super) fn routes() -> Vec<Route> {
             "Let a screenshot task take no more pictures",
             stop,
         ))
+        .carried_out_once()
         .answers_version::<TaskView>(200, "The task as it is now: stopped, or over before."),
         id(Route::delete(ONE, "delete_screenshot_task", "Stop and forget a screenshot task", delete))
             .if_unchanged()

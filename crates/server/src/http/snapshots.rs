@@ -277,6 +277,7 @@ pub(super) fn routes() -> Vec<Route> {
             "Give up a snapshot that its store refuses",
             discard,
         ))
+        .carried_out_once()
         .answers_nothing(204, "It is given up, and its callback cancelled."),
     ]
 }

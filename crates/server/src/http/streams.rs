@@ -20,6 +20,7 @@ use super::parameter::{InQuery, StreamInPath, parse_stream};
 use super::problem::Problem;
 use super::route::Route;
 use crate::audit::Caller;
+use crate::db::catalog;
 use crate::live::{Push, PushSnapshot};
 
 #[derive(Serialize, JsonSchema)]
@@ -200,13 +201,13 @@ async fn show(
     StreamInPath(stream): StreamInPath,
 ) -> Result<Json<DetailView>, Problem> {
     let now = shared.clock.wall();
-    let inventory = shared.configuration.inventory().await?;
-    let forbidden = inventory.forbidden.iter().find(|known| known.stream.stream == stream && now < known.stream.until);
-    let push = shared.lives.pushes().into_iter().find(|push| *push.stream() == stream);
+    let push = shared.lives.push_of(&stream);
+    let forbidden = shared.db.read(move |conn| catalog::forbiddance_of(conn, &stream)).await?;
+    let forbidden = forbidden.filter(|known| now < known.stream.until);
     let mono = shared.clock.mono();
     Ok(Json(DetailView {
         push: push.map(|push| shared.stream_view(&push, mono)),
-        forbidden: forbidden.map(ForbiddenView::from),
+        forbidden: forbidden.as_ref().map(ForbiddenView::from),
     }))
 }
 
@@ -285,6 +286,7 @@ pub(super) fn routes() -> Vec<Route> {
             "Cut a publisher, who may come back at once",
             cut,
         ))
+        .carried_out_once()
         .answers_nothing(204, "It has no publisher now."),
         stream(Route::post(
             "/v1/streams/{domain}/{app}/{stream}/forbid",
@@ -293,6 +295,7 @@ pub(super) fn routes() -> Vec<Route> {
             forbid,
         ))
         .takes::<ForbidOrder>()
+        .carried_out_once()
         .answers_nothing(204, "It may not be pushed.")
         .problems(&[409]),
         stream(Route::post(
@@ -301,6 +304,7 @@ pub(super) fn routes() -> Vec<Route> {
             "Let a forbidden stream be pushed again",
             resume,
         ))
+        .carried_out_once()
         .answers_nothing(204, "It may be pushed."),
         Route::get(
             "/v1/forbidden-streams",

@@ -9,11 +9,10 @@ mod publisher;
 mod transport;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use framehook_domain::refusal::{CutReason, PushEnd, Refusal};
@@ -30,6 +29,7 @@ use self::publisher::Publisher;
 use self::transport::Transport;
 use crate::entropy::Entropy;
 use crate::live::Lives;
+use crate::places::Places;
 use crate::telemetry::event::{ConnectionRefused, CutOff, PublishRefused};
 use crate::tls::TlsServer;
 
@@ -70,7 +70,7 @@ pub(crate) struct RtmpIngest {
     lives: Arc<Lives>,
     entropy: Entropy,
     settings: RtmpSettings,
-    connections: Mutex<Connections>,
+    places: Arc<Places>,
     reassembly_bytes: AtomicU64,
 }
 
@@ -88,21 +88,15 @@ pub(crate) struct RtmpSettings {
     pub(crate) connections_per_address_max: usize,
 }
 
-#[derive(Debug, Default)]
-struct Connections {
-    all: usize,
-    by_address: HashMap<IpAddr, usize>,
-}
-
 impl RtmpIngest {
     pub(crate) fn new(lives: Arc<Lives>, entropy: Entropy, settings: RtmpSettings) -> Arc<Self> {
-        let (connections, reassembly_bytes) = (Mutex::default(), AtomicU64::new(0));
-        Arc::new(Self { lives, entropy, settings, connections, reassembly_bytes })
+        let places = Places::new(settings.connections_max, settings.connections_per_address_max);
+        Arc::new(Self { lives, entropy, settings, places, reassembly_bytes: AtomicU64::new(0) })
     }
 
     /// Connections open now, publishing or not.
     pub(crate) fn connections(&self) -> usize {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner).all
+        self.places.taken()
     }
 
     /// Bytes that unfinished messages of all connections have reserved.
@@ -119,7 +113,8 @@ impl RtmpIngest {
         stop: CancellationToken,
     ) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let Some(_place) = self.take_place(peer.ip()) else {
+        let connected = self.lives.clock.mono();
+        let Some(_place) = self.places.take(peer.ip()) else {
             ConnectionRefused { peer }.emit(&self.lives.telemetry);
             return;
         };
@@ -144,43 +139,12 @@ impl RtmpIngest {
             ingest: &self,
             stream,
             session,
-            publisher: Publisher::new(&self.lives, peer),
+            publisher: Publisher::new(&self.lives, peer, connected),
             pace: Pace::new(self.settings.read_interval, self.entropy.fraction()),
             next_read: None,
             reserved_bytes: 0,
         };
         connection.run(stop).await;
-    }
-
-    fn take_place(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        let from_address = connections.by_address.get(&address).copied().unwrap_or_default();
-        if connections.all >= self.settings.connections_max || from_address >= self.settings.connections_per_address_max
-        {
-            return None;
-        }
-        connections.all += 1;
-        connections.by_address.insert(address, from_address + 1);
-        Some(Place { ingest: Arc::clone(self), address })
-    }
-}
-
-/// A connection's place among those that are allowed; given back on drop.
-struct Place {
-    ingest: Arc<RtmpIngest>,
-    address: IpAddr,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut connections = self.ingest.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.all -= 1;
-        if let Some(from_address) = connections.by_address.get_mut(&self.address) {
-            *from_address -= 1;
-            if *from_address == 0 {
-                connections.by_address.remove(&self.address);
-            }
-        }
     }
 }
 

@@ -48,7 +48,7 @@ impl Replayer {
     /// See [`ReplayError`].
     pub async fn replay(&self, by: &Caller, id: DeliveryId, url: Option<&str>) -> Result<(), ReplayError> {
         let url = url.map(|url| CallbackUrl::parse("url", url)).transpose().map_err(ReplayError::Url)?;
-        let own_url = url.map(|url| {
+        let own_url = url.as_ref().map(|url| {
             let url = url.expose().as_str();
             OwnUrl { sealed: self.vault.seal(URL_PURPOSE, url), digest: self.vault.digest(URL_PURPOSE, url) }
         });
@@ -56,13 +56,14 @@ impl Replayer {
             Some(object) if object.is_stored => self.can_be_fetched(object).await?,
             _ => true,
         };
-        let (timeline, by) = (self.timeline.clone(), by.clone());
+        let (timeline, by, vault) = (self.timeline.clone(), by.clone(), self.vault.clone());
         let replay = move |tx: &Tx<'_>| {
             let before = outbox::state_of(tx, id)?;
             let replayed = outbox::replay(tx, id, own_url.as_ref(), object_is_there, timeline.now())?;
             if replayed.is_ok() {
                 let after = outbox::state_of(tx, id)?.ok_or(DbError::Damaged { what: "a delivery" })?;
-                audit::note(tx, &by, &Change::delivery(id, "replay", before, after), timeline.now())?;
+                let change = Change::delivery_replayed(id, before, after, url.as_ref(), &vault);
+                audit::note(tx, &by, &change, timeline.now())?;
             }
             Ok(replayed)
         };

@@ -153,6 +153,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn files_that_still_change_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = write_pair(dir.path(), 2040);
+        let certificates = Arc::new(Certificates::open(files.clone()).unwrap());
+        let token = CancellationToken::new();
+        let watch = Arc::clone(&certificates).watch(Telemetry::new(Clock::start()), token.clone());
+        tokio::pin!(watch);
+        // Between two looks each time.
+        let half_a_look = LOOK_EVERY / 2;
+        assert!(tokio::time::timeout(half_a_look, &mut watch).await.is_err());
+        for written in ["half", "half a", "half a key"] {
+            fs::write(&files.key, written).unwrap();
+            assert!(tokio::time::timeout(LOOK_EVERY, &mut watch).await.is_err());
+            assert_eq!(certificates.problem(), None, "{written:?}");
+        }
+        assert!(tokio::time::timeout(LOOK_EVERY, &mut watch).await.is_err());
+        assert!(certificates.problem().is_some(), "it has stayed as it is from one look to the next");
+        token.cancel();
+        watch.await;
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn files_that_were_mended_without_another_size_or_time_are_read_again() {
         let dir = tempfile::tempdir().unwrap();
         let files = write_pair(dir.path(), 2040);

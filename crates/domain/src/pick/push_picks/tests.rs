@@ -209,6 +209,18 @@ fn a_shift_moves_one_subscriber_only() {
 }
 
 #[test]
+fn a_place_for_an_interval_of_before_is_given_back_and_moves_nothing() {
+    let mut picks = picks_with(vec![rule(1, 10)]);
+    let anchored = picks.on_entry_point(at(0)).remove(0).anchored.expect("the first picture");
+    let (seat, _) = Phases::default().join(anchored.interval, anchored.due, PushSequence::new(UnixMs(0), 1));
+    // The catalog changes before the place is taken.
+    let changed = picks.reconcile(at(1), 2, vec![rule(1, 4)]);
+    assert_eq!((changed.vacated.len(), changed.anchored.len()), (0, 1), "a place for the new interval is under way");
+    assert!(picks.seated(at(2), anchored.grid, seat, Some(Duration::from_secs(3))).is_some());
+    assert_eq!(picks.on_entry_point(at(4_000)).len(), 1, "four seconds after the last picture, not seven");
+}
+
+#[test]
 fn counts_wait_for_nobody_but_a_look() {
     let mut picks = picks_with(vec![rule(1, 10)]);
     let want = picks.on_entry_point(at(0)).remove(0);

@@ -10,6 +10,7 @@ use framehook_domain::time::UnixMs;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 
+use super::EndpointId;
 use crate::db::DbError;
 use crate::db::row::{blob, number, stream_id, uuid, uuid_opt};
 
@@ -62,6 +63,7 @@ pub struct Filter {
     pub states: Vec<State>,
     pub stream: Option<StreamId>,
     pub template: Option<TemplateId>,
+    pub endpoint: Option<EndpointId>,
     pub kind: Option<EventKind>,
     /// Made at or after.
     pub since: Option<UnixMs>,
@@ -83,6 +85,7 @@ pub struct DeliveryRow {
     pub stream: StreamId,
     pub snapshot: Option<SnapshotId>,
     pub template: TemplateId,
+    pub endpoint: EndpointId,
     /// Whether it goes to a URL given for a replay.
     pub has_own_url: bool,
     pub state: State,
@@ -123,7 +126,7 @@ pub struct DeliveryDetail {
 
 const COLUMNS: &str = "delivery.id AS id, delivery.event_id AS event_id, event.kind AS kind, event.domain AS domain,
     event.app AS app, event.stream AS stream, event.snapshot_id AS snapshot_id, event.body AS body,
-    endpoint.callback_template_id AS callback_template_id, endpoint.url_override IS NOT NULL AS has_own_url, state,
+    endpoint_id, endpoint.callback_template_id AS callback_template_id, endpoint.url_override IS NOT NULL AS has_own_url, state,
     attempts, due_ms, delivery.created_ms AS created_ms, settled_ms, outcome
     FROM delivery JOIN event ON event.id = delivery.event_id JOIN endpoint ON endpoint.id = delivery.endpoint_id";
 
@@ -136,6 +139,7 @@ fn delivery_row(row: &Row<'_>) -> Result<DeliveryRow, DbError> {
         stream: stream_id(row)?,
         snapshot: uuid_opt(row, "snapshot_id")?.map(SnapshotId),
         template: TemplateId(row.get("callback_template_id")?),
+        endpoint: EndpointId(row.get("endpoint_id")?),
         has_own_url: row.get("has_own_url")?,
         state: State::from_name(&state).ok_or(DbError::Damaged { what: "a delivery's state" })?,
         attempts: number(row, "attempts")?,
@@ -209,6 +213,9 @@ fn conditions(filter: &Filter) -> (String, Vec<Value>) {
     }
     if let Some(template) = filter.template {
         add("endpoint.callback_template_id = ?", template.0.into());
+    }
+    if let Some(endpoint) = filter.endpoint {
+        add("delivery.endpoint_id = ?", endpoint.0.into());
     }
     if let Some(kind) = filter.kind {
         add("event.kind = ?", i64::from(kind.event_type()).into());

@@ -55,11 +55,10 @@ struct Early {
 }
 
 impl<'a> Publisher<'a> {
-    /// A connection that has just been accepted.
-    pub(super) fn new(lives: &'a Arc<Lives>, peer: SocketAddr) -> Self {
-        let now = lives.clock.mono();
-        let early = Early::default();
-        Self { lives, peer, asked: None, held: None, early, waiting_since: now, heard: now, received_bytes: 0 }
+    /// A connection that was accepted at `connected`. What it has taken since, as for TLS, is part of its handshake.
+    pub(super) fn new(lives: &'a Arc<Lives>, peer: SocketAddr, connected: Mono) -> Self {
+        let (early, heard) = (Early::default(), lives.clock.mono());
+        Self { lives, peer, asked: None, held: None, early, waiting_since: connected, heard, received_bytes: 0 }
     }
 
     /// Whether entry points are worth assembling.
