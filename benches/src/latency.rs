@@ -55,7 +55,7 @@ impl Delays {
 
 pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<()> {
     packages::require(&[Need::Ffmpeg])?;
-    let clip = clip::hd720(workshop)?;
+    let clip = clip::HD720.make(workshop)?;
     let receiver = Receiver::start()?;
     let executable = framehook_executable(workshop)?;
     let server = ServerSpec::new(executable).config(config(&receiver)).start()?;

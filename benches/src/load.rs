@@ -14,9 +14,22 @@ use crate::workshop::Workshop;
 /// How long the generator may take to report after its time is up.
 const REPORT_PATIENCE: Duration = Duration::from_secs(20);
 
+/// Publishers to be: they publish one clip, looped and paced by its timestamps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load<'a> {
+    pub(crate) clip: &'a Path,
+    /// What the streams' names begin with; their number follows.
+    pub(crate) names: &'a str,
+    pub(crate) streams: u32,
+    /// Over how long their starts are spread.
+    pub(crate) ramp: Duration,
+    /// From the first start to the end of all.
+    pub(crate) duration: Duration,
+}
+
 /// Publishers under way.
 #[derive(Debug)]
-pub(crate) struct Load {
+pub(crate) struct RunningLoad {
     process: Process,
 }
 
@@ -29,27 +42,29 @@ pub(crate) struct LoadReport {
     pub(crate) dropped: u64,
     /// How far the latest message was behind its time.
     pub(crate) late_ms_max: u64,
+    /// How long the publisher that waited longest took from its start to being accepted.
+    pub(crate) accept_ms_max: u64,
     /// Why publishers were refused or dropped.
     pub(crate) reasons: Vec<String>,
 }
 
-impl Load {
-    /// Publishes `clip`, looped and paced by its timestamps, as `streams` streams. They start spread over `ramp`.
-    pub(crate) fn start(
-        workshop: &Workshop,
-        clip: &Path,
-        to: SocketAddr,
-        streams: u32,
-        ramp: Duration,
-        duration: Duration,
-    ) -> Result<Self> {
-        let mut command = Command::new(workshop.executable("rtmp-load", "cargo build --release -p framehook-testkit")?);
-        command.args(["--url", &format!("rtmp://{to}/live/s{{}}")]).arg("--file").arg(clip).arg("--json");
-        command.args(["-n", &streams.to_string()]);
-        command.args(["--ramp", &ramp.as_secs().to_string(), "--duration", &duration.as_secs().to_string()]);
-        Ok(Self { process: Process::spawn("rtmp-load", &mut command)? })
+impl<'a> Load<'a> {
+    /// One publisher.
+    pub(crate) fn of(clip: &'a Path, duration: Duration) -> Self {
+        Self { clip, names: "s", streams: 1, ramp: Duration::ZERO, duration }
     }
 
+    pub(crate) fn start(self, workshop: &Workshop, to: SocketAddr) -> Result<RunningLoad> {
+        let Self { clip, names, streams, ramp, duration } = self;
+        let mut command = Command::new(workshop.executable("rtmp-load", "cargo build --release -p framehook-testkit")?);
+        command.args(["--url", &format!("rtmp://{to}/live/{names}{{}}")]).arg("--file").arg(clip).arg("--json");
+        command.args(["-n", &streams.to_string()]);
+        command.args(["--ramp", &ramp.as_secs().to_string(), "--duration", &duration.as_secs().to_string()]);
+        Ok(RunningLoad { process: Process::spawn("rtmp-load", &mut command)? })
+    }
+}
+
+impl RunningLoad {
     /// Fails when the generator has ended before its time, for one because it was refused.
     pub(crate) fn check(&mut self) -> Result<()> {
         match self.process.try_wait() {

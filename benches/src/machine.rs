@@ -62,28 +62,33 @@ fn field(file: &str, key: &str) -> Option<String> {
 impl Subject {
     fn versions(self, workshop: &Workshop) -> Vec<String> {
         let found = match self {
+            // Its program has the decoder in it and never calls it.
+            Self::Sink => Vec::new(),
             Self::Floor => ["libavcodec", "libswscale", "libjpeg"]
                 .into_iter()
                 .filter_map(|library| {
                     Some(format!("{library} {}", output("pkg-config", ["--modversion", library]).ok()?))
                 })
                 .collect(),
-            Self::Framehook => {
+            Self::Framehook | Self::Sparse | Self::Receiving => {
                 let version =
                     framehook_executable(workshop).and_then(|path| output(&path.to_string_lossy(), ["--version"]));
                 version.into_iter().collect()
             }
             Self::Tuned | Self::Plain => {
-                let ffmpeg = output("ffmpeg", ["-version"]).ok();
-                // nginx prints its version to standard error.
-                let nginx = Command::new("nginx").arg("-v").output().ok();
-                let nginx = nginx.map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
-                Vec::from_iter(ffmpeg.into_iter().chain(nginx))
+                Vec::from_iter(output("ffmpeg", ["-version"]).into_iter().chain(nginx_version()))
             }
+            Self::Nginx => nginx_version().into_iter().collect(),
         };
         let first_lines = found.iter().filter_map(|text| text.lines().next());
         first_lines.map(|line| line.split(" Copyright").next().unwrap_or(line).trim().to_owned()).collect()
     }
+}
+
+/// nginx prints its version to standard error.
+fn nginx_version() -> Option<String> {
+    let output = Command::new("nginx").arg("-v").output().ok()?;
+    Some(String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! numbers of two runs on a shared machine do not compare. It must never share code with what it measures: `framehook`
 //! and the load generator are the executables that lie beside this one.
 //!
-//! Start from [`cost`] (the plan of a run) and [`subject::Subject`] (what is measured).
+//! Start from [`plan::Plan`] (a run), [`measurement`] (one step of it) and [`subject::Subject`] (what is measured).
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark starts processes, waits out a window and reads the clock")]
 
@@ -13,15 +13,23 @@ mod clip;
 mod cost;
 mod document;
 mod group;
+mod ingest;
 mod latency;
 mod load;
 mod machine;
+mod measurement;
+mod notes;
 mod packages;
+mod page;
+mod plan;
+mod scale;
 mod subject;
+mod summary;
 mod workshop;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
+use framehook_testkit::process::raise_open_files_limit;
 
 use crate::workshop::Workshop;
 
@@ -37,6 +45,10 @@ struct Arguments {
 enum Benchmark {
     /// CPU time and memory per stream with one picture every 10 s of each.
     Cost(cost::Options),
+    /// CPU time and memory per stream of receiving alone.
+    Ingest(ingest::Options),
+    /// Whether cost per stream stays the same from 10 to 2,000 streams; a storm of publishers; more work than fits.
+    Scale(scale::Options),
     /// From a keyframe's last byte to its callback's first.
     Latency(latency::Options),
 }
@@ -44,9 +56,12 @@ enum Benchmark {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     ensure!(!cfg!(debug_assertions), "this is a debug build; run with `cargo run --release -p framehook-bench`");
+    raise_open_files_limit()?;
     let workshop = Workshop::open()?;
     match arguments.benchmark {
         Benchmark::Cost(options) => cost::run(&workshop, &options),
+        Benchmark::Ingest(options) => ingest::run(&workshop, &options),
+        Benchmark::Scale(options) => scale::run(&workshop, &options),
         Benchmark::Latency(options) => latency::run(&workshop, &options),
     }
 }

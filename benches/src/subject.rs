@@ -5,10 +5,11 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use framehook_testkit::metrics::Metrics;
 use framehook_testkit::process::Process;
 use framehook_testkit::server::{Server, ServerSpec};
 use framehook_testkit::wait;
@@ -16,28 +17,15 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use crate::group::Group;
-use crate::packages::{NGINX_RTMP_MODULE, Need};
+use crate::packages::{self, NGINX_RTMP_MODULE, Need};
 use crate::workshop::{Workshop, output};
 
 /// One picture of each stream in this time, whoever makes it.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(10);
+/// One picture of each stream in this time, where many streams are to fit the machine.
+pub(crate) const SPARSE_INTERVAL: Duration = Duration::from_secs(30);
 
 const START_PATIENCE: Duration = Duration::from_secs(20);
-
-/// Everything is declared, as an installation would: with an empty file a built-in rule would do the same.
-const FRAMEHOOK_CONFIG: &str = r#"
-[[domain]]
-name = "127.0.0.1"
-auth = "off"
-
-[[snapshot_template]]
-name = "bench"
-snapshot_interval = "10s"
-
-[[snapshot_rule]]
-domain = "127.0.0.1"
-template = "bench"
-"#;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize)]
@@ -51,43 +39,71 @@ pub(crate) enum Subject {
     Tuned,
     /// nginx-rtmp and one ffmpeg per stream as the usual recipe has it.
     Plain,
+    /// The floor program without pictures: receives and drops.
+    #[value(skip)]
+    Sink,
+    /// The server of this build, without a rule that wants pictures.
+    #[value(skip)]
+    Receiving,
+    /// nginx-rtmp that starts nothing.
+    #[value(skip)]
+    Nginx,
+    /// The server of this build, with a picture every [`SPARSE_INTERVAL`].
+    #[value(skip)]
+    Sparse,
 }
 
 impl Subject {
-    pub(crate) const ALL: [Self; 4] = [Self::Floor, Self::Framehook, Self::Tuned, Self::Plain];
+    /// Those that take a picture every [`INTERVAL`].
+    pub(crate) const WITH_PICTURES: [Self; 4] = [Self::Floor, Self::Framehook, Self::Tuned, Self::Plain];
 
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Floor => "floor program",
-            Self::Framehook => "framehook serve",
+            Self::Framehook | Self::Sparse => "framehook serve",
+            Self::Receiving => "framehook serve, no rule",
+            Self::Sink => "plain sink",
+            Self::Nginx => "nginx-rtmp",
             Self::Tuned => "nginx-rtmp + ffmpeg -skip_frame nokey",
             Self::Plain => "nginx-rtmp + ffmpeg fps=1/10",
+        }
+    }
+
+    /// Between two pictures of a stream; `None` for who takes none.
+    pub(crate) fn interval(self) -> Option<Duration> {
+        match self {
+            Self::Floor | Self::Framehook | Self::Tuned | Self::Plain => Some(INTERVAL),
+            Self::Sparse => Some(SPARSE_INTERVAL),
+            Self::Sink | Self::Receiving | Self::Nginx => None,
         }
     }
 
     /// More streams would not fit two cores, and a system that cannot keep up is not measured but strangled.
     pub(crate) fn streams_max(self) -> u32 {
         match self {
-            Self::Floor | Self::Framehook => u32::MAX,
             Self::Tuned => 40,
             Self::Plain => 10,
+            Self::Floor | Self::Framehook | Self::Sink | Self::Receiving | Self::Nginx | Self::Sparse => u32::MAX,
         }
     }
 
-    pub(crate) fn needs(self) -> &'static [Need] {
+    fn needs(self) -> &'static [Need] {
         match self {
-            Self::Floor => &[Need::Compiler, Need::PkgConfig, Need::Libavcodec, Need::Libswscale, Need::LibjpegTurbo],
-            Self::Framehook => &[],
-            Self::Tuned | Self::Plain => &[Need::Nginx, Need::NginxRtmp],
+            Self::Floor | Self::Sink => {
+                &[Need::Compiler, Need::PkgConfig, Need::Libavcodec, Need::Libswscale, Need::LibjpegTurbo]
+            }
+            Self::Framehook | Self::Receiving | Self::Sparse => &[],
+            Self::Tuned | Self::Plain => &[Need::Ffmpeg, Need::Nginx, Need::NginxRtmp],
+            Self::Nginx => &[Need::Nginx, Need::NginxRtmp],
         }
     }
 
     /// Builds it, or makes sure that it has been built.
-    pub(crate) fn prepare(self, workshop: &Workshop) -> Result<()> {
+    fn prepare(self, workshop: &Workshop) -> Result<()> {
         match self {
-            Self::Floor => build_floor(workshop),
-            Self::Framehook => framehook_executable(workshop).map(drop),
-            Self::Tuned | Self::Plain => Ok(()),
+            Self::Floor | Self::Sink => build_floor(workshop),
+            Self::Framehook | Self::Receiving | Self::Sparse => framehook_executable(workshop).map(drop),
+            Self::Tuned | Self::Plain | Self::Nginx => Ok(()),
         }
     }
 
@@ -95,16 +111,26 @@ impl Subject {
     pub(crate) fn start(self, workshop: &Workshop, clip: &Path, streams: u32) -> Result<Running> {
         let group = Group::new("subject");
         match self {
-            Self::Floor => floor(group, workshop, clip, streams),
-            Self::Framehook => framehook(group, workshop),
+            Self::Floor | Self::Sink => floor(group, workshop, clip, streams, self.interval()),
+            Self::Framehook | Self::Receiving | Self::Sparse => framehook(group, workshop, self.interval()),
             Self::Tuned => nginx(
                 group,
-                "-threads 1 -skip_frame nokey -i {input} -an -vf fps=1/10 -threads 1 -q:v 3 {shots}/$name-%03d.jpg",
+                Some(
+                    "-threads 1 -skip_frame nokey -i {input} -an -vf fps=1/10 -threads 1 -q:v 3 {shots}/$name-%03d.jpg",
+                ),
             ),
-            Self::Plain => nginx(group, "-i {input} -vf fps=1/10 -q:v 3 {shots}/$name-%03d.jpg"),
+            Self::Plain => nginx(group, Some("-i {input} -vf fps=1/10 -q:v 3 {shots}/$name-%03d.jpg")),
+            Self::Nginx => nginx(group, None),
         }
         .with_context(|| format!("start {}", self.label()))
     }
+}
+
+/// Makes sure that everything is there before the first measurement.
+pub(crate) fn prepare(workshop: &Workshop, subjects: &[Subject]) -> Result<()> {
+    let needs: Vec<Need> = subjects.iter().flat_map(|subject| subject.needs()).copied().collect();
+    packages::require(&needs)?;
+    subjects.iter().try_for_each(|subject| subject.prepare(workshop))
 }
 
 /// A system that accepts publishers. Dropping it ends everything it has started.
@@ -139,13 +165,38 @@ impl Running {
         }
     }
 
+    /// Proportional set size of all its processes now.
+    pub(crate) fn memory_bytes(&self) -> Result<u64> {
+        self.group.memory_bytes(self.root())
+    }
+
     /// How many pictures there are by now.
     pub(crate) fn pictures(&self) -> Result<usize> {
         match &self.program {
             Program::Floor(process) => Ok(floor_pictures(&process.stdout()).len()),
-            Program::Framehook(server) => count_jpegs(&server.data_dir().join("objects")),
-            Program::Nginx { folder, .. } => count_jpegs(&shots(folder)),
+            Program::Framehook(server) => Ok(jpegs(&objects(server))?.len()),
+            Program::Nginx { folder, .. } => Ok(jpegs(&shots(folder))?.len()),
         }
+    }
+
+    /// Framehook's metrics page.
+    pub(crate) fn metrics(&self) -> Result<Metrics> {
+        match &self.program {
+            Program::Framehook(server) => server.metrics(),
+            _ => bail!("only Framehook has such a page"),
+        }
+    }
+
+    /// Framehook's stored pictures: the stream of each and when its bytes were written.
+    pub(crate) fn stored(&self) -> Result<Vec<(String, SystemTime)>> {
+        let Program::Framehook(server) = &self.program else { bail!("only Framehook's pictures are known by stream") };
+        let stored = jpegs(&objects(server))?.into_iter().map(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let (stream, _) = name.split_once("-screenshot-").with_context(|| format!("whose picture is {name}?"))?;
+            // Putting an object into the local store links the file, which keeps its time.
+            Ok((stream.to_owned(), fs::metadata(&path)?.modified()?))
+        });
+        stored.collect()
     }
 
     /// What Framehook says about dues that got no picture, since its start: its counters that are not zero. Empty for
@@ -189,13 +240,13 @@ fn build_floor(workshop: &Workshop) -> Result<()> {
     Ok(())
 }
 
-fn floor(group: Group, workshop: &Workshop, clip: &Path, streams: u32) -> Result<Running> {
+fn floor(group: Group, workshop: &Workshop, clip: &Path, streams: u32, interval: Option<Duration>) -> Result<Running> {
     #[derive(Deserialize)]
     struct Hello {
         port: u16,
     }
     let mut command = Command::new(floor_program(workshop));
-    command.arg(clip).arg(streams.to_string()).arg(INTERVAL.as_millis().to_string());
+    command.arg(clip).arg(streams.to_string()).arg(interval.unwrap_or_default().as_millis().to_string());
     let process = group.enter(|| Process::spawn("floor", &mut command))?;
     let hello: Hello = wait::until("the floor program's port", START_PATIENCE, || {
         process.stdout().lines().next().and_then(|line| serde_json::from_str(line).ok())
@@ -209,13 +260,44 @@ pub(crate) fn framehook_executable(workshop: &Workshop) -> Result<PathBuf> {
     workshop.executable("framehook", "cargo build --release")
 }
 
-fn framehook(group: Group, workshop: &Workshop) -> Result<Running> {
+/// Everything is declared, as an installation would: with an empty file a built-in rule would take pictures. All
+/// publishers come from one address.
+fn framehook_config(interval: Option<Duration>) -> String {
+    let mut config = r#"
+[ingest]
+connections_max = 8192
+connections_per_address_max = 8192
+
+[[domain]]
+name = "127.0.0.1"
+auth = "off"
+"#
+    .to_owned();
+    if let Some(interval) = interval {
+        config += &format!(
+            r#"
+[[snapshot_template]]
+name = "bench"
+snapshot_interval = "{}s"
+
+[[snapshot_rule]]
+domain = "127.0.0.1"
+template = "bench"
+"#,
+            interval.as_secs()
+        );
+    }
+    config
+}
+
+/// The server with a picture of each stream every `interval`, or without pictures.
+pub(crate) fn framehook(group: Group, workshop: &Workshop, interval: Option<Duration>) -> Result<Running> {
     let executable = framehook_executable(workshop)?;
-    let server = group.enter(|| ServerSpec::new(executable).config(FRAMEHOOK_CONFIG).start())?;
+    let server = group.enter(|| ServerSpec::new(executable).config(framehook_config(interval)).start())?;
     Ok(Running { rtmp: server.rtmp_address(), group, program: Program::Framehook(Box::new(server)) })
 }
 
-fn nginx(group: Group, recipe: &str) -> Result<Running> {
+fn nginx(group: Group, recipe: Option<&str>) -> Result<Running> {
     let folder = TempDir::with_prefix("framehook-bench-").context("make a folder for nginx")?;
     fs::create_dir(shots(&folder))?;
     // nginx does not say which port it got, so one is found for it. Somebody else may take it in between; then the
@@ -231,11 +313,15 @@ fn nginx(group: Group, recipe: &str) -> Result<Running> {
     Ok(Running { rtmp, group, program: Program::Nginx { process, folder } })
 }
 
-/// `recipe` is ffmpeg's arguments, with `{input}` and `{shots}` for what nginx relays and where pictures go.
-fn nginx_config(folder: &Path, rtmp: SocketAddr, recipe: &str) -> String {
+/// `recipe` is ffmpeg's arguments, with `{input}` and `{shots}` for what nginx relays and where pictures go. Without one
+/// nothing is started.
+fn nginx_config(folder: &Path, rtmp: SocketAddr, recipe: Option<&str>) -> String {
     let shots = folder.join("shots");
-    let recipe = recipe.replace("{input}", &format!("rtmp://{rtmp}/live/$name"));
-    let recipe = recipe.replace("{shots}", &shots.display().to_string());
+    let exec = recipe.map_or_else(String::new, |recipe| {
+        let recipe = recipe.replace("{input}", &format!("rtmp://{rtmp}/live/$name"));
+        let recipe = recipe.replace("{shots}", &shots.display().to_string());
+        format!("exec_push ffmpeg -nostdin -v error {recipe};")
+    });
     let folder = folder.display();
     // As root, nginx gives its workers to another user, who could not write the pictures.
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
@@ -255,34 +341,39 @@ fn nginx_config(folder: &Path, rtmp: SocketAddr, recipe: &str) -> String {
              max_message 4M;\n\
              application live {{\n\
                live on;\n\
-               exec_push ffmpeg -nostdin -v error {recipe};\n\
+               {exec}\n\
              }}\n\
            }}\n\
          }}\n"
     )
 }
 
+fn objects(server: &Server) -> PathBuf {
+    server.data_dir().join("objects")
+}
+
 fn shots(folder: &TempDir) -> PathBuf {
     folder.path().join("shots")
 }
 
-fn count_jpegs(folder: &Path) -> Result<usize> {
-    let mut count = 0;
+/// Every picture in the folder and below.
+fn jpegs(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         // A local store makes its folders with the first picture.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
         Err(error) => return Err(error).with_context(|| format!("read {}", folder.display())),
     };
     for entry in entries {
         let path = entry?.path();
         if path.is_dir() {
-            count += count_jpegs(&path)?;
+            found.extend(jpegs(&path)?);
         } else if path.extension().is_some_and(|extension| extension == "jpg") {
-            count += 1;
+            found.push(path);
         }
     }
-    Ok(count)
+    Ok(found)
 }
 
 fn skipped(metrics: &str) -> Vec<String> {
@@ -317,19 +408,21 @@ mod tests {
     #[test]
     fn counts_pictures_in_folders_below() {
         let folder = TempDir::new().unwrap();
-        assert_eq!(count_jpegs(&folder.path().join("objects")).unwrap(), 0);
+        assert!(jpegs(&folder.path().join("objects")).unwrap().is_empty());
         fs::create_dir_all(folder.path().join("objects/bucket/day")).unwrap();
         for file in ["objects/a.jpg", "objects/bucket/day/b.jpg", "objects/bucket/c.jpg.part"] {
             fs::write(folder.path().join(file), "").unwrap();
         }
-        assert_eq!(count_jpegs(&folder.path().join("objects")).unwrap(), 2);
+        assert_eq!(jpegs(&folder.path().join("objects")).unwrap().len(), 2);
     }
 
     #[test]
     fn nginx_runs_the_recipe_for_each_stream() {
         let config =
-            nginx_config(Path::new("/tmp/x"), "127.0.0.1:1935".parse().unwrap(), "-i {input} {shots}/$name.jpg");
+            nginx_config(Path::new("/tmp/x"), "127.0.0.1:1935".parse().unwrap(), Some("-i {input} {shots}/$name.jpg"));
         let expected = "exec_push ffmpeg -nostdin -v error -i rtmp://127.0.0.1:1935/live/$name /tmp/x/shots/$name.jpg;";
         assert!(config.contains(expected), "{config}");
+        let bare = nginx_config(Path::new("/tmp/x"), "127.0.0.1:1935".parse().unwrap(), None);
+        assert!(!bare.contains("exec"), "{bare}");
     }
 }

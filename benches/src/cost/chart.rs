@@ -1,7 +1,7 @@
 //! The chart of streams per core for the README: bars that read well on light and on dark ground.
 
-use super::summary::Summary;
 use crate::subject::Subject;
+use crate::summary::Summary;
 
 const WIDTH: u32 = 760;
 const ROW: u32 = 52;
@@ -29,7 +29,7 @@ text { font-family: system-ui, -apple-system, 'Segoe UI', sans-serif; fill: #1f2
 
 /// A bar for each system at the most streams it was measured with, fewest streams per core first.
 pub(super) fn streams_per_core(summaries: &[Summary]) -> String {
-    let mut rows: Vec<&Summary> = Subject::ALL
+    let mut rows: Vec<&Summary> = Subject::WITH_PICTURES
         .iter()
         .filter_map(|&subject| summaries.iter().filter(|row| row.subject == subject).max_by_key(|row| row.streams))
         .collect();
@@ -55,7 +55,7 @@ pub(super) fn streams_per_core(summaries: &[Summary]) -> String {
         let class = match row.subject {
             Subject::Framehook => "ours",
             Subject::Floor => "limit",
-            Subject::Tuned | Subject::Plain => "others",
+            _ => "others",
         };
         let label = match row.subject {
             Subject::Floor => "the floor: receive, decode one keyframe, encode one JPEG, nothing else",
@@ -78,9 +78,9 @@ pub(super) fn streams_per_core(summaries: &[Summary]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::summary::summarise;
-    use super::super::summary::tests::measured;
     use super::*;
+    use crate::measurement::tests::measured;
+    use crate::summary::summarise;
 
     #[test]
     fn draws_each_system_once_with_its_most_streams_and_best_last() {

@@ -8,13 +8,23 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 use crate::listener::lock;
 use crate::wait;
 
 /// How much captured text an error message repeats: enough for a panic and what led to it.
 const LOG_TAIL_BYTES: usize = 4 << 10;
+
+/// Lets this process, and those it starts from now on, open as many files as the system allows: a connection is one, and the
+/// usual limit of 1,024 is less than a storm of publishers.
+///
+/// # Errors
+/// When the system does not allow what it said it would.
+pub fn raise_open_files_limit() -> Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).context("raise the limit of open files")
+}
 
 /// A running child process. Its standard input is empty; what it prints is captured while it runs.
 #[derive(Debug)]

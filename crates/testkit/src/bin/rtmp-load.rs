@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use framehook_testkit::flv::FlvFile;
+use framehook_testkit::process::raise_open_files_limit;
 use framehook_testkit::publisher::{End, Log, Publisher, PublisherSpec};
 use serde::Serialize;
 
@@ -58,6 +59,8 @@ struct Report {
     media_bytes: u64,
     /// How far the latest message was behind its time: the generator's own, or a server that takes too little.
     late_ms_max: u128,
+    /// How long the publisher that waited longest took from its start to being accepted.
+    accept_ms_max: u128,
     /// The first few reasons for what was refused or dropped.
     reasons: Vec<String>,
 }
@@ -79,8 +82,10 @@ fn main() -> Result<()> {
     let file = Arc::new(FlvFile::open(&arguments.file)?);
     let mut report = Report { streams: arguments.streams, ..Report::default() };
 
+    raise_open_files_limit()?;
+
     let start = Instant::now();
-    let mut publishers: Vec<(u32, Publisher)> = Vec::new();
+    let mut opening = Vec::new();
     for number in 0..arguments.streams {
         let offset = arguments.ramp * f64::from(number) / f64::from(arguments.streams);
         thread::sleep((start + Duration::from_secs_f64(offset)).saturating_duration_since(Instant::now()));
@@ -90,8 +95,20 @@ fn main() -> Result<()> {
             chunk_bytes: arguments.chunk_bytes,
             ..PublisherSpec::new(url, Arc::clone(&file)).looped()
         };
-        match spec.start() {
-            Ok(publisher) => publishers.push((number, publisher)),
+        // On threads of their own: without a ramp all knock at once, and nobody waits for one that is slow to be let in.
+        opening.push(thread::spawn(move || {
+            let knocked = Instant::now();
+            (number, spec.start(), knocked.elapsed())
+        }));
+    }
+    let mut publishers: Vec<(u32, Publisher)> = Vec::new();
+    for opening in opening {
+        let (number, opened, waited) = opening.join().expect("starting does not panic");
+        match opened {
+            Ok(publisher) => {
+                report.accept_ms_max = report.accept_ms_max.max(waited.as_millis());
+                publishers.push((number, publisher));
+            }
             Err(error) => {
                 report.refused += 1;
                 report.reason(format!("{:#}", anyhow::Error::from(error)));

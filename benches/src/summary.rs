@@ -1,61 +1,59 @@
-//! From measurements to what is reported: medians over the rounds, and ratios to the floor of the same run.
+//! From measurements to what is reported: medians over the rounds, and ratios within the same round.
 
 use serde::Serialize;
 
-use super::{FloorSteps, Measurement};
+use crate::measurement::{FloorSteps, Measurement};
 use crate::subject::Subject;
 
 /// One system at one number of streams, over all rounds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Summary {
-    pub(super) subject: Subject,
-    pub(super) streams: u32,
+pub(crate) struct Summary {
+    pub(crate) subject: Subject,
+    pub(crate) streams: u32,
     /// Median, least and most over the rounds.
-    pub(super) ms_per_stream_second: f64,
-    pub(super) ms_per_stream_second_least: f64,
-    pub(super) ms_per_stream_second_most: f64,
-    /// Median over the rounds of the ratio to the floor in the same round: what disturbs one round disturbs both.
-    pub(super) times_the_floor: f64,
+    pub(crate) ms_per_stream_second: f64,
+    pub(crate) ms_per_stream_second_least: f64,
+    pub(crate) ms_per_stream_second_most: f64,
     /// Extrapolated: 1000 ms over the cost of a stream-second.
-    pub(super) streams_per_core: f64,
+    pub(crate) streams_per_core: f64,
     /// All CPU time, receiving included, over the pictures made. `None` when there was none.
-    pub(super) ms_per_picture: Option<f64>,
-    pub(super) pictures: usize,
-    pub(super) pictures_asked: f64,
-    pub(super) mib_per_stream: f64,
-    pub(super) idle_mib: f64,
+    pub(crate) ms_per_picture: Option<f64>,
+    pub(crate) pictures: usize,
+    pub(crate) pictures_asked: f64,
+    pub(crate) mib_per_stream: f64,
+    pub(crate) idle_mib: f64,
+}
+
+impl Summary {
+    /// Its cost as tables show it: the median, and in brackets least and most.
+    pub(crate) fn cost(&self) -> String {
+        let Self { ms_per_stream_second, ms_per_stream_second_least, ms_per_stream_second_most, .. } = self;
+        format!("{ms_per_stream_second:.2} ({ms_per_stream_second_least:.2}–{ms_per_stream_second_most:.2})")
+    }
 }
 
 /// One row for each system and number of streams that was measured, fewest streams first.
-pub(super) fn summarise(measurements: &[Measurement]) -> Vec<Summary> {
+pub(crate) fn summarise(measurements: &[Measurement]) -> Vec<Summary> {
     let mut keys: Vec<(u32, Subject)> = measurements.iter().map(|one| (one.streams, one.subject)).collect();
     keys.sort_unstable();
     keys.dedup();
     keys.into_iter()
         .map(|(streams, subject)| {
-            let of = |subject| {
-                let rows = measurements.iter().filter(move |one: &&Measurement| one.streams == streams);
-                rows.filter(move |one| one.subject == subject)
-            };
-            let over = |value: fn(&Measurement) -> f64| Spread::of(of(subject).map(value));
+            let rows = || of(measurements, streams, subject);
+            let over = |value: fn(&Measurement) -> f64| Spread::of(rows().map(value));
             let cost = over(Measurement::ms_per_stream_second);
-            let ratio = Spread::of(of(subject).filter_map(|one| {
-                let floor = of(Subject::Floor).find(|floor| floor.round == one.round)?;
-                Some(one.ms_per_stream_second() / floor.ms_per_stream_second())
-            }));
-            let pictures: usize = of(subject).map(|one| one.pictures).sum();
-            let cpu_ms: f64 = of(subject).map(|one| one.cpu_ms).sum();
+            let pictures: usize = rows().map(|one| one.pictures).sum();
+            let cpu_ms: f64 = rows().map(|one| one.cpu_ms).sum();
             Summary {
                 subject,
                 streams,
                 ms_per_stream_second: cost.median,
                 ms_per_stream_second_least: cost.least,
                 ms_per_stream_second_most: cost.most,
-                times_the_floor: ratio.median,
                 streams_per_core: 1000.0 / cost.median,
                 ms_per_picture: (pictures > 0).then(|| cpu_ms / pictures as f64),
                 pictures,
-                pictures_asked: of(subject).map(|one| one.pictures_asked).sum(),
+                pictures_asked: rows().map(|one| one.pictures_asked).sum(),
                 mib_per_stream: over(Measurement::bytes_per_stream).median / f64::from(1 << 20),
                 idle_mib: over(|one| one.idle_bytes as f64).median / f64::from(1 << 20),
             }
@@ -63,8 +61,22 @@ pub(super) fn summarise(measurements: &[Measurement]) -> Vec<Summary> {
         .collect()
 }
 
+fn of(measurements: &[Measurement], streams: u32, subject: Subject) -> impl Iterator<Item = &Measurement> {
+    measurements.iter().filter(move |one| (one.streams, one.subject) == (streams, subject))
+}
+
+/// What one row costs per stream-second over what another does: the median over the rounds of the ratio within a round,
+/// because what disturbs one disturbs both. Not a number where one of them was not measured.
+pub(crate) fn ratio(measurements: &[Measurement], row: (u32, Subject), base: (u32, Subject)) -> f64 {
+    let ratios = of(measurements, row.0, row.1).filter_map(|one| {
+        let base = of(measurements, base.0, base.1).find(|base| base.round == one.round)?;
+        Some(one.ms_per_stream_second() / base.ms_per_stream_second())
+    });
+    Spread::of(ratios).median
+}
+
 /// The floor's own steps: the median over its measurements.
-pub(super) fn floor_steps(measurements: &[Measurement]) -> Option<FloorSteps> {
+pub(crate) fn floor_steps(measurements: &[Measurement]) -> Option<FloorSteps> {
     let steps: Vec<FloorSteps> = measurements.iter().filter_map(|one| one.floor_steps).collect();
     let median = |step: fn(&FloorSteps) -> f64| Spread::of(steps.iter().map(step)).median;
     (!steps.is_empty()).then(|| FloorSteps {
@@ -76,14 +88,14 @@ pub(super) fn floor_steps(measurements: &[Measurement]) -> Option<FloorSteps> {
 
 /// Median, least and most; not a number where there is no value.
 #[derive(Clone, Copy, Debug)]
-struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) least: f64,
+    pub(crate) most: f64,
 }
 
 impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.collect();
         values.sort_unstable_by(f64::total_cmp);
         let middle = values.len() / 2;
@@ -98,32 +110,9 @@ impl Spread {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-    use crate::load::LoadReport;
-
-    pub(in crate::cost) fn measured(subject: Subject, streams: u32, round: u32, cpu_ms: f64) -> Measurement {
-        Measurement {
-            subject,
-            streams,
-            round,
-            seconds: 10.0,
-            cpu_ms,
-            pictures: streams as usize,
-            pictures_asked: f64::from(streams),
-            skipped: Vec::new(),
-            idle_bytes: 10 << 20,
-            loaded_bytes: (10 << 20) + (u64::from(streams) << 19),
-            others_cores: 0.5,
-            accounting: "a test",
-            load: LoadReport { refused: 0, dropped: 0, late_ms_max: 3, reasons: Vec::new() },
-            floor_steps: (subject == Subject::Floor).then_some(FloorSteps {
-                decode_ms: 11.0,
-                convert_ms: 2.0,
-                encode_ms: 2.4,
-            }),
-        }
-    }
+    use crate::measurement::tests::measured;
 
     #[test]
     fn divides_each_round_by_its_own_floor() {
@@ -136,7 +125,10 @@ pub(super) mod tests {
         ];
         let summaries = summarise(&rounds);
         let [floor, framehook] = summaries.as_slice() else { panic!("two rows expected: {summaries:?}") };
-        assert_eq!((floor.times_the_floor, framehook.times_the_floor), (1.0, 1.5));
+        let times = |subject| ratio(&rounds, (10, subject), (10, Subject::Floor));
+        assert_eq!((times(Subject::Floor), times(Subject::Framehook)), (1.0, 1.5));
+        assert!(times(Subject::Plain).is_nan());
+        assert_eq!(floor.ms_per_stream_second, 3.0);
         assert_eq!((framehook.ms_per_stream_second, framehook.ms_per_picture), (4.5, Some(45.0)));
         assert_eq!((framehook.ms_per_stream_second_least, framehook.ms_per_stream_second_most), (3.0, 6.0));
         assert_eq!((framehook.mib_per_stream, framehook.idle_mib), (0.5, 10.0));

@@ -1,0 +1,116 @@
+//! `bench scale`: what becomes of the cost of a stream when there are many, and what happens when they come all at once or
+//! are more than the machine can serve. No rival takes part: what is asked is that each figure stays as it was.
+
+mod dues;
+mod overload;
+mod steady;
+mod storm;
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use self::overload::Overload;
+use self::steady::Steady;
+use self::storm::Storm;
+use crate::clip;
+use crate::document::Section;
+use crate::machine::Machine;
+use crate::notes;
+use crate::page::Page;
+use crate::subject::{self, Subject};
+use crate::workshop::Workshop;
+
+const SECTION: Section = Section("scale");
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Only these parts
+    #[arg(long, value_delimiter = ',', value_name = "PART", default_value = "receive,pictures,storm,overload")]
+    parts: Vec<Part>,
+    /// Measurements at each number of streams [default: 3; with --quick: 1]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=20))]
+    rounds: Option<u32>,
+    /// Publishers of the storm [default: 2000; with --quick: 200]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(20..=4000))]
+    storm: Option<u32>,
+    /// Streams of the overload, with a picture every two seconds of each [default: 1000; with --quick: 500]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(20..=4000))]
+    overload: Option<u32>,
+    /// Short windows and one round: to see that everything runs, not to be quoted
+    #[arg(long, conflicts_with = "update")]
+    quick: bool,
+    /// Write the results into docs/performance.md
+    #[arg(long)]
+    update: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Cost per stream without rules, from 10 to 2,000 streams.
+    Receive,
+    /// Cost per stream with a picture every 30 s, from 10 to 1,000 streams.
+    Pictures,
+    /// Everybody at once.
+    Storm,
+    /// More pictures than the cores can make.
+    Overload,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    machine: Machine,
+    receive: Option<Steady>,
+    pictures: Option<Steady>,
+    storm: Option<Storm>,
+    overload: Option<Overload>,
+}
+
+pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<()> {
+    ensure!(
+        !options.update || Part::value_variants().iter().all(|part| options.parts.contains(part)),
+        "--update needs all parts in the run"
+    );
+    let subjects = [Subject::Receiving, Subject::Sparse];
+    subject::prepare(workshop, &subjects)?;
+    let clip = clip::SD360.make(workshop)?;
+    let report = Report::measure(workshop, &clip, options, Machine::look(workshop, &subjects))?;
+    report.page().publish(workshop, SECTION, &report, options.update)
+}
+
+impl Report {
+    fn measure(workshop: &Workshop, clip: &Path, options: &Options, machine: Machine) -> Result<Self> {
+        let Options { quick, .. } = *options;
+        let rounds = options.rounds.unwrap_or(if quick { 1 } else { 3 });
+        let publishers = options.storm.unwrap_or(if quick { 200 } else { 2000 });
+        let streams = options.overload.unwrap_or(if quick { 500 } else { 1000 });
+        let wanted = |part| options.parts.contains(&part);
+        let mut report = Self { machine, receive: None, pictures: None, storm: None, overload: None };
+        if wanted(Part::Receive) {
+            report.receive = Some(Steady::measure(workshop, clip, steady::receive(rounds, quick))?);
+        }
+        if wanted(Part::Pictures) {
+            report.pictures = Some(Steady::measure(workshop, clip, steady::pictures(rounds, quick))?);
+        }
+        if wanted(Part::Storm) {
+            report.storm = Some(Storm::measure(workshop, clip, publishers)?);
+        }
+        if wanted(Part::Overload) {
+            report.overload = Some(Overload::measure(workshop, clip, streams, quick)?);
+        }
+        Ok(report)
+    }
+
+    fn page(&self) -> Page {
+        let mut page = Page { tables: Vec::new(), notes: vec![notes::describe(&self.machine)] };
+        for steady in self.receive.iter().chain(&self.pictures) {
+            page.tables.push(steady.table());
+            page.notes.extend(steady.notes(&self.machine));
+        }
+        page.notes.extend(self.storm.iter().flat_map(Storm::notes));
+        page.notes.extend(self.overload.iter().flat_map(Overload::notes));
+        page
+    }
+}

@@ -1,0 +1,250 @@
+//! More pictures than the cores can make: publishers feel nothing of it, what is left out is counted, and every stream loses
+//! the same. When most of the load has gone, the rest is served in full at once.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::dues::Dues;
+use crate::group::Group;
+use crate::load::{Load, LoadReport};
+use crate::subject::{self, Running};
+use crate::summary::Spread;
+use crate::workshop::Workshop;
+
+/// The shortest that templates allow.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// One stream in so many stays when the load falls.
+const STAYS: u32 = 10;
+const RAMP: Duration = Duration::from_secs(10);
+/// Until everybody has had dues to lose.
+const SETTLE: Duration = Duration::from_secs(10);
+/// How long those who stay are watched.
+const AFTER: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// A stream may get this many times less or more than the one in the middle.
+const UNFAIR_MAX: f64 = 2.0;
+/// Ingest comes first: no message may be later than this, or a publisher was kept waiting.
+const LATE_MS_MAX: u64 = 1000;
+/// More than this share of the dues taken is no overload.
+const TAKEN_MAX: f64 = 0.95;
+/// Within one interval of the load's end nothing more may be skipped.
+const RECOVERY_MAX: Duration = INTERVAL;
+
+#[derive(Debug, Serialize)]
+pub(super) struct Overload {
+    streams: u32,
+    interval_s: u64,
+    window_s: f64,
+    /// Within the window.
+    dues: Dues,
+    /// Pictures of one stream within the window.
+    pictures_least: f64,
+    pictures_median: f64,
+    pictures_most: f64,
+    cores: f64,
+    idle_bytes: u64,
+    most_bytes: u64,
+    /// Of those who left and of those who stayed.
+    loads: [LoadReport; 2],
+    stayed: u32,
+    /// From the end of the load to the last due that was skipped; `None` when they were still being skipped at the end.
+    recovered_ms: Option<u64>,
+    /// Pictures of one of those who stayed, while they were watched.
+    pictures_after_least: f64,
+    pictures_after_median: f64,
+}
+
+impl Overload {
+    pub(super) fn measure(workshop: &Workshop, clip: &Path, streams: u32, quick: bool) -> Result<Self> {
+        let window = Duration::from_secs(if quick { 20 } else { 60 });
+        let loaded = RAMP + SETTLE + window;
+        eprintln!("an overload of {streams} streams, {} s", (loaded + AFTER).as_secs());
+        let running = subject::framehook(Group::new("overload"), workshop, Some(INTERVAL))?;
+        let idle_bytes = running.memory_bytes()?;
+        let stayed = streams / STAYS;
+        // Both a little longer than they are looked at; who stays outlives the slow goodbye of those who leave.
+        let leaving =
+            Load { names: "leaves", streams: streams - stayed, ramp: RAMP, ..Load::of(clip, loaded + LOOK_EVERY) };
+        let staying = Load {
+            names: "stays",
+            streams: stayed,
+            ramp: RAMP,
+            ..Load::of(clip, loaded + AFTER + Duration::from_secs(20))
+        };
+        let mut leaving = leaving.start(workshop, running.rtmp)?;
+        let mut staying = staying.start(workshop, running.rtmp)?;
+        std::thread::sleep(RAMP + SETTLE);
+        leaving.check()?;
+        staying.check()?;
+
+        let (begin, begin_wall, begin_cpu) = (Instant::now(), SystemTime::now(), running.group.cpu(running.root())?);
+        let before = Dues::read(&running.metrics()?);
+        let mut most_bytes = 0;
+        while begin.elapsed() < window {
+            most_bytes = most_bytes.max(running.memory_bytes()?);
+            std::thread::sleep(Duration::from_secs(1).min(window.saturating_sub(begin.elapsed())));
+        }
+        let dues = Dues::read(&running.metrics()?).since(&before);
+        let (end_wall, seconds) = (SystemTime::now(), begin.elapsed().as_secs_f64());
+        let cores = (running.group.cpu(running.root())? - begin_cpu).as_secs_f64() / seconds;
+        let names = (0..streams - stayed).map(|n| format!("leaves{n}")).chain((0..stayed).map(|n| format!("stays{n}")));
+        let pictures = pictures_by_stream(&running.stored()?, names, begin_wall..end_wall);
+        let leaving = leaving.finish()?;
+
+        let ended = SystemTime::now();
+        let recovered_ms = watch_recovery(&running)?;
+        staying.check()?;
+        let names = (0..stayed).map(|n| format!("stays{n}"));
+        let after = pictures_by_stream(&running.stored()?, names, ended..SystemTime::now());
+        let after = Spread::of(after.into_iter().map(|count| count as f64));
+        let pictures = Spread::of(pictures.into_iter().map(|count| count as f64));
+        Ok(Self {
+            streams,
+            interval_s: INTERVAL.as_secs(),
+            window_s: seconds,
+            dues,
+            pictures_least: pictures.least,
+            pictures_median: pictures.median,
+            pictures_most: pictures.most,
+            cores,
+            idle_bytes,
+            most_bytes,
+            loads: [leaving, staying.finish()?],
+            stayed,
+            recovered_ms,
+            pictures_after_least: after.least,
+            pictures_after_median: after.median,
+        })
+    }
+
+    pub(super) fn notes(&self) -> Vec<String> {
+        let Self { streams, interval_s, window_s, dues, cores, loads, stayed, .. } = self;
+        let judged = |good: bool, text: String| if good { text } else { format!("NOT GOOD: {text}") };
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let lost: u64 = loads.iter().map(|load| load.refused + load.dropped).sum();
+        let late_ms = loads.iter().map(|load| load.late_ms_max).max().unwrap_or_default();
+        let fair = self.pictures_least * UNFAIR_MAX >= self.pictures_median
+            && self.pictures_most <= self.pictures_median * UNFAIR_MAX;
+        let mut notes = vec![
+            judged(
+                lost == 0 && late_ms <= LATE_MS_MAX,
+                format!(
+                    "Overload, {streams} streams with a picture every {interval_s} s for {window_s:.0} s: {lost} publishers \
+                     were refused or lost their connection, and the latest message was {late_ms} ms late (asked: at most \
+                     {LATE_MS_MAX}). {dues}; {cores:.2} cores were used."
+                ),
+            ),
+            judged(
+                fair,
+                format!(
+                    "Pictures of one stream in that time: {:.0} at least, {:.0} in the middle, {:.0} at most; {:.0} were asked.",
+                    self.pictures_least,
+                    self.pictures_median,
+                    self.pictures_most,
+                    window_s / *interval_s as f64
+                ),
+            ),
+            format!("Memory: {:.0} MiB idle, {:.0} at most.", mib(self.idle_bytes), mib(self.most_bytes)),
+        ];
+        let after = format!(
+            "When all but {stayed} streams had left, each of them got {:.0} pictures at least and {:.0} in the middle in {} s, \
+             {} were asked",
+            self.pictures_after_least,
+            self.pictures_after_median,
+            AFTER.as_secs(),
+            AFTER.as_secs() / interval_s
+        );
+        notes.push(match self.recovered_ms {
+            Some(ms) => judged(
+                Duration::from_millis(ms) <= RECOVERY_MAX,
+                format!("{after}; nothing was skipped any more after {:.1} s.", ms as f64 / 1000.0),
+            ),
+            None => judged(false, format!("{after}; dues were skipped to the end.")),
+        });
+        if dues.taken > dues.due * TAKEN_MAX {
+            notes.push(
+                "NOT GOOD: this machine could make nearly all of these pictures, so it was no overload.".to_owned(),
+            );
+        }
+        notes
+    }
+}
+
+/// Looks until [`AFTER`] has passed, and gives when a due was last skipped. `None` when that was in the last two intervals.
+fn watch_recovery(running: &Running) -> Result<Option<u64>> {
+    let ended = Instant::now();
+    let mut skipped = Dues::read(&running.metrics()?).skipped_alive();
+    let mut last_skip = Duration::ZERO;
+    loop {
+        std::thread::sleep(LOOK_EVERY);
+        let now = Dues::read(&running.metrics()?).skipped_alive();
+        let elapsed = ended.elapsed();
+        if now > skipped {
+            (skipped, last_skip) = (now, elapsed);
+        }
+        if elapsed >= AFTER {
+            return Ok((last_skip + INTERVAL * 2 < elapsed).then_some(last_skip.as_millis() as u64));
+        }
+    }
+}
+
+/// How many pictures each of the streams named got within a time, those that got none included.
+fn pictures_by_stream(
+    stored: &[(String, SystemTime)],
+    names: impl Iterator<Item = String>,
+    within: std::ops::Range<SystemTime>,
+) -> Vec<usize> {
+    let mut counts: BTreeMap<String, usize> = names.map(|name| (name, 0)).collect();
+    for (stream, _) in stored.iter().filter(|(_, at)| within.contains(at)) {
+        if let Some(count) = counts.get_mut(stream) {
+            *count += 1;
+        }
+    }
+    counts.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_without_a_picture_counts_as_well() {
+        let at = |secs| SystemTime::UNIX_EPOCH + Duration::from_secs(secs);
+        let stored = [("b", 5), ("a", 6), ("b", 7), ("b", 20)].map(|(stream, secs)| (stream.to_owned(), at(secs)));
+        let names = ["a", "b", "c"].map(str::to_owned).into_iter();
+        assert_eq!(pictures_by_stream(&stored, names, at(5)..at(20)), [1, 2, 0]);
+    }
+
+    #[test]
+    fn says_when_streams_lose_unevenly_and_when_there_was_no_overload() {
+        let load = LoadReport { refused: 0, dropped: 0, late_ms_max: 40, accept_ms_max: 9, reasons: Vec::new() };
+        let dues = |due, taken| Dues { due, taken, skipped: BTreeMap::new() };
+        let overload = Overload {
+            streams: 100,
+            interval_s: 2,
+            window_s: 60.0,
+            dues: dues(3000.0, 1500.0),
+            pictures_least: 14.0,
+            pictures_median: 15.0,
+            pictures_most: 16.0,
+            cores: 2.0,
+            idle_bytes: 10 << 20,
+            most_bytes: 50 << 20,
+            loads: [load.clone(), load],
+            stayed: 10,
+            recovered_ms: Some(0),
+            pictures_after_least: 15.0,
+            pictures_after_median: 15.0,
+        };
+        assert!(!overload.notes().join("\n").contains("NOT GOOD"), "{:?}", overload.notes());
+        let bad = Overload { pictures_least: 3.0, dues: dues(3000.0, 2990.0), recovered_ms: None, ..overload };
+        let notes = bad.notes().join("\n");
+        assert!(notes.contains("NOT GOOD: Pictures of one stream in that time: 3 at least"), "{notes}");
+        assert!(notes.contains("no overload") && notes.contains("skipped to the end"), "{notes}");
+    }
+}

@@ -1,0 +1,151 @@
+//! The cost of a stream by the number of streams.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::clip::GOP_SECONDS;
+use crate::machine::Machine;
+use crate::measurement::{self, Measurement};
+use crate::notes;
+use crate::page::{Column, Table};
+use crate::plan::Plan;
+use crate::subject::{SPARSE_INTERVAL, Subject};
+use crate::summary::{Summary, ratio, summarise};
+use crate::workshop::Workshop;
+
+/// A stream among many may cost this many times what it costs among the fewest: what one run differs from another by.
+const GROWTH_MAX: f64 = 1.2;
+
+const COLUMNS: [Column; 7] = [
+    Column::Number("streams"),
+    Column::Number("a picture every"),
+    Column::Number("CPU ms per stream-second"),
+    Column::Number("× fewest streams"),
+    Column::Number("pictures / asked"),
+    Column::Number("MiB per stream"),
+    Column::Number("MiB idle"),
+];
+
+#[derive(Debug, Serialize)]
+pub(super) struct Steady {
+    plan: Plan,
+    rows: Vec<Row>,
+    measurements: Vec<Measurement>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    #[serde(flatten)]
+    summary: Summary,
+    times_the_fewest: f64,
+}
+
+/// Without a rule.
+pub(super) fn receive(rounds: u32, quick: bool) -> Plan {
+    Plan {
+        streams: if quick { vec![10, 50] } else { vec![10, 100, 500, 1000, 2000] },
+        subjects: vec![Subject::Receiving],
+        rounds,
+        ramp_s: if quick { 2 } else { 20 },
+        settle_s: if quick { 2 } else { 10 },
+        window_s: if quick { 10 } else { 30 },
+    }
+}
+
+/// With a picture every 30 s.
+pub(super) fn pictures(rounds: u32, quick: bool) -> Plan {
+    let interval_s = SPARSE_INTERVAL.as_secs();
+    Plan {
+        streams: if quick { vec![10] } else { vec![10, 100, 300, 1000] },
+        subjects: vec![Subject::Sparse],
+        rounds,
+        ramp_s: interval_s,
+        settle_s: interval_s + u64::from(GOP_SECONDS),
+        window_s: if quick { interval_s } else { 2 * interval_s },
+    }
+}
+
+impl Steady {
+    pub(super) fn measure(workshop: &Workshop, clip: &Path, plan: Plan) -> Result<Self> {
+        let measurements = measurement::measure_all(workshop, clip, &plan)?;
+        Ok(Self::new(plan, measurements))
+    }
+
+    fn new(plan: Plan, measurements: Vec<Measurement>) -> Self {
+        let fewest = plan.streams.iter().min().copied().unwrap_or_default();
+        let row = |summary: Summary| {
+            let Summary { streams, subject, .. } = summary;
+            Row { times_the_fewest: ratio(&measurements, (streams, subject), (fewest, subject)), summary }
+        };
+        Self { rows: summarise(&measurements).into_iter().map(row).collect(), plan, measurements }
+    }
+
+    pub(super) fn table(&self) -> Table {
+        let rows = self.rows.iter().map(|Row { summary, times_the_fewest }| {
+            [
+                summary.streams.to_string(),
+                summary.subject.interval().map_or("–".to_owned(), |every| format!("{} s", every.as_secs())),
+                summary.cost(),
+                format!("{times_the_fewest:.2}"),
+                format!("{} / {:.0}", summary.pictures, summary.pictures_asked),
+                format!("{:.3}", summary.mib_per_stream),
+                format!("{:.1}", summary.idle_mib),
+            ]
+        });
+        Table::new(&COLUMNS, rows)
+    }
+
+    pub(super) fn notes(&self, machine: &Machine) -> Vec<String> {
+        let summaries: Vec<Summary> = self.rows.iter().map(|row| row.summary.clone()).collect();
+        let what = match self.plan.subjects[..] {
+            [Subject::Sparse] => format!("With a picture every {} s", SPARSE_INTERVAL.as_secs()),
+            _ => "Without a rule".to_owned(),
+        };
+        let mut notes = vec![format!("{what}. {}", notes::method(&self.plan))];
+        notes.extend(notes::disturbance(machine, &self.measurements));
+        let grown = self.rows.iter().filter(|row| row.times_the_fewest > GROWTH_MAX);
+        notes.extend(grown.map(|Row { summary, times_the_fewest }| {
+            format!(
+                "NOT GOOD: a stream among {} costs {times_the_fewest:.2} times what it costs among the fewest (asked: at \
+                 most {GROWTH_MAX}).",
+                summary.streams
+            )
+        }));
+        notes.extend(notes::missing(&summaries, &self.measurements));
+        notes.extend(notes::lost(&self.measurements));
+        notes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measurement::tests::measured;
+
+    #[test]
+    fn compares_with_the_fewest_streams_of_the_same_round() {
+        let plan = Plan { streams: vec![10, 100], ..receive(2, true) };
+        let steady = Steady::new(
+            plan,
+            vec![
+                measured(Subject::Receiving, 10, 1, 100.0),
+                measured(Subject::Receiving, 100, 1, 1300.0),
+                measured(Subject::Receiving, 10, 2, 200.0),
+                measured(Subject::Receiving, 100, 2, 2600.0),
+            ],
+        );
+        let times: Vec<f64> = steady.rows.iter().map(|row| row.times_the_fewest).collect();
+        assert_eq!(times, [1.0, 1.3]);
+        let machine = Machine {
+            cpu: "a processor".to_owned(),
+            cores: 2,
+            memory_gib: 24.0,
+            kernel: "6.1".to_owned(),
+            versions: Vec::new(),
+        };
+        let notes = steady.notes(&machine).join("\n");
+        assert!(notes.contains("a stream among 100 costs 1.30 times"), "{notes}");
+    }
+}
