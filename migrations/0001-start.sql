@@ -173,6 +173,7 @@ CREATE TABLE delivery (
     outcome       TEXT
 ) STRICT;
 CREATE INDEX delivery_due ON delivery (endpoint_id, due_ms) WHERE state = 'due';
+CREATE INDEX delivery_begun ON delivery (endpoint_id, due_ms) WHERE state = 'due' AND attempts > round_start;
 CREATE INDEX delivery_waiting ON delivery (endpoint_id) WHERE state = 'waiting';
 CREATE INDEX delivery_claimed ON delivery (claim_epoch) WHERE state = 'claimed';
 CREATE INDEX delivery_open ON delivery (id) WHERE settled_ms IS NULL;

@@ -18,6 +18,7 @@ extern crate alloc;
 
 pub mod callback;
 pub mod catalog;
+pub mod dispatch;
 pub mod fault;
 pub mod field;
 mod hex;

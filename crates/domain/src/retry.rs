@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::callback::EventKind;
+use crate::{callback::EventKind, dispatch::Felt};
 
 /// What follows a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,24 @@ impl Outcome {
 
     pub const fn is_delivered(self) -> bool {
         matches!(self, Self::Delivered)
+    }
+
+    /// What it tells about the receiver's health. Any answer but 429 and 5xx comes from a receiver that copes, whatever it
+    /// thinks of this one callback.
+    pub const fn felt(self) -> Felt {
+        match self {
+            Self::Delivered => Felt::Good,
+            Self::Status(429 | 500..) => Felt::Bad,
+            Self::Status(_) => Felt::Good,
+            Self::AddressForbidden | Self::Local => Felt::Nothing,
+            Self::Timeout
+            | Self::Resolve
+            | Self::Connect
+            | Self::Tls
+            | Self::Reset
+            | Self::HeadTooLarge
+            | Self::Protocol => Felt::Bad,
+        }
     }
 
     /// The name used in metrics, logs and the database; it never changes.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use framehook_domain::catalog::AdmitPolicy;
+use framehook_domain::dispatch::Limits as DispatchLimits;
 use framehook_domain::retry::Schedule;
 use framehook_rtmp::Limits;
 use tokio::net::TcpListener;
@@ -313,8 +314,12 @@ impl Server {
             wake: Arc::clone(&notifier_wake),
             schedules: schedules(config),
             deadline: config.deliver.timeout,
-            slots: config.deliver.concurrency as usize,
-            slots_per_receiver: config.deliver.per_endpoint as usize,
+            limits: DispatchLimits {
+                slots: config.deliver.concurrency as usize,
+                window_max: config.deliver.per_endpoint as usize,
+                breaker_failures: config.deliver.breaker_failures,
+                pause_max: schedules(config).pause_max(),
+            },
         });
 
         // From the publisher to commit.

@@ -178,11 +178,15 @@ section! {
         push_retries: u32 = "12" in "0"..="100",
         /// Wait before each of them, from the end of the attempt before.
         push_retry_interval: Duration = "1m" in "10ms"..="1d",
-        /// Attempts at a time, beside one that every receiver (host and port) has for itself: with a hundred receivers
-        /// there may be a hundred more.
-        concurrency: u32 = "256" in "1"..="4096",
-        /// Attempts at a time to one host and port, so that a slow receiver delays nobody else's callbacks.
-        per_endpoint: u32 = "8" in "1"..="256",
+        /// Attempts at a time, beside one that every receiver (host and port) has for itself while it answers within a second.
+        /// Slower receivers share at most half of them, so they delay each other and nobody else.
+        concurrency: u32 = "512" in "1"..="16384",
+        /// Most attempts at a time to one host and port. How many there are adapts to it: more while it answers, half as many
+        /// when it does not, or answers 429 or 5xx.
+        per_endpoint: u32 = "64" in "1"..="1024",
+        /// Failures in a row after which a receiver's new callbacks wait until it answers again. They lose nothing by it, and
+        /// those that have had an attempt go on by their schedule. 0 never lets them wait.
+        breaker_failures: u32 = "5" in "0"..="1000",
         /// How long settled deliveries and their attempts are kept.
         log_retention: Duration = "14d" in "1h"..="365d",
         /// Room for them in the database. The oldest go first.

@@ -157,6 +157,7 @@ impl Db {
         let schema = migrate::schema_of(&conn, &path)?;
         configure_writer(&conn).map_err(failed)?;
         migrate::run(&mut conn, &path, schema)?;
+        outbox::watch_due(&conn).map_err(failed)?;
         let epoch = next_epoch(&mut conn).map_err(failed)?;
         match secret::check(&conn, Some(vault)).map_err(failed)? {
             KeyCheck::Opens => {}

@@ -1,7 +1,7 @@
 //! Owed callbacks and the sender that carries them.
 //!
-//! The [`Notifier`] finds its work in the database: it claims deliveries that are due (`notifier`), makes one attempt of
-//! each (`attempt`) and settles it, in one transaction with the attempt's record. A signal only wakes it earlier, so a
+//! The [`Notifier`] finds its work in the database: it claims deliveries that are due, as far as their receivers have room
+//! (`notifier`, `rounds`), makes one attempt of each (`attempt`) and settles it, in one transaction with the attempt's record. A signal only wakes it earlier, so a
 //! restart is the same as a nudge.
 
 pub mod address;
@@ -14,9 +14,12 @@ mod notifier;
 mod pool;
 mod replay;
 pub mod resolve;
+mod rounds;
 #[cfg(test)]
 mod ssrf_corpus;
 pub mod tls;
+
+use std::time::Duration;
 
 use framehook_domain::callback::EventKind;
 use framehook_domain::retry::Schedule;
@@ -39,5 +42,13 @@ impl Schedules {
             EventKind::Snapshot => self.snapshot,
             EventKind::PushBegan | EventKind::PushEnded => self.push,
         }
+    }
+
+    /// The longest pause of a receiver that fails: short beside the steps of its deliveries, so that one which is back is
+    /// found before most of them are tried again.
+    pub fn pause_max(&self) -> Duration {
+        /// Long enough to spare a receiver that is starting, short enough to be back soon after it is.
+        const PAUSE_MAX: Duration = Duration::from_secs(30);
+        (self.snapshot.step.min(self.push.step) / 4).min(PAUSE_MAX)
     }
 }

@@ -16,8 +16,10 @@ use framehook_domain::stream::StreamId;
 use framehook_domain::time::UnixMs;
 use rusqlite::{OptionalExtension as _, params};
 
+pub(super) use claim::watch_due;
 pub use claim::{
-    Claim, ClaimId, ClaimRound, EndpointRow, Lane, Slots, claim_due, take_back_lost_claims, void_old_claims,
+    Claim, ClaimId, Due, EndpointRow, Which, all_due, claim, endpoint, first_due, newly_due, take_back_lost_claims,
+    void_old_claims,
 };
 pub use ledger::{
     AttemptRow, DeliveryDetail, DeliveryRow, Filter, OwedCounts, PAGE_ROWS_MAX, State, list, of_event, owed_counts,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use framehook_domain::callback::{EventBody, render};
 use framehook_domain::catalog::Catalog;
+use framehook_domain::dispatch::Felt;
 use framehook_domain::retry::{DeadReason, Next, Outcome};
 use framehook_domain::signature;
 use framehook_domain::template::{CallbackKey, CallbackUrl};
@@ -66,8 +67,9 @@ impl Target {
     }
 }
 
-/// Makes the attempt of a claimed delivery and settles it. Waits out a full disk with the outcome in hand.
-pub(super) async fn run_attempt(parts: &NotifierParts, claim: &Claim) {
+/// Makes the attempt of a claimed delivery and settles it. Waits out a full disk with the outcome in hand. Tells what it
+/// says about the receiver.
+pub(super) async fn run_attempt(parts: &NotifierParts, claim: &Claim) -> Felt {
     let catalog = Arc::clone(&parts.catalog.borrow());
     let started = parts.clock.wall();
     let attempted = match Target::of(&catalog, &parts.vault, &claim.endpoint) {
@@ -76,7 +78,10 @@ pub(super) async fn run_attempt(parts: &NotifierParts, claim: &Claim) {
             fail_point::pass("attempt_answered");
             attempted(started, &target.endpoint, report)
         }
-        Err(NoTarget::TemplateDeleted) => return bury(parts, claim).await,
+        Err(NoTarget::TemplateDeleted) => {
+            bury(parts, claim).await;
+            return Felt::Nothing;
+        }
         Err(NoTarget::Unusable(why)) => Attempted {
             started,
             duration: std::time::Duration::ZERO,
@@ -91,8 +96,10 @@ pub(super) async fn run_attempt(parts: &NotifierParts, claim: &Claim) {
         true => None,
         false => Some(parts.schedules.of(claim.endpoint.kind).next(claim.attempt_of_round)),
     };
+    let felt = attempted.outcome.felt();
     report(parts, claim, &attempted, next);
     settle_attempt(parts, claim, attempted, next, ended).await;
+    felt
 }
 
 async fn send(parts: &NotifierParts, claim: &Claim, target: &Target, sent: UnixMs) -> Result<AttemptReport, String> {

@@ -1,18 +1,18 @@
-//! The driver: claims deliveries that are due, as many as there are slots, and starts an attempt of each.
+//! The driver: claims deliveries that are due, as far as receivers have room, and starts an attempt of each.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use framehook_domain::catalog::Catalog;
-use framehook_domain::time::UnixMs;
+use framehook_domain::dispatch::{Felt, Limits, Ticket};
 use tokio::sync::{Notify, watch};
 
 use super::Schedules;
-use super::attempt::{Target, run_attempt};
+use super::attempt::run_attempt;
 use super::client::Client;
+use super::rounds::{Look, Round, Rounds};
 use crate::clock::Clock;
-use crate::db::outbox::{self, ClaimId, EndpointId, EndpointRow, Lane, Slots};
+use crate::db::outbox::{self, Claim, ClaimId};
 use crate::db::secret::Vault;
 use crate::db::{Db, DbError, dues};
 use crate::shutdown::Stage;
@@ -49,30 +49,20 @@ pub struct NotifierParts {
     pub schedules: Schedules,
     /// Of one attempt, from resolving to the answer's head. CSS: 20 s.
     pub deadline: Duration,
-    /// Attempts at a time, beside the one that each receiver has for itself.
-    pub slots: usize,
-    /// Attempts at a time to one receiver.
-    pub slots_per_receiver: usize,
+    /// Attempts at a time, to all receivers and to one.
+    pub limits: Limits,
 }
 
 /// Sends what is owed.
 pub struct Notifier {
     pub(super) parts: NotifierParts,
-    running: Mutex<Running>,
-    lanes: Arc<Mutex<Lanes>>,
-}
-
-/// The attempts under way.
-struct Running {
-    slots: Slots,
-    claims: HashSet<ClaimId>,
+    rounds: Mutex<Rounds>,
 }
 
 impl Notifier {
     pub fn new(parts: NotifierParts) -> Arc<Self> {
-        let slots = Slots::new(parts.slots, parts.slots_per_receiver);
-        let running = Mutex::new(Running { slots, claims: HashSet::new() });
-        Arc::new(Self { parts, running, lanes: Arc::default() })
+        let rounds = Mutex::new(Rounds::new(parts.limits));
+        Arc::new(Self { parts, rounds })
     }
 
     /// Runs until `stage` is told to end; attempts under way then are tasks of the stage and finish.
@@ -98,11 +88,12 @@ impl Notifier {
                 if now.since(looked_for_lost) >= LOOK_EVERY {
                     looked_for_lost = now;
                     self.take_back_lost_claims().await?;
+                    self.rounds().distrust();
                 }
                 self.claim(&stage).await
             };
             let wait = match round.await {
-                Ok(next_due) => self.wait_until(next_due),
+                Ok(next) => next.map_or(LOOK_EVERY, |wait| wait.min(LOOK_EVERY)),
                 Err(DbError::Stopped) => return,
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "owed callbacks could not be taken up");
@@ -120,7 +111,7 @@ impl Notifier {
 
     /// Attempts under way.
     pub fn running(&self) -> usize {
-        self.running_now().slots.running()
+        self.rounds().dispatch.running()
     }
 
     /// Takes back what older processes claimed, to be sent at once as the same attempt, and lets no delivery wait longer
@@ -142,7 +133,7 @@ impl Notifier {
     async fn take_back_lost_claims(&self) -> Result<(), DbError> {
         let (epoch, timeline) = (self.parts.db.epoch(), self.parts.timeline.clone());
         // Claims are made by this task alone, so none can come between this look and the next.
-        let held = self.running_now().claims.clone();
+        let held = self.rounds().claims.clone();
         let take_back = move |tx: &crate::db::Tx<'_>| {
             let due = timeline.now().plus(LOST_CLAIM_WAIT);
             outbox::take_back_lost_claims(tx, epoch, &held, due, LOST_CLAIM_WAIT)
@@ -173,87 +164,59 @@ impl Notifier {
         Ok(())
     }
 
-    /// Claims what is due and starts its attempts. Tells when the next delivery falls due.
-    async fn claim(self: &Arc<Self>, stage: &Stage) -> Result<Option<UnixMs>, DbError> {
-        let slots = self.running_now().slots.clone();
-        let (epoch, timeline) = (self.parts.db.epoch(), self.parts.timeline.clone());
-        let (catalog, vault) = (Arc::clone(&self.parts.catalog.borrow()), self.parts.vault.clone());
-        let lanes = Arc::clone(&self.lanes);
+    /// Claims what is due and starts its attempts. Tells after which time there may be more.
+    async fn claim(self: &Arc<Self>, stage: &Stage) -> Result<Option<Duration>, DbError> {
+        let (notifier, catalog) = (Arc::clone(self), Arc::clone(&self.parts.catalog.borrow()));
         let claim = move |tx: &crate::db::Tx<'_>| {
-            let mut lanes = lanes.lock().unwrap_or_else(PoisonError::into_inner);
-            lanes.follow(&catalog);
-            outbox::claim_due(tx, epoch, timeline.now(), slots, |endpoint| lanes.of(&catalog, &vault, endpoint))
+            let NotifierParts { vault, clock, timeline, .. } = &notifier.parts;
+            let (mono, epoch) = (clock.mono(), notifier.parts.db.epoch());
+            let look = Look { epoch, catalog: &catalog, vault, mono, now: timeline.at(mono) };
+            let Round { claims, next } = notifier.rounds().claim(tx, &look)?;
+            // From here on a claim takes its slot along: if the transaction fails after all, they are given back together.
+            let with_slot = |(claim, ticket): (Claim, Ticket)| {
+                let notifier = Arc::clone(&notifier);
+                let slot = Slot { claim: claim.id, notifier, ticket: Some(ticket), felt: Felt::Nothing };
+                (claim, slot)
+            };
+            Ok((claims.into_iter().map(with_slot).collect::<Vec<_>>(), next))
         };
-        let round = self.parts.db.write(claim).await?;
-        {
-            let mut running = self.running_now();
-            running.slots.take_for(&round);
-            running.claims.extend(round.claims.iter().map(|claim| claim.id));
-        }
-        for claim in round.claims {
+        let (claims, next) = self.parts.db.write(claim).await.inspect_err(|_| self.rounds().distrust())?;
+        for (claim, slot) in claims {
             let notifier = Arc::clone(self);
-            let slot = Slot { notifier: Arc::clone(self), lane: claim.lane.clone(), claim: claim.id };
             stage.spawn(async move {
-                let _slot = slot;
-                run_attempt(&notifier.parts, &claim).await;
+                let felt = run_attempt(&notifier.parts, &claim).await;
+                slot.give_back(felt);
             });
         }
-        Ok(round.next_due)
+        Ok(next)
     }
 
-    fn wait_until(&self, next_due: Option<UnixMs>) -> Duration {
-        let until_due = next_due.map(|due| due.since(self.parts.timeline.now()));
-        until_due.map_or(LOOK_EVERY, |wait| wait.min(LOOK_EVERY))
-    }
-
-    fn running_now(&self) -> MutexGuard<'_, Running> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rounds(&self) -> MutexGuard<'_, Rounds> {
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A claim's slot, given back however its attempt ends.
 struct Slot {
     notifier: Arc<Notifier>,
-    lane: Lane,
     claim: ClaimId,
+    /// `None` once it is given back.
+    ticket: Option<Ticket>,
+    /// What an attempt that breaks off says about its receiver, until one has ended.
+    felt: Felt,
+}
+
+impl Slot {
+    fn give_back(mut self, felt: Felt) {
+        self.felt = felt;
+    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut running = self.notifier.running_now();
-        running.slots.give_back(&self.lane);
-        running.claims.remove(&self.claim);
-        drop(running);
+        let Some(ticket) = self.ticket.take() else { return };
+        let now = self.notifier.parts.clock.mono();
+        self.notifier.rounds().give_back(self.claim, ticket, self.felt, now);
         self.notifier.parts.wake.notify_one();
-    }
-}
-
-/// Where each endpoint leads, remembered for as long as the configuration stays: finding out takes opening and parsing a
-/// URL, and every endpoint with something due is asked for in every round.
-#[derive(Default)]
-struct Lanes {
-    /// The configuration that they are true of.
-    version: u64,
-    known: HashMap<EndpointId, Lane>,
-}
-
-/// Lanes that are remembered, some 100 bytes each. There are three endpoints for each of fifty templates, and one for each
-/// URL that replays are sent to.
-const LANES_MAX: usize = 10_000;
-
-impl Lanes {
-    fn follow(&mut self, catalog: &Catalog) {
-        if self.version != catalog.version() || self.known.len() >= LANES_MAX {
-            *self = Self { version: catalog.version(), known: HashMap::new() };
-        }
-    }
-
-    /// By host and port. Endpoints that lead nowhere share a lane: their deliveries are settled without a request.
-    fn of(&mut self, catalog: &Catalog, vault: &Vault, endpoint: &EndpointRow) -> Lane {
-        let find = || match Target::of(catalog, vault, endpoint) {
-            Ok(target) => Lane(target.endpoint.origin().to_string()),
-            Err(_) => Lane(String::new()),
-        };
-        self.known.entry(endpoint.id).or_insert_with(find).clone()
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use framehook_domain::callback::EventKind;
 use framehook_domain::catalog::{Catalog, CatalogParts, Domain};
+use framehook_domain::dispatch::Limits;
 use framehook_domain::id::{DeliveryId, PushSequence, RuleId, SnapshotId, TemplateId, uuid_v7};
 use framehook_domain::pick::Subscriber;
 use framehook_domain::retry::Schedule;
@@ -25,7 +26,7 @@ use framehook_server::db::{Db, DirLock, OpenError};
 use framehook_server::entropy::Entropy;
 use framehook_server::fatal::Fatal;
 use framehook_server::notify::address::AddressPolicy;
-use framehook_server::notify::client::{Client, Limits};
+use framehook_server::notify::client::{Client, Limits as ClientLimits};
 use framehook_server::notify::resolve::Resolver;
 use framehook_server::notify::tls::Tls;
 use framehook_server::notify::{Notifier, NotifierParts, Replayer, Schedules};
@@ -171,7 +172,7 @@ impl Place {
         });
         let policy = AddressPolicy::new(vec![settings.allow.parse().expect("a block")]);
         let tls = Tls::new(None).expect("system roots");
-        let client = Arc::new(Client::new(Resolver::new(policy), tls, Limits::default(), &attempts));
+        let client = Arc::new(Client::new(Resolver::new(policy), tls, ClientLimits::default(), &attempts));
         let notifier = Notifier::new(NotifierParts {
             db: db.clone(),
             catalog: self.catalog.subscribe(),
@@ -183,8 +184,12 @@ impl Place {
             wake: Arc::clone(&notifier_wake),
             schedules: Schedules { snapshot: settings.schedule, push: settings.schedule },
             deadline: settings.deadline,
-            slots: settings.slots,
-            slots_per_receiver: settings.slots_per_receiver,
+            limits: Limits {
+                slots: settings.slots,
+                window_max: settings.slots_per_receiver,
+                breaker_failures: 5,
+                pause_max: Schedules { snapshot: settings.schedule, push: settings.schedule }.pause_max(),
+            },
         });
         if settings.stores {
             puts.spawn(Arc::clone(&storer).run());

@@ -7,6 +7,7 @@ mod database;
 mod failing_sync;
 mod full_disk;
 mod harness;
+mod isolation;
 mod log;
 mod notify;
 mod push;

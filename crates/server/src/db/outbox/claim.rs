@@ -1,13 +1,14 @@
-//! Taking up deliveries that are due, fairly between receivers.
+//! Taking up deliveries that are due. Which of them, and in what order, is decided in `notify`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use framehook_domain::callback::EventKind;
 use framehook_domain::id::{DeliveryId, SnapshotId, TemplateId};
 use framehook_domain::stream::StreamId;
 use framehook_domain::time::UnixMs;
-use rusqlite::{OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::EndpointId;
 use crate::db::row::{blob, number, stored, stream_id, uuid, uuid_opt};
@@ -25,8 +26,7 @@ pub struct ClaimId {
 #[derive(Clone, Debug)]
 pub struct Claim {
     pub id: ClaimId,
-    pub endpoint: EndpointRow,
-    pub lane: Lane,
+    pub endpoint: Arc<EndpointRow>,
     /// Which attempt this is, from 1, all rounds together.
     pub attempt: u32,
     /// Which attempt of its round this is, from 1: what the schedule counts.
@@ -49,152 +49,68 @@ pub struct EndpointRow {
     pub url_override: Option<Vec<u8>>,
 }
 
-/// What shares one allowance of attempts at a time: everything that goes to one host and port, whatever templates lead
-/// there.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Lane(pub String);
-
-/// The attempts that may run at a time, and those that do.
-///
-/// Every lane keeps one slot of its own that no other can take, so a receiver that hangs, or a hundred of them, never
-/// stop the rest; beyond that one, lanes share `shared`, at most `per_lane` each. A window that adapts to a receiver's
-/// answers would replace `per_lane` in `Slots::is_free`.
-#[derive(Clone, Debug)]
-pub struct Slots {
-    shared: usize,
-    per_lane: usize,
-    running: HashMap<Lane, usize>,
-    /// How many of `shared` are taken.
-    shared_taken: usize,
-    /// Counts the rounds, so that each begins with another endpoint.
-    round: usize,
+/// Which of an endpoint's deliveries are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    Any,
+    /// Those that have had an attempt in this round.
+    Begun,
 }
 
-impl Slots {
-    /// `shared` attempts at a time beside the one that each lane has for itself, `per_lane` (at least 1) in a lane.
-    pub fn new(shared: usize, per_lane: usize) -> Self {
-        Self { shared, per_lane: per_lane.max(1), running: HashMap::new(), shared_taken: 0, round: 0 }
-    }
-
-    /// Attempts under way.
-    pub fn running(&self) -> usize {
-        self.running.len() + self.shared_taken
-    }
-
-    /// Whether a lane may start one more.
-    fn is_free(&self, lane: &Lane) -> bool {
-        let running = self.running.get(lane).copied().unwrap_or(0);
-        running == 0 || (running < self.per_lane && self.shared_taken < self.shared)
-    }
-
-    /// Takes a slot of a lane; `Slots::is_free` said that there is one.
-    fn take(&mut self, lane: &Lane) {
-        let running = self.running.entry(lane.clone()).or_default();
-        *running += 1;
-        if *running > 1 {
-            self.shared_taken += 1;
-        }
-    }
-
-    /// Takes the slots of a round's claims.
-    pub fn take_for(&mut self, round: &ClaimRound) {
-        self.round = self.round.wrapping_add(1);
-        for claim in &round.claims {
-            self.take(&claim.lane);
-        }
-    }
-
-    /// Gives a claim's slot back.
-    pub fn give_back(&mut self, lane: &Lane) {
-        if let Some(running) = self.running.get_mut(lane) {
-            *running -= 1;
-            match *running {
-                0 => drop(self.running.remove(lane)),
-                _ => self.shared_taken -= 1,
-            }
-        }
-    }
+/// Makes the connection note every endpoint for which something falls due, whatever statement does it and only if its
+/// transaction lasts, so that a look at the outbox needs to look at those alone.
+pub(in crate::db) fn watch_due(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute_batch(
+        "CREATE TEMP TABLE newly_due (endpoint_id INTEGER PRIMARY KEY) STRICT;
+         CREATE TEMP TRIGGER delivery_made_due AFTER INSERT ON main.delivery WHEN new.state = 'due'
+         BEGIN INSERT OR IGNORE INTO newly_due VALUES (new.endpoint_id); END;
+         CREATE TEMP TRIGGER delivery_became_due AFTER UPDATE OF state, due_ms, endpoint_id ON main.delivery
+         WHEN new.state = 'due'
+         BEGIN INSERT OR IGNORE INTO newly_due VALUES (new.endpoint_id); END;",
+    )
 }
 
-/// What one look at the outbox gave.
-#[derive(Clone, Debug)]
-pub struct ClaimRound {
-    pub claims: Vec<Claim>,
-    /// When the next delivery falls due, of the lanes that have a free slot.
-    pub next_due: Option<UnixMs>,
-}
-
-/// Claims what is due as far as there are slots: one delivery of each endpoint in turn, so that a long backlog of one does
-/// not keep the others waiting. `slots` is a copy of what is taken now; `lane_of` tells where an endpoint leads by the
-/// configuration of now.
+/// The endpoints for which something fell due, or will, since this was asked last.
 ///
 /// # Errors
 /// Those of the database.
-pub fn claim_due(
-    tx: &Tx<'_>,
-    epoch: Epoch,
-    now: UnixMs,
-    mut slots: Slots,
-    mut lane_of: impl FnMut(&EndpointRow) -> Lane,
-) -> Result<ClaimRound, DbError> {
-    let mut waiting = Vec::new();
-    let mut ahead: Option<UnixMs> = None;
-    for (endpoint, first_due_at) in endpoints_with_due(tx)? {
-        if first_due_at > now {
-            ahead = Some(ahead.map_or(first_due_at, |soonest| soonest.min(first_due_at)));
-            continue;
-        }
-        let lane = lane_of(&endpoint);
-        // At most as many as its lane could ever start now: no more rows are read than slots exist.
-        let due = if slots.is_free(&lane) { first_due(tx, endpoint.id, slots.per_lane + 1)? } else { Vec::new() };
-        waiting.push((endpoint, lane, due.into_iter().peekable()));
-    }
-    if !waiting.is_empty() {
-        let first = slots.round % waiting.len();
-        waiting.rotate_left(first);
-    }
-    let mut claims = Vec::new();
-    let mut took_any = true;
-    while took_any {
-        took_any = false;
-        for (endpoint, lane, due) in &mut waiting {
-            if !slots.is_free(lane) {
-                continue;
-            }
-            if let Some((rowid, _)) = due.next_if(|(_, due_at)| *due_at <= now) {
-                slots.take(lane);
-                claims.push(claim(tx, epoch, rowid, endpoint, lane)?);
-                took_any = true;
-            }
-        }
-    }
-    let next_due = waiting
-        .iter_mut()
-        .filter(|(_, lane, _)| slots.is_free(lane))
-        .filter_map(|(_, _, due)| due.peek().map(|(_, due_at)| *due_at))
-        .chain(ahead)
-        .min();
-    Ok(ClaimRound { claims, next_due })
+pub fn newly_due(tx: &Tx<'_>) -> Result<Vec<EndpointId>, DbError> {
+    endpoints(tx, "DELETE FROM newly_due RETURNING endpoint_id")
 }
 
-/// Every endpoint that has a delivery in state `due`, with the first of its due times, by skipping from one to the next in
-/// the index: as many steps as endpoints, however many deliveries there are.
-fn endpoints_with_due(tx: &Tx<'_>) -> Result<Vec<(EndpointRow, UnixMs)>, DbError> {
-    let mut next = tx.prepare_cached(
-        "SELECT id, callback_template_id, kind, url_override,
-                (SELECT min(due_ms) FROM delivery WHERE state = 'due' AND endpoint_id = endpoint.id) AS first_due_ms
-         FROM endpoint WHERE id = (SELECT min(endpoint_id) FROM delivery WHERE state = 'due' AND endpoint_id > ?1)",
-    )?;
-    let mut found = Vec::new();
-    let mut after = i64::MIN;
-    let read =
-        |row: &Row<'_>| Ok(endpoint_row(row).and_then(|endpoint| Ok((endpoint, UnixMs(row.get("first_due_ms")?)))));
-    while let Some(endpoint) = next.query_row([after], read).optional()? {
-        let endpoint = endpoint?;
-        after = endpoint.0.id.0;
-        found.push(endpoint);
-    }
-    Ok(found)
+/// Every endpoint that has a delivery in state `due`, by skipping from one to the next in the index: as many steps as
+/// endpoints, however many deliveries there are.
+///
+/// # Errors
+/// Those of the database.
+pub fn all_due(tx: &Tx<'_>) -> Result<Vec<EndpointId>, DbError> {
+    endpoints(
+        tx,
+        "WITH RECURSIVE skip (id) AS (
+             SELECT (SELECT min(endpoint_id) FROM delivery WHERE state = 'due')
+             UNION ALL
+             SELECT (SELECT min(endpoint_id) FROM delivery WHERE state = 'due' AND endpoint_id > skip.id)
+             FROM skip WHERE skip.id IS NOT NULL
+         )
+         SELECT id FROM skip WHERE id IS NOT NULL",
+    )
+}
+
+fn endpoints(tx: &Tx<'_>, sql: &str) -> Result<Vec<EndpointId>, DbError> {
+    let mut statement = tx.prepare_cached(sql)?;
+    let found = statement.query_map([], |row| row.get(0).map(EndpointId))?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// An endpoint, if it is still there.
+///
+/// # Errors
+/// Those of the database.
+pub fn endpoint(tx: &Tx<'_>, id: EndpointId) -> Result<Option<EndpointRow>, DbError> {
+    tx.prepare_cached("SELECT id, callback_template_id, kind, url_override FROM endpoint WHERE id = ?1")?
+        .query_row([id.0], |row| Ok(endpoint_row(row)))
+        .optional()?
+        .transpose()
 }
 
 pub(super) fn endpoint_row(row: &Row<'_>) -> Result<EndpointRow, DbError> {
@@ -206,17 +122,40 @@ pub(super) fn endpoint_row(row: &Row<'_>) -> Result<EndpointRow, DbError> {
     })
 }
 
-fn first_due(tx: &Tx<'_>, endpoint: EndpointId, limit: usize) -> Result<Vec<(i64, UnixMs)>, DbError> {
-    let mut first = tx.prepare_cached(
-        "SELECT rowid, due_ms FROM delivery WHERE state = 'due' AND endpoint_id = ?1 ORDER BY due_ms LIMIT ?2",
-    )?;
-    let rows = first.query_map(params![endpoint.0, stored(limit)], |row| Ok((row.get(0)?, UnixMs(row.get(1)?))))?;
+/// A delivery in state `due`: its row and when it is or was due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    row: i64,
+    pub at: UnixMs,
+}
+
+/// The first of an endpoint's deliveries in state `due`, by their due times; at most `limit`.
+///
+/// # Errors
+/// Those of the database.
+pub fn first_due(tx: &Tx<'_>, endpoint: EndpointId, which: Which, limit: usize) -> Result<Vec<Due>, DbError> {
+    // The conditions stand in the text: SQLite uses their partial indexes only then.
+    let mut first = tx.prepare_cached(match which {
+        Which::Any => {
+            "SELECT rowid, due_ms FROM delivery WHERE state = 'due' AND endpoint_id = ?1 ORDER BY due_ms LIMIT ?2"
+        }
+        Which::Begun => {
+            "SELECT rowid, due_ms FROM delivery WHERE state = 'due' AND attempts > round_start AND endpoint_id = ?1
+             ORDER BY due_ms LIMIT ?2"
+        }
+    })?;
+    let read = |row: &Row<'_>| Ok(Due { row: row.get(0)?, at: UnixMs(row.get(1)?) });
+    let rows = first.query_map(params![endpoint.0, stored(limit)], read)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn claim(tx: &Tx<'_>, epoch: Epoch, rowid: i64, endpoint: &EndpointRow, lane: &Lane) -> Result<Claim, DbError> {
+/// Claims a delivery that was found to be due in the same transaction.
+///
+/// # Errors
+/// Those of the database.
+pub fn claim(tx: &Tx<'_>, epoch: Epoch, due: Due, endpoint: &Arc<EndpointRow>) -> Result<Claim, DbError> {
     tx.prepare_cached("UPDATE delivery SET state = 'claimed', claim_epoch = ?2, claims = claims + 1 WHERE rowid = ?1")?
-        .execute(params![rowid, epoch.0])?;
+        .execute(params![due.row, epoch.0])?;
     tx.prepare_cached(
         "SELECT delivery.id AS id, claims, attempts, attempts - round_start AS tried, event.body AS body, event.domain AS domain, event.app AS app,
                 event.stream AS stream, snapshot.trace AS trace,
@@ -224,14 +163,13 @@ fn claim(tx: &Tx<'_>, epoch: Epoch, rowid: i64, endpoint: &EndpointRow, lane: &L
          FROM delivery JOIN event ON event.id = delivery.event_id LEFT JOIN snapshot ON snapshot.id = event.snapshot_id
          WHERE delivery.rowid = ?1",
     )?
-    .query_row([rowid], |row| {
+    .query_row([due.row], |row| {
         Ok((|| {
             let trace = uuid_opt(row, "trace")?.map(SnapshotId);
             let create_time = row.get::<_, Option<i64>>("create_time_ms")?.map(UnixMs);
             Ok(Claim {
                 id: ClaimId { delivery: DeliveryId(uuid(row, "id")?), number: number(row, "claims")? },
-                endpoint: endpoint.clone(),
-                lane: lane.clone(),
+                endpoint: Arc::clone(endpoint),
                 attempt: number::<u32>(row, "attempts")?.saturating_add(1),
                 attempt_of_round: number::<u32>(row, "tried")?.saturating_add(1),
                 body: row.get::<_, String>("body")?.into_bytes(),
@@ -288,47 +226,84 @@ pub fn take_back_lost_claims(
 mod tests {
     use super::*;
 
-    fn lane(name: &str) -> Lane {
-        Lane(name.to_owned())
+    fn open() -> Connection {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(include_str!("../../../../../migrations/0001-start.sql")).unwrap();
+        watch_due(&conn).unwrap();
+        for id in 1..=3 {
+            conn.execute("INSERT INTO endpoint (id, callback_template_id, kind) VALUES (?1, ?1, 200)", [id]).unwrap();
+        }
+        conn.execute_batch("INSERT INTO event VALUES (x'00', 200, 1, NULL, 'd', 'a', 's', '{}', 0, 1)").unwrap();
+        conn
+    }
+
+    fn owe(conn: &Connection, id: u8, endpoint: i64, state: &str, due_ms: i64) {
+        conn.execute(
+            "INSERT INTO delivery (id, event_id, endpoint_id, state, due_ms, created_ms) VALUES (?1, x'00', ?2, ?3, ?4, 0)",
+            params![[id], endpoint, state, due_ms],
+        )
+        .unwrap();
     }
 
     #[test]
-    fn every_lane_keeps_a_slot_of_its_own() {
-        let mut slots = Slots::new(2, 8);
-        let slow = lane("slow");
-        let mut taken = 0;
-        while slots.is_free(&slow) {
-            slots.take(&slow);
-            taken += 1;
-        }
-        assert_eq!(taken, 3, "its own and both shared ones");
-        for name in ["a", "b", "c"] {
-            assert!(slots.is_free(&lane(name)), "{name} has its own");
-            slots.take(&lane(name));
-            assert!(!slots.is_free(&lane(name)), "{name} has no more than that now");
-        }
-        assert_eq!(slots.running(), 6);
-        slots.give_back(&slow);
-        assert!(slots.is_free(&lane("a")), "a shared slot is for whoever comes first");
+    fn whatever_makes_a_delivery_due_is_noted_unless_it_is_undone() {
+        let conn = open();
+        let tx = Tx { conn: &conn };
+        owe(&conn, 1, 1, "waiting", 0);
+        assert_eq!(newly_due(&tx).unwrap(), [], "waiting is not due");
+        conn.execute("UPDATE delivery SET state = 'due'", []).unwrap();
+        owe(&conn, 2, 3, "due", 5);
+        assert_eq!(newly_due(&tx).unwrap(), [EndpointId(1), EndpointId(3)]);
+        assert_eq!(newly_due(&tx).unwrap(), [], "each is told once");
+        conn.execute("UPDATE delivery SET state = 'claimed' WHERE id = x'01'", []).unwrap();
+        assert_eq!(newly_due(&tx).unwrap(), []);
+        conn.execute("UPDATE delivery SET endpoint_id = 2 WHERE id = x'02'", []).unwrap();
+        assert_eq!(newly_due(&tx).unwrap(), [EndpointId(2)]);
+        conn.execute_batch("SAVEPOINT undone; UPDATE delivery SET state = 'due', due_ms = 9; ROLLBACK TO undone").unwrap();
+        assert_eq!(newly_due(&tx).unwrap(), []);
     }
 
     #[test]
-    fn no_lane_takes_more_than_its_share() {
-        let mut slots = Slots::new(100, 3);
-        let busy = lane("busy");
-        for _ in 0..3 {
-            assert!(slots.is_free(&busy));
-            slots.take(&busy);
+    fn every_endpoint_with_something_due_is_found_once() {
+        let conn = open();
+        assert_eq!(all_due(&Tx { conn: &conn }).unwrap(), []);
+        for (id, endpoint, state) in [(1, 1, "due"), (2, 1, "due"), (3, 2, "waiting"), (4, 3, "due")] {
+            owe(&conn, id, endpoint, state, 0);
         }
-        assert!(!slots.is_free(&busy));
-        assert!(slots.is_free(&lane("other")));
+        assert_eq!(all_due(&Tx { conn: &conn }).unwrap(), [EndpointId(1), EndpointId(3)]);
     }
 
     #[test]
-    fn slots_come_back() {
-        let mut slots = Slots::new(0, 1);
-        slots.take(&lane("a"));
-        slots.give_back(&lane("a"));
-        assert_eq!((slots.running(), slots.is_free(&lane("a"))), (0, true));
+    fn what_was_begun_is_told_apart() {
+        let conn = open();
+        let tx = Tx { conn: &conn };
+        for (id, due_ms) in [(1, 30), (2, 10), (3, 20)] {
+            owe(&conn, id, 1, "due", due_ms);
+        }
+        conn.execute("UPDATE delivery SET attempts = 2, round_start = 1 WHERE id = x'01'", []).unwrap();
+        conn.execute("UPDATE delivery SET attempts = 2, round_start = 2 WHERE id = x'02'", []).unwrap();
+        let due = |which| -> Vec<i64> {
+            first_due(&tx, EndpointId(1), which, 2).unwrap().into_iter().map(|due| due.at.0).collect()
+        };
+        assert_eq!((due(Which::Any), due(Which::Begun)), (vec![10, 20], vec![30]));
+    }
+
+    /// A look must not grow with what is owed: each of its searches ends in an index.
+    #[test]
+    fn every_search_of_a_look_ends_in_its_index() {
+        let conn = open();
+        let rows = [
+            ("SELECT min(endpoint_id) FROM delivery WHERE state = 'due' AND endpoint_id > 5", "delivery_due"),
+            ("SELECT rowid, due_ms FROM delivery WHERE state = 'due' AND endpoint_id = 1 ORDER BY due_ms LIMIT 2", "delivery_due"),
+            (
+                "SELECT rowid, due_ms FROM delivery WHERE state = 'due' AND attempts > round_start AND endpoint_id = 1
+                 ORDER BY due_ms LIMIT 2",
+                "delivery_begun",
+            ),
+        ];
+        for (sql, index) in rows {
+            let plan: String = conn.query_row(&format!("EXPLAIN QUERY PLAN {sql}"), [], |row| row.get("detail")).unwrap();
+            assert!(plan.starts_with("SEARCH") && plan.contains(&format!("INDEX {index} ")), "{sql}: {plan}");
+        }
     }
 }

@@ -1,0 +1,98 @@
+//! Receivers that hang or fail, beside receivers that do not.
+
+use std::time::Duration;
+
+use framehook_domain::retry::Schedule;
+use framehook_server::db::outbox::{Filter, State};
+use framehook_testkit::receiver::{Receiver, Reply};
+use framehook_testkit::wait;
+
+use crate::harness::{PATIENCE, Place, Settings, room, stream, telling, telling_room};
+
+fn receiver() -> Receiver {
+    Receiver::start().expect("a receiver")
+}
+
+#[test]
+fn new_callbacks_wait_for_a_receiver_that_fails_and_lose_no_attempt_by_it() {
+    let receiver = receiver();
+    receiver.reply_always(Reply::Status(503));
+    let place = Place::new(telling_room(&receiver.url("/")));
+    // Its longest pause is a quarter of the step.
+    let schedule = Schedule { step: Duration::from_secs(8), retries: 5 };
+    let process = place.start_with(Settings { schedule, ..Settings::default() });
+    for failed in 1..=5 {
+        process.commit(&room());
+        wait::until("a failed attempt", PATIENCE, || {
+            (process.list(Filter::default()).iter().filter(|row| row.attempts == 1).count() == failed).then_some(())
+        })
+        .expect("attempted");
+    }
+    for _ in 0..20 {
+        process.commit(&room());
+    }
+    let all_due = || (process.count(State::Due) == 25).then_some(());
+    wait::until("they wait", PATIENCE, all_due).expect("due");
+    receiver.reply_always(Reply::Status(200));
+    wait::until("all are delivered", PATIENCE, || (process.count(State::Delivered) == 25).then_some(()))
+        .expect("delivered");
+    let attempts: Vec<u32> = process.list(Filter::default()).iter().map(|row| row.attempts).collect();
+    let at_once = attempts.iter().filter(|attempts| **attempts == 1).count();
+    // The first probe after the fifth failure comes within a quarter of a second, and so may have failed as well.
+    assert!(at_once >= 18, "of twenty that waited {at_once} needed one attempt: {attempts:?}");
+}
+
+#[test]
+fn what_was_begun_keeps_its_schedule_while_new_ones_wait() {
+    let receiver = receiver();
+    receiver.reply_always(Reply::Status(500));
+    let place = Place::new(telling_room(&receiver.url("/")));
+    let step = Duration::from_millis(600);
+    let process = place.start_with(Settings { schedule: Schedule { step, retries: 4 }, ..Settings::default() });
+    for _ in 0..4 {
+        process.commit(&room());
+    }
+    let dead = || (process.count(State::Dead) == 4).then_some(());
+    wait::until("all four are dead", PATIENCE, dead).expect("dead");
+    for row in process.list(Filter::default()) {
+        let detail = process.show(row.id);
+        assert_eq!(detail.attempts.len(), 5, "{:?}", detail.attempts);
+        for pair in detail.attempts.windows(2) {
+            let gap = pair[1].started.since(pair[0].started);
+            assert!(gap >= step && gap < step + Duration::from_secs(4), "sent again after {gap:?}");
+        }
+    }
+}
+
+#[test]
+fn hanging_receivers_keep_no_more_than_their_share_and_nobody_waits_for_them() {
+    let (hanging, healthy) = (30, receiver());
+    let slow: Vec<Receiver> = (0..hanging).map(|_| receiver()).collect();
+    slow.iter().for_each(|receiver| receiver.reply_always(Reply::Hang));
+    let mut told: Vec<(String, String)> =
+        slow.iter().enumerate().map(|(at, receiver)| (format!("slow{at}.example.com"), receiver.url("/"))).collect();
+    told.push(("push.example.com".into(), healthy.url("/")));
+    let told: Vec<(&str, &str)> = told.iter().map(|(domain, url)| (domain.as_str(), url.as_str())).collect();
+    let place = Place::new(telling(&told));
+    let schedule = Schedule { step: Duration::from_secs(3600), retries: 1 };
+    let deadline = Duration::from_secs(3);
+    let process = place.start_with(Settings { schedule, deadline, slots: 8, ..Settings::default() });
+    for at in 0..hanging {
+        for _ in 0..3 {
+            process.commit(&stream(&format!("slow{at}.example.com"), "room"));
+        }
+    }
+    // Once all of them are known to be slow, they share four of the eight slots.
+    wait::until("the share of the slow", PATIENCE, || {
+        let first_round_is_over = process.list(Filter::default()).iter().filter(|row| row.attempts > 0).count() >= 30;
+        (first_round_is_over && process.notifier.running() <= 4).then_some(())
+    })
+    .expect("four at most");
+    for _ in 0..40 {
+        process.commit(&room());
+    }
+    healthy.wait_for(40, Duration::from_secs(10)).expect("every callback of the healthy receiver");
+    wait::until("they are settled", PATIENCE, || (process.count(State::Delivered) == 40).then_some(()))
+        .expect("settled");
+    assert!(process.notifier.running() <= 4, "{} attempts hang", process.notifier.running());
+}
