@@ -163,6 +163,8 @@ CREATE TABLE delivery (
     due_ms        INTEGER NOT NULL,
     -- The delay that led to due_ms. No clock change can make the delivery wait longer than it once more.
     step_ms       INTEGER NOT NULL DEFAULT 0,
+    -- All such delays of this round together.
+    waited_ms     INTEGER NOT NULL DEFAULT 0,
     claim_epoch   INTEGER,
     -- How often it was claimed. An outcome names the claim that it belongs to and settles no other.
     claims        INTEGER NOT NULL DEFAULT 0,
@@ -255,6 +257,16 @@ CREATE TABLE callback_template (
     -- Names with commas between them. Recordings are not made here; what is said about them is kept for whoever reads it.
     record_exception_levels TEXT NOT NULL DEFAULT '',
     verify_tls              INTEGER NOT NULL DEFAULT 1,
+    -- The key before, sealed: it signs too, before that time or until it is taken away.
+    previous_key            BLOB,
+    previous_key_until_ms   INTEGER,
+    -- The private key of `v1a`, sealed.
+    ed25519_key             BLOB,
+    -- `css` or `patient`.
+    schedule                TEXT NOT NULL DEFAULT 'css',
+    -- NULL: what the configuration says.
+    connect_timeout_ms      INTEGER,
+    timeout_ms              INTEGER,
     managed_by              TEXT NOT NULL CHECK (managed_by IN ('file', 'api')),
     created_ms              INTEGER NOT NULL,
     updated_ms              INTEGER NOT NULL

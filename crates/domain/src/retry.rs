@@ -10,7 +10,7 @@ pub enum Next {
     /// Try again this long after the attempt was judged failed, on the monotonic clock.
     After(Duration),
     /// No attempts are left: the delivery is dead, kept and replayable.
-    Dead,
+    Dead(DeadReason),
 }
 
 /// How often and how far apart the attempts of one kind of event are: constant steps, as CSS's receivers expect.
@@ -32,8 +32,89 @@ impl Schedule {
 
     /// What follows when attempt number `attempt` (the first is 1) has failed.
     pub const fn next(self, attempt: u32) -> Next {
-        if attempt > self.retries { Next::Dead } else { Next::After(self.step) }
+        if attempt > self.retries { Next::Dead(DeadReason::Exhausted) } else { Next::After(self.step) }
     }
+}
+
+/// By which rule a template's deliveries are tried again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Plan {
+    /// Constant steps, whatever the receiver answers, as CSS does it: a [`Schedule`] for each kind of event.
+    #[default]
+    Css,
+    /// Ever longer steps for a day. What the receiver says counts: it may name the time of the next attempt, and end them.
+    Patient,
+}
+
+/// The first step of [`Plan::Patient`], and the shortest.
+const PATIENT_STEP_MIN: Duration = Duration::from_secs(5);
+
+/// Its longest step. With it a receiver that is away for a day is asked some sixty times.
+const PATIENT_STEP_MAX: Duration = Duration::from_secs(3600);
+
+/// The waits of a round end here, and with them the round: at the last attempt it has waited exactly so long. Time in which
+/// the receiver was paused is not waited by the schedule, and not counted.
+const PATIENT_WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Longest wait that a receiver may ask for at a time. A quarter of the day leaves it three more chances.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(6 * 3600);
+
+/// A failed attempt, as far as it decides about the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// Of its round, from 1.
+    pub attempt: u32,
+    pub outcome: Outcome,
+    /// All waits of the round so far.
+    pub waited: Duration,
+    /// The wait that the receiver asked for (`Retry-After`).
+    pub retry_after: Option<Duration>,
+    /// 32 random bits.
+    pub random: u32,
+}
+
+impl Plan {
+    pub const ALL: [Self; 2] = [Self::Css, Self::Patient];
+
+    /// The name used in the API, the configuration and the database.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Css => "css",
+            Self::Patient => "patient",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|plan| plan.name() == name)
+    }
+
+    /// What follows a failed attempt; `css` are the steps of its kind of event.
+    pub fn next(self, css: Schedule, failed: &Failed) -> Next {
+        match self {
+            Self::Css => css.next(failed.attempt),
+            Self::Patient => patient_next(failed),
+        }
+    }
+}
+
+fn patient_next(failed: &Failed) -> Next {
+    if failed.outcome == Outcome::Status(410) {
+        return Next::Dead(DeadReason::Gone);
+    }
+    let left = PATIENT_WAIT_MAX.saturating_sub(failed.waited);
+    if left.is_zero() {
+        return Next::Dead(DeadReason::Exhausted);
+    }
+    // Full jitter (Brooker, "Exponential Backoff And Jitter", 2015) above the shortest step: anything up to a bound that
+    // doubles, so that deliveries which failed together are not tried again together.
+    let doubled = 1_u32.checked_shl(failed.attempt).unwrap_or(u32::MAX);
+    let longest = PATIENT_STEP_MIN.saturating_mul(doubled).min(PATIENT_STEP_MAX);
+    let spread = longest.saturating_sub(PATIENT_STEP_MIN).as_millis();
+    let jitter_ms = (spread * u128::from(failed.random)) >> u32::BITS;
+    let jitter = Duration::from_millis(u64::try_from(jitter_ms).unwrap_or(u64::MAX));
+    let step = PATIENT_STEP_MIN.saturating_add(jitter);
+    let asked = failed.retry_after.unwrap_or_default().min(RETRY_AFTER_MAX);
+    Next::After(step.max(asked).min(left))
 }
 
 /// How one attempt ended. Only status 200 delivers: 204 and redirects are failures, as in CSS.
@@ -167,6 +248,8 @@ pub enum DeadReason {
     TemplateDeleted,
     /// A replay found that the picture is gone.
     ObjectExpired,
+    /// The receiver answered 410: it wants no more of it.
+    Gone,
 }
 
 impl DeadReason {
@@ -176,6 +259,7 @@ impl DeadReason {
             Self::Exhausted => "exhausted",
             Self::TemplateDeleted => "template_deleted",
             Self::ObjectExpired => "object_expired",
+            Self::Gone => "gone",
         }
     }
 }
@@ -183,6 +267,8 @@ impl DeadReason {
 #[cfg(test)]
 mod tests {
     use alloc::vec::Vec;
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -193,8 +279,79 @@ mod tests {
             let followed: Vec<_> = (1..=retries + 2).map(|attempt| Schedule::css(kind).next(attempt)).collect();
             let (waits, dead) = followed.split_at(retries as usize);
             assert!(waits.iter().all(|next| *next == Next::After(Duration::from_secs(step_secs))), "{kind:?}");
-            assert!(dead.iter().all(|next| *next == Next::Dead), "{kind:?}");
+            assert!(dead.iter().all(|next| *next == Next::Dead(DeadReason::Exhausted)), "{kind:?}");
         }
+    }
+
+    fn failed(outcome: Outcome) -> Failed {
+        Failed { attempt: 1, outcome, waited: Duration::ZERO, retry_after: None, random: 0 }
+    }
+
+    fn next(plan: Plan, failed: Failed) -> Next {
+        plan.next(Schedule::css(EventKind::Snapshot), &failed)
+    }
+
+    #[test]
+    fn css_heeds_nothing_that_a_receiver_says() {
+        for outcome in [Outcome::Status(410), Outcome::Status(429), Outcome::Timeout] {
+            let failed = Failed { retry_after: Some(Duration::from_secs(7)), random: u32::MAX, ..failed(outcome) };
+            assert_eq!(next(Plan::Css, failed), Next::After(Duration::from_secs(120)), "{outcome:?}");
+            let last = Failed { attempt: 6, ..failed };
+            assert_eq!(next(Plan::Css, last), Next::Dead(DeadReason::Exhausted), "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn patience_heeds_410_and_retry_after() {
+        let (secs, day) = (Duration::from_secs, Duration::from_secs(86_400));
+        let unavailable = failed(Outcome::Status(503));
+        let asked = |secs| Failed { retry_after: Some(Duration::from_secs(secs)), ..unavailable };
+        let rows = [
+            ("410", failed(Outcome::Status(410)), Next::Dead(DeadReason::Gone)),
+            ("404 is no end", failed(Outcome::Status(404)), Next::After(secs(5))),
+            ("asked for ten minutes", asked(600), Next::After(secs(600))),
+            ("asked for less than a step", asked(1), Next::After(secs(5))),
+            ("asked for a week", asked(604_800), Next::After(secs(6 * 3600))),
+            ("a second is left", Failed { waited: day - secs(1), ..asked(600) }, Next::After(secs(1))),
+            ("nothing is left", Failed { waited: day, ..unavailable }, Next::Dead(DeadReason::Exhausted)),
+            ("more than all", Failed { waited: day * 2, ..unavailable }, Next::Dead(DeadReason::Exhausted)),
+            (
+                "the longest step",
+                Failed { attempt: 1000, random: u32::MAX, ..unavailable },
+                Next::After(secs(3600) - Duration::from_millis(1)),
+            ),
+        ];
+        for (name, failed, expected) in rows {
+            assert_eq!(next(Plan::Patient, failed), expected, "{name}");
+        }
+    }
+
+    proptest! {
+        /// Whatever is drawn, a round waits a day, in steps from five seconds to an hour, and then ends.
+        #[test]
+        fn patience_lasts_a_day(mut randoms in proptest::collection::vec(any::<u32>(), 100)) {
+            let mut failed = failed(Outcome::Timeout);
+            let mut attempts = 0_u32;
+            loop {
+                failed.random = randoms.pop().unwrap_or(0).wrapping_add(attempts.wrapping_mul(0x9e37_79b9));
+                let Next::After(step) = next(Plan::Patient, failed) else { break };
+                let is_last = failed.waited + step == PATIENT_WAIT_MAX;
+                prop_assert!(is_last || (PATIENT_STEP_MIN..=PATIENT_STEP_MAX).contains(&step), "{step:?}");
+                prop_assert!(failed.attempt > 10 || step <= PATIENT_STEP_MIN * (1 << failed.attempt), "{step:?}");
+                failed = Failed { attempt: failed.attempt + 1, waited: failed.waited + step, ..failed };
+                attempts += 1;
+                prop_assert!(attempts < 20_000);
+            }
+            prop_assert_eq!(failed.waited, PATIENT_WAIT_MAX);
+        }
+    }
+
+    #[test]
+    fn plans_have_names() {
+        for plan in Plan::ALL {
+            assert_eq!(Plan::from_name(plan.name()), Some(plan));
+        }
+        assert_eq!(Plan::from_name("eager"), None);
     }
 
     #[test]

@@ -7,8 +7,8 @@ mod callback;
 mod snapshot;
 
 pub use callback::{
-    CallbackKey, CallbackTemplate, CallbackTemplateDraft, CallbackUrl, CallbackUrls, RecordExceptionLevel,
-    URL_BYTES_MAX,
+    CONNECT_TIMEOUT_RANGE, CallbackKey, CallbackTemplate, CallbackTemplateDraft, CallbackUrl, CallbackUrls, Ed25519Key,
+    PreviousKey, RecordExceptionLevel, Sending, SendingDraft, Signing, SigningDraft, TIMEOUT_RANGE, URL_BYTES_MAX,
 };
 pub use snapshot::{SnapshotInterval, SnapshotTemplate, SnapshotTemplateDraft, StoreTarget};
 

@@ -187,6 +187,9 @@ section! {
         /// Failures in a row after which a receiver's new callbacks wait until it answers again. They lose nothing by it, and
         /// those that have had an attempt go on by their schedule. 0 never lets them wait.
         breaker_failures: u32 = "5" in "0"..="1000",
+        /// A callback that has been due for longer and was not sent is told of in the log and counted in
+        /// `framehook_endpoints_overdue`: its receiver hangs, fails or cannot keep up.
+        overdue_after: Duration = "10m" in "1s"..="30d",
         /// How long settled deliveries and their attempts are kept.
         log_retention: Duration = "14d" in "1h"..="365d",
         /// Room for them in the database. The oldest go first.

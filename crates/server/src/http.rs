@@ -9,6 +9,7 @@ mod callback_templates;
 mod deliveries;
 mod docs;
 mod domains;
+mod endpoints;
 mod events;
 mod json;
 mod keys;
@@ -64,8 +65,8 @@ use crate::ingest::rtmp::RtmpIngest;
 use crate::key_store::KeyStore;
 use crate::keyframes::Keyframes;
 use crate::live::Lives;
-use crate::notify::Replayer;
 use crate::notify::resolve::Resolver;
+use crate::notify::{Notifier, Replayer};
 use crate::pipeline::Pipeline;
 use crate::places::Places;
 use crate::render::PoolHealth;
@@ -111,6 +112,7 @@ pub(crate) struct Shared {
     /// Changes what `catalog` shows.
     pub(crate) configuration: Arc<CatalogStore>,
     pub(crate) replayer: Replayer,
+    pub(crate) notifier: Arc<Notifier>,
     /// Judges the URLs that requests bring.
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) credentials: Arc<Credentials>,

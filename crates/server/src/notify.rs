@@ -14,6 +14,7 @@ mod notifier;
 mod pool;
 mod replay;
 pub mod resolve;
+mod retry_after;
 mod rounds;
 #[cfg(test)]
 mod ssrf_corpus;

@@ -1,4 +1,8 @@
-//! Standard Webhooks 1.0.0, symmetric scheme `v1`: HMAC-SHA256 over id, timestamp and body, in three headers.
+//! Standard Webhooks 1.0.0, symmetric scheme `v1`: HMAC-SHA256 over id, timestamp and body, in three headers. With the
+//! feature `ed25519` also the asymmetric one, `v1a`.
+
+#[cfg(feature = "ed25519")]
+pub mod ed25519;
 
 use alloc::{format, string::String, vec::Vec};
 use core::{fmt, time::Duration};
@@ -74,6 +78,15 @@ impl<'a> Headers<'a> {
         let required = |name| header(name).ok_or(WebhookError::HeaderMissing { name });
         Ok(Self { id: required(ID)?, timestamp: required(TIMESTAMP)?, signature: required(SIGNATURE)? })
     }
+
+    /// The second of the attempt, if it is one of now.
+    fn sent_secs(&self, now_secs: i64) -> Result<i64, WebhookError> {
+        let sent_secs: i64 = self.timestamp.parse().map_err(|_| WebhookError::TimestampMalformed)?;
+        if now_secs.abs_diff(sent_secs) > TOLERANCE.as_secs() {
+            return Err(WebhookError::TimestampOutOfRange);
+        }
+        Ok(sent_secs)
+    }
 }
 
 /// Why a receiver turns a request away.
@@ -100,10 +113,7 @@ pub fn verify<'s>(
     body: &[u8],
     now_secs: i64,
 ) -> Result<i64, WebhookError> {
-    let sent_secs: i64 = headers.timestamp.parse().map_err(|_| WebhookError::TimestampMalformed)?;
-    if now_secs.abs_diff(sent_secs) > TOLERANCE.as_secs() {
-        return Err(WebhookError::TimestampOutOfRange);
-    }
+    let sent_secs = headers.sent_secs(now_secs)?;
     let mut fits = Choice::from(0);
     for secret in secrets {
         let expected = secret.sign(headers.id, headers.timestamp, body);

@@ -164,11 +164,9 @@ impl LaneState {
                 BreakerState::Open { since: ended.now, probe_at: ended.now.plus(pause_start), pause }
             }
             // What began before it opened failed of what opened it.
-            (BreakerState::Open { since, pause, .. }, Felt::Bad) if ended.started >= since => BreakerState::Open {
-                since,
-                probe_at: ended.now.plus(pause),
-                pause: (pause * 2).min(pause_max),
-            },
+            (BreakerState::Open { since, pause, .. }, Felt::Bad) if ended.started >= since => {
+                BreakerState::Open { since, probe_at: ended.now.plus(pause), pause: (pause * 2).min(pause_max) }
+            }
             // A probe that could not even be sent: try again later, but learn nothing from it.
             (BreakerState::Open { since, pause, .. }, Felt::Nothing) if ended.is_probe => {
                 BreakerState::Open { since, probe_at: ended.now.plus(pause), pause }

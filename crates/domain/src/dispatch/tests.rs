@@ -4,8 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: Limits =
-    Limits { slots: 8, window_max: 16, breaker_failures: 5, pause_max: Duration::from_secs(16) };
+const LIMITS: Limits = Limits { slots: 8, window_max: 16, breaker_failures: 5, pause_max: Duration::from_secs(16) };
 
 fn at(ms: u64) -> Mono {
     Mono(Duration::from_millis(ms))

@@ -5,6 +5,12 @@ use core::fmt;
 
 use url::Url;
 
+mod sending;
+mod signing;
+
+pub use sending::{CONNECT_TIMEOUT_RANGE, Sending, SendingDraft, TIMEOUT_RANGE};
+pub use signing::{Ed25519Key, PreviousKey, Signing, SigningDraft};
+
 use super::{check_description, check_name};
 use crate::{callback::EventKind, field::FieldError, id::TemplateId, secret::Secret};
 
@@ -151,9 +157,9 @@ pub struct CallbackTemplate {
     pub id: TemplateId,
     pub name: String,
     pub description: String,
-    /// `None`: nothing is signed, and `t` and `sign` are left out.
-    pub key: Option<CallbackKey>,
+    pub signing: Signing,
     pub urls: CallbackUrls,
+    pub sending: Sending,
     /// Kept for programs that set and read them, as the URLs of recordings are.
     pub record_exception_levels: Vec<RecordExceptionLevel>,
     /// Whether a receiver's certificate must be good; off only for private authorities.
@@ -195,8 +201,9 @@ impl RecordExceptionLevel {
 pub struct CallbackTemplateDraft {
     pub name: String,
     pub description: Option<String>,
-    pub key: Option<String>,
+    pub signing: SigningDraft,
     pub urls: CallbackUrls<Option<String>>,
+    pub sending: SendingDraft,
     pub record_exception_levels: Vec<String>,
     pub verify_tls: Option<bool>,
 }
@@ -208,8 +215,9 @@ impl CallbackTemplate {
         CallbackTemplateDraft {
             name: self.name.clone(),
             description: Some(self.description.clone()),
-            key: self.key.as_ref().map(|key| key.expose().into()),
+            signing: self.signing.to_draft(),
             urls: self.urls.to_draft(),
+            sending: self.sending.to_draft(),
             record_exception_levels: self.record_exception_levels.iter().map(|level| level.name().into()).collect(),
             verify_tls: Some(self.verify_tls),
         }
@@ -221,8 +229,8 @@ impl CallbackTemplate {
         check_name(&draft.name)?;
         let description = draft.description.unwrap_or_default();
         check_description(&description)?;
-        // In CSS an empty key means that nothing is signed.
-        let key = draft.key.filter(|key| !key.is_empty()).map(|key| CallbackKey::parse(&key)).transpose()?;
+        let signing = Signing::validate(draft.signing)?;
+        let sending = Sending::validate(draft.sending)?;
         let urls = CallbackUrls::validate(draft.urls)?;
         if urls == CallbackUrls::default() {
             return Err(FieldError::new(
@@ -236,8 +244,9 @@ impl CallbackTemplate {
             id,
             name: draft.name,
             description,
-            key,
+            signing,
             urls,
+            sending,
             record_exception_levels: levels.collect::<Result<_, _>>()?,
             verify_tls: draft.verify_tls.unwrap_or(true),
         })
@@ -253,7 +262,7 @@ mod tests {
     fn draft() -> CallbackTemplateDraft {
         CallbackTemplateDraft {
             name: "moderation".into(),
-            key: Some("k3yForDocs2024".into()),
+            signing: SigningDraft { key: Some("k3yForDocs2024".into()), ..SigningDraft::default() },
             urls: CallbackUrls {
                 snapshot_notify: Some("https://a.example/notify?action=snapshot".into()),
                 ..Default::default()
@@ -274,10 +283,10 @@ mod tests {
     #[test]
     fn an_empty_key_or_url_is_none() {
         let mut draft = draft();
-        draft.key = Some(String::new());
+        draft.signing.key = Some(String::new());
         draft.urls.stream_end_notify = Some(String::new());
         let template = CallbackTemplate::validate(TemplateId(1), draft).expect("a template");
-        assert_eq!((template.key, template.urls.stream_end_notify), (None, None));
+        assert_eq!((template.signing.key, template.urls.stream_end_notify), (None, None));
     }
 
     #[test]
@@ -292,8 +301,8 @@ mod tests {
         let cases: [(&str, &str, Change); 10] = [
             ("no name", "name", |d| d.name = String::new()),
             ("long description", "description", |d| d.description = Some("a".repeat(1025))),
-            ("long key", "key", |d| d.key = Some("k".repeat(129))),
-            ("key with a line break", "key", |d| d.key = Some("k\n".into())),
+            ("long key", "key", |d| d.signing.key = Some("k".repeat(129))),
+            ("key with a line break", "key", |d| d.signing.key = Some("k\n".into())),
             ("no URL at all", "snapshot_notify_url", |d| d.urls.snapshot_notify = None),
             ("another scheme", "snapshot_notify_url", |d| d.urls.snapshot_notify = Some("ftp://a.example/".into())),
             ("no scheme", "snapshot_notify_url", |d| d.urls.snapshot_notify = Some("a.example/notify".into())),

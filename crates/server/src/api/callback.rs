@@ -67,7 +67,7 @@ fn fill_in(draft: &mut CallbackTemplateDraft, options: &CallbackOptions) {
             *field = Some(given.expose().to_owned());
         }
     };
-    set(&mut draft.key, callback_key);
+    set(&mut draft.signing.key, callback_key);
     let NotifyUrls {
         stream_begin,
         stream_end,
@@ -103,7 +103,7 @@ fn info(template: &CallbackTemplate) -> CallbackTemplateInfo {
         record_notify_url: url(&urls.record_notify),
         snapshot_notify_url: url(&urls.snapshot_notify),
         porn_censorship_notify_url: url(&urls.porn_censorship_notify),
-        callback_key: Secret::new(template.key.as_ref().map_or("", CallbackKey::expose)),
+        callback_key: Secret::new(template.signing.key.as_ref().map_or("", CallbackKey::expose)),
         push_exception_notify_url: url(&urls.push_exception_notify),
         audio_audit_notify_url: url(&urls.audio_audit_notify),
         record_exception_notify_url: url(&urls.record_exception_notify),

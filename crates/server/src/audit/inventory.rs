@@ -7,7 +7,7 @@ use framehook_domain::id::TemplateId;
 use framehook_domain::rule::RuleScope;
 use framehook_domain::stream::{AppName, StreamName};
 use framehook_domain::task::ScreenshotTask;
-use framehook_domain::template::{CallbackTemplate, CallbackUrl, SnapshotTemplate};
+use framehook_domain::template::{CallbackTemplate, CallbackUrl, Ed25519Key, SnapshotTemplate};
 use framehook_domain::time::UnixMs;
 use serde_json::{Map, Value, json};
 
@@ -140,11 +140,18 @@ fn callback_template_view(template: &CallbackTemplate, vault: &Vault) -> Value {
         .into_iter()
         .filter_map(|(name, url)| Some((name.to_owned(), url_view(url.as_ref()?, vault).into())))
         .collect();
+    let previous = template.signing.previous.as_ref();
     let levels: Vec<&str> = template.record_exception_levels.iter().map(|level| level.name()).collect();
     json!({
         "name": template.name,
         "description": template.description,
-        "key": template.key.as_ref().map(|key| masked(vault, key.expose())),
+        "key": template.signing.key.as_ref().map(|key| masked(vault, key.expose())),
+        "previous_key": previous.map(|previous| masked(vault, previous.key.expose())),
+        "previous_key_until_ms": previous.and_then(|previous| previous.until).map(|until| until.0),
+        "ed25519_public_key": template.signing.ed25519.as_ref().map(Ed25519Key::public_text),
+        "schedule": template.sending.plan.name(),
+        "connect_timeout_ms": template.sending.connect_timeout.map(|time| time.as_millis() as u64),
+        "timeout_ms": template.sending.timeout.map(|time| time.as_millis() as u64),
         "urls": urls,
         "record_exception_levels": levels,
         "verify_tls": template.verify_tls,

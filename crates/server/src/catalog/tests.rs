@@ -69,8 +69,8 @@ async fn what_was_declared_comes_back_as_it_was() {
     assert_eq!(catalog.domains().cloned().collect::<Vec<_>>(), declared.domains);
     let template = catalog.callback_templates().next().unwrap();
     assert_eq!(
-        (&template.urls, &template.key),
-        (&declared.callback_templates[0].urls, &declared.callback_templates[0].key)
+        (&template.urls, &template.signing),
+        (&declared.callback_templates[0].urls, &declared.callback_templates[0].signing)
     );
     let rule = catalog.snapshot_rules().next().unwrap();
     assert_eq!(catalog.snapshot_template(rule.template).unwrap().name, "covers");
@@ -255,7 +255,7 @@ fn stream() -> StreamId {
 
 fn fill_in(draft: &mut CallbackTemplateDraft) {
     draft.name = "moderation".to_owned();
-    draft.key = Some("callback-key-of-the-test".to_owned());
+    draft.signing.key = Some("callback-key-of-the-test".to_owned());
     draft.urls.snapshot_notify = Some("https://192.0.2.1/snapshot".to_owned());
     draft.urls.record_notify = Some("https://10.0.0.1/never-sent".to_owned());
     draft.record_exception_levels = vec!["error".to_owned(), "alarm".to_owned()];

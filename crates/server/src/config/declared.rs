@@ -8,11 +8,13 @@ use framehook_domain::catalog::{Domain, PushAuth};
 use framehook_domain::field::FieldError;
 use framehook_domain::id::TemplateId;
 use framehook_domain::push_auth::{PushKey, PushKeys};
+use framehook_domain::retry::Plan;
 use framehook_domain::rule::RuleScope;
 use framehook_domain::secret::Secret;
 use framehook_domain::stream::DomainName;
 use framehook_domain::template::{
-    CallbackTemplate, CallbackTemplateDraft, CallbackUrls, SnapshotTemplate, SnapshotTemplateDraft,
+    CallbackTemplate, CallbackTemplateDraft, CallbackUrls, SendingDraft, SigningDraft, SnapshotTemplate,
+    SnapshotTemplateDraft,
 };
 
 use super::problem::{Problem, nearest};
@@ -84,6 +86,18 @@ section! {
         stream_end_notify_url: Secret = "",
         /// Whether a receiver's certificate must be good. Turn it off for a private authority only.
         verify_tls: bool = "true",
+        /// A second key that signs too: the one before, while receivers may still have it alone. Take it away when none has.
+        previous_callback_key: Secret = "",
+        /// A private ed25519 key, `whsk_` and base64. With it `webhook-signature` also holds a `v1a` signature, for receivers
+        /// that are to check callbacks and not to make them.
+        ed25519_key: Secret = "",
+        /// When a callback that failed is sent again. `css`: in the steps of `[deliver]`, whatever the receiver answers.
+        /// `patient`: in ever longer steps with jitter, from 5 s to 1 h, for 24 hours; `Retry-After` is heeded, and 410 ends it.
+        schedule: Plan = "css",
+        /// Time for a connection to one of the receiver's addresses, TLS included. Without it, an equal share of the rest.
+        connect_timeout: Option<Duration> = "" in "100ms"..="1m",
+        /// Time for one attempt; `deliver.timeout` where it is left out.
+        timeout: Option<Duration> = "" in "100ms"..="5m",
     }
 }
 
@@ -283,7 +297,17 @@ fn callback_template(table: CallbackTemplateTable) -> Result<CallbackTemplate, R
     let draft = CallbackTemplateDraft {
         name: table.name,
         description: Some(table.description),
-        key: Some(table.callback_key.expose().to_owned()),
+        signing: SigningDraft {
+            key: Some(table.callback_key.expose().to_owned()),
+            previous_key: Some(table.previous_callback_key.expose().to_owned()),
+            previous_key_until: None,
+            ed25519_key: Some(table.ed25519_key.expose().to_owned()),
+        },
+        sending: SendingDraft {
+            schedule: Some(table.schedule.name().to_owned()),
+            connect_timeout: table.connect_timeout,
+            timeout: table.timeout,
+        },
         urls: CallbackUrls {
             snapshot_notify: url(table.snapshot_notify_url),
             stream_begin_notify: url(table.stream_begin_notify_url),
@@ -293,7 +317,8 @@ fn callback_template(table: CallbackTemplateTable) -> Result<CallbackTemplate, R
         record_exception_levels: Vec::new(),
         verify_tls: Some(table.verify_tls),
     };
-    CallbackTemplate::validate(NOT_STORED, draft).map_err(|error| refused(error, &[("key", "callback_key")]))
+    CallbackTemplate::validate(NOT_STORED, draft)
+        .map_err(|error| refused(error, &[("key", "callback_key"), ("previous_key", "previous_callback_key")]))
 }
 
 fn snapshot_rule(table: SnapshotRuleTable) -> Result<DeclaredRule, Refused> {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use framehook_domain::retry::Plan;
 use framehook_domain::secret::Secret;
 use framehook_domain::stream::DomainName;
 use framehook_domain::time::NameZone;
@@ -107,6 +108,14 @@ impl Value for String {
     const QUOTED: bool = true;
     fn parse(text: &str) -> Result<Self, Mismatch> {
         Ok(text.to_owned())
+    }
+}
+
+impl Value for Plan {
+    const EXPECTED: &'static str = "one of \"css\", \"patient\"";
+    const QUOTED: bool = true;
+    fn parse(text: &str) -> Result<Self, Mismatch> {
+        Self::from_name(text).ok_or(MISMATCH)
     }
 }
 

@@ -12,7 +12,8 @@ use framehook_domain::push_auth::{PushKey, PushKeys};
 use framehook_domain::rule::{CallbackRule, RuleScope, SnapshotRule};
 use framehook_domain::stream::{AppName, DomainName, StreamId, StreamName};
 use framehook_domain::template::{
-    CallbackTemplate, CallbackTemplateDraft, CallbackUrls, SnapshotTemplate, SnapshotTemplateDraft,
+    CallbackTemplate, CallbackTemplateDraft, CallbackUrls, SendingDraft, SigningDraft, SnapshotTemplate,
+    SnapshotTemplateDraft,
 };
 use framehook_domain::time::UnixMs;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -214,19 +215,21 @@ pub fn update_callback_template(
     let urls = by_column(&template.urls)
         .map(|(column, url)| url.as_ref().map(|url| vault.seal(column, url.expose().as_str())));
     let [snapshot, begin, end, record, record_status, record_exception, censorship, push_exception, audio] = urls;
+    let previous = template.signing.previous.as_ref();
     let levels: Vec<_> = template.record_exception_levels.iter().map(|level| level.name()).collect();
     tx.prepare_cached(
         "UPDATE callback_template SET name = ?2, description = ?3, callback_key = ?4, verify_tls = ?5,
              updated_ms = max(?6, updated_ms + 1), snapshot_notify = ?7, stream_begin_notify = ?8, stream_end_notify = ?9, record_notify = ?10,
              record_status_notify = ?11, record_exception_notify = ?12, porn_censorship_notify = ?13,
-             push_exception_notify = ?14, audio_audit_notify = ?15, record_exception_levels = ?16
+             push_exception_notify = ?14, audio_audit_notify = ?15, record_exception_levels = ?16, previous_key = ?17,
+             previous_key_until_ms = ?18, ed25519_key = ?19, schedule = ?20, connect_timeout_ms = ?21, timeout_ms = ?22
          WHERE id = ?1",
     )?
     .execute(params![
         template.id.0,
         template.name,
         template.description,
-        template.key.as_ref().map(|key| vault.seal(CALLBACK_KEY, key.expose())),
+        template.signing.key.as_ref().map(|key| vault.seal(CALLBACK_KEY, key.expose())),
         template.verify_tls,
         now.0,
         snapshot,
@@ -239,6 +242,12 @@ pub fn update_callback_template(
         push_exception,
         audio,
         levels.join(","),
+        previous.map(|previous| vault.seal(PREVIOUS_KEY, previous.key.expose())),
+        previous.and_then(|previous| previous.until).map(|until| until.0),
+        template.signing.ed25519.as_ref().map(|key| vault.seal(ED25519_KEY, &key.to_text())),
+        template.sending.plan.name(),
+        template.sending.connect_timeout.map(|time| stored(time.as_millis())),
+        template.sending.timeout.map(|time| stored(time.as_millis())),
     ])?;
     Ok(())
 }
@@ -371,6 +380,8 @@ pub fn resume_stream(tx: &Tx<'_>, stream: &StreamId) -> Result<(), DbError> {
 const MAIN_KEY: &str = "domain.main_key";
 const BACKUP_KEY: &str = "domain.backup_key";
 const CALLBACK_KEY: &str = "callback_template.callback_key";
+const PREVIOUS_KEY: &str = "callback_template.previous_key";
+const ED25519_KEY: &str = "callback_template.ed25519_key";
 
 /// The URLs of a callback template by column.
 fn by_column<T>(urls: &CallbackUrls<T>) -> [(&'static str, &T); 9] {
@@ -440,6 +451,10 @@ fn snapshot_template(row: &Row<'_>) -> Result<Managed<SnapshotTemplate>, DbError
     managed(row, value)
 }
 
+fn milliseconds(ms: u32) -> Duration {
+    Duration::from_millis(ms.into())
+}
+
 fn callback_template(row: &Row<'_>, vault: &Vault) -> Result<Managed<CallbackTemplate>, DbError> {
     let columns = by_column(&CallbackUrls::<()>::default()).map(|(column, ())| opened(row, vault, column));
     let [snapshot, begin, end, record, record_status, record_exception, censorship, push_exception, audio] = columns;
@@ -447,7 +462,17 @@ fn callback_template(row: &Row<'_>, vault: &Vault) -> Result<Managed<CallbackTem
     let draft = CallbackTemplateDraft {
         name: row.get("name")?,
         description: row.get("description")?,
-        key: opened(row, vault, CALLBACK_KEY)?,
+        signing: SigningDraft {
+            key: opened(row, vault, CALLBACK_KEY)?,
+            previous_key: opened(row, vault, PREVIOUS_KEY)?,
+            previous_key_until: row.get::<_, Option<i64>>("previous_key_until_ms")?.map(UnixMs),
+            ed25519_key: opened(row, vault, ED25519_KEY)?,
+        },
+        sending: SendingDraft {
+            schedule: row.get("schedule")?,
+            connect_timeout: row.get::<_, Option<u32>>("connect_timeout_ms")?.map(milliseconds),
+            timeout: row.get::<_, Option<u32>>("timeout_ms")?.map(milliseconds),
+        },
         urls: CallbackUrls {
             snapshot_notify: snapshot?,
             stream_begin_notify: begin?,

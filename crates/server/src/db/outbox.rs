@@ -5,6 +5,7 @@
 //! older [`Epoch`](super::Epoch), which the next start takes back.
 
 mod claim;
+mod endpoint;
 mod ledger;
 mod replay;
 mod settle;
@@ -21,6 +22,7 @@ pub use claim::{
     Claim, ClaimId, Due, EndpointRow, Which, all_due, claim, endpoint, first_due, newly_due, take_back_lost_claims,
     void_old_claims,
 };
+pub use endpoint::{EndpointOwed, endpoints};
 pub use ledger::{
     AttemptRow, DeliveryDetail, DeliveryRow, Filter, OwedCounts, PAGE_ROWS_MAX, State, list, of_event, owed_counts,
     show,

@@ -3,13 +3,15 @@
 //! The key can be set and never read: who has lost it sets another one. URLs are shown without user and password.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
 use framehook_domain::catalog::{ChangeRefused, Inventory, Managed, Step};
 use framehook_domain::field::FieldError;
 use framehook_domain::id::TemplateId;
-use framehook_domain::template::{CallbackTemplate, CallbackTemplateDraft, CallbackUrl};
+use framehook_domain::template::{CallbackTemplate, CallbackTemplateDraft, CallbackUrl, Ed25519Key, SigningDraft};
+use framehook_domain::time::UnixMs;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +41,18 @@ pub(super) struct View {
     stream_end_notify_url: Option<String>,
     /// Whether a receiver's certificate must be good.
     verify_tls: bool,
+    /// Whether a key that `key` took the place of signs too.
+    has_previous_key: bool,
+    /// Until when it does, ms since 1970; without it, until it is taken away.
+    previous_key_until_ms: Option<i64>,
+    /// `whpk_` and base64, where callbacks bear an ed25519 signature (`v1a`) too. Receivers check it with this.
+    ed25519_public_key: Option<String>,
+    /// `css` or `patient`.
+    schedule: &'static str,
+    /// Time for a connection to one of the receiver's addresses.
+    connect_timeout_ms: Option<u64>,
+    /// Time for one attempt; `deliver.timeout` of the configuration where there is none.
+    timeout_ms: Option<u64>,
     #[serde(flatten)]
     kept: Kept,
 }
@@ -73,6 +87,35 @@ pub(super) struct Order {
     /// Whether a receiver's certificate must be good, as it must by default.
     #[serde(deserialize_with = "given_or_null")]
     verify_tls: Option<Option<bool>>,
+    /// The key before, which signs too while receivers may still have it alone; `webhook-signature` then holds one signature
+    /// for each. `null` takes it away.
+    #[serde(deserialize_with = "given_or_null")]
+    #[schemars(length(min = 1, max = 128))]
+    previous_key: Option<Option<String>>,
+    /// Until when the key before signs, ms since 1970. Given with `key` and without `previous_key`, the key that `key` takes
+    /// the place of becomes the key before.
+    #[serde(deserialize_with = "given_or_null")]
+    previous_key_until_ms: Option<Option<i64>>,
+    /// Whether callbacks bear an ed25519 signature (`v1a`) too. Turned on, a key is made, whose public half is shown; turned
+    /// off, it is forgotten.
+    #[serde(deserialize_with = "given_or_null")]
+    ed25519: Option<Option<bool>>,
+    /// When a callback that failed is sent again. `css`: as CSS does, whatever the receiver answers. `patient`: in ever
+    /// longer steps for 24 hours; `Retry-After` is heeded, and 410 ends it.
+    #[serde(deserialize_with = "given_or_null")]
+    #[schemars(extend("enum" = ["css", "patient", null]))]
+    schedule: Option<Option<String>>,
+    /// Time for a connection to one of the receiver's addresses, TLS included.
+    #[serde(deserialize_with = "given_or_null")]
+    #[schemars(range(min = 100, max = 60_000))]
+    connect_timeout_ms: Option<Option<u64>>,
+    /// Time for one attempt.
+    #[serde(deserialize_with = "given_or_null")]
+    #[schemars(range(min = 100, max = 300_000))]
+    timeout_ms: Option<Option<u64>>,
+    /// What an ed25519 key is made of, if one is needed.
+    #[serde(skip)]
+    seed: Option<[u8; 32]>,
 }
 
 /// A callback template to be made: a name and at least one URL.
@@ -107,11 +150,39 @@ impl Order {
         }
         set(&mut draft.name, &self.name);
         set(&mut draft.description, &self.description);
-        set(&mut draft.key, &self.key);
+        self.sign(&mut draft.signing);
+        set(&mut draft.sending.schedule, &self.schedule);
+        let ms = |given: &Option<Option<u64>>| given.map(|given| given.map(Duration::from_millis));
+        set(&mut draft.sending.connect_timeout, &ms(&self.connect_timeout_ms));
+        set(&mut draft.sending.timeout, &ms(&self.timeout_ms));
         set(&mut draft.urls.snapshot_notify, &self.snapshot_notify_url);
         set(&mut draft.urls.stream_begin_notify, &self.stream_begin_notify_url);
         set(&mut draft.urls.stream_end_notify, &self.stream_end_notify_url);
         set(&mut draft.verify_tls, &self.verify_tls);
+    }
+
+    fn sign(&self, draft: &mut SigningDraft) {
+        if let (Some(_), None, Some(Some(_))) = (&self.key, &self.previous_key, self.previous_key_until_ms) {
+            draft.previous_key = draft.key.take();
+        }
+        if let Some(key) = &self.key {
+            draft.key.clone_from(key);
+        }
+        if let Some(key) = &self.previous_key {
+            draft.previous_key.clone_from(key);
+            draft.previous_key_until = None;
+        }
+        if let Some(until) = self.previous_key_until_ms {
+            draft.previous_key_until = until.map(UnixMs);
+        }
+        match (self.ed25519, self.seed) {
+            (None, _) => {}
+            (Some(Some(true)), Some(seed)) if draft.ed25519_key.is_none() => {
+                draft.ed25519_key = Some(Ed25519Key::from_seed(seed).to_text());
+            }
+            (Some(Some(true)), _) => {}
+            (Some(_), _) => draft.ed25519_key = None,
+        }
     }
 }
 
@@ -135,16 +206,23 @@ impl Noun for CallbackTemplate {
 
     fn view(known: &Managed<Self>) -> View {
         let template = &known.value;
+        let previous = template.signing.previous.as_ref();
         let masked = |url: &Option<CallbackUrl>| url.as_ref().map(ToString::to_string);
         View {
             id: template.id.0,
             name: template.name.clone(),
             description: template.description.clone(),
-            has_key: template.key.is_some(),
+            has_key: template.signing.key.is_some(),
             snapshot_notify_url: masked(&template.urls.snapshot_notify),
             stream_begin_notify_url: masked(&template.urls.stream_begin_notify),
             stream_end_notify_url: masked(&template.urls.stream_end_notify),
             verify_tls: template.verify_tls,
+            has_previous_key: previous.is_some(),
+            previous_key_until_ms: previous.and_then(|previous| previous.until).map(|until| until.0),
+            ed25519_public_key: template.signing.ed25519.as_ref().map(Ed25519Key::public_text),
+            schedule: template.sending.plan.name(),
+            connect_timeout_ms: template.sending.connect_timeout.map(|time| time.as_millis() as u64),
+            timeout_ms: template.sending.timeout.map(|time| time.as_millis() as u64),
             kept: Kept::of(known),
         }
     }
@@ -167,7 +245,8 @@ async fn create(
     let once = key.once::<CallbackTemplate>(&shared, &body.canonical);
     body.order.check()?;
     let mut draft = CallbackTemplateDraft::default();
-    body.order.apply(&mut draft);
+    let order = Order { seed: Some(shared.entropy.draw()), ..body.order };
+    order.apply(&mut draft);
     let decide = move |inventory: &Inventory| inventory.create_callback_template(draft.clone());
     resource::create::<CallbackTemplate>(&shared, &caller, once, decide, |_, added| added).await
 }
@@ -180,7 +259,7 @@ async fn change(
     body: JsonBody<Order>,
 ) -> Result<Response, Problem> {
     let id = CallbackTemplate::parse_id(&id)?;
-    let order = body.order;
+    let order = Order { seed: Some(shared.entropy.draw()), ..body.order };
     order.check()?;
     let decide = move |inventory: &Inventory| inventory.modify_callback_template(id, |draft| order.apply(draft));
     resource::change::<CallbackTemplate>(&shared, &caller, id, conditions, decide).await
@@ -222,6 +301,38 @@ pub(super) fn routes() -> Vec<Route> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_is_changed_can_stay_as_the_key_before() {
+        let start = SigningDraft { key: Some("old".into()), ..SigningDraft::default() };
+        let signed = |order: Order| {
+            let mut draft = start.clone();
+            order.sign(&mut draft);
+            (draft.key, draft.previous_key, draft.previous_key_until)
+        };
+        let new = || Order { key: Some(Some("new".into())), ..Order::default() };
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(signed(new()), (text("new"), None, None), "it is gone unless its time is given");
+        let until = Order { previous_key_until_ms: Some(Some(9)), ..new() };
+        assert_eq!(signed(until), (text("new"), text("old"), Some(UnixMs(9))));
+        let other = Order { previous_key: Some(text("older")), ..new() };
+        assert_eq!(signed(other), (text("new"), text("older"), None));
+        let alone = Order { previous_key_until_ms: Some(Some(9)), ..Order::default() };
+        assert_eq!(signed(alone), (text("old"), None, Some(UnixMs(9))), "a time alone changes no key");
+    }
+
+    #[test]
+    fn an_ed25519_key_is_made_once() {
+        let order = |ed25519, seed| Order { ed25519: Some(ed25519), seed: Some([seed; 32]), ..Order::default() };
+        let mut draft = SigningDraft::default();
+        order(Some(true), 1).sign(&mut draft);
+        let made = draft.ed25519_key.clone();
+        assert_eq!(made, Some(Ed25519Key::from_seed([1; 32]).to_text()));
+        order(Some(true), 2).sign(&mut draft);
+        assert_eq!(draft.ed25519_key, made);
+        order(None, 3).sign(&mut draft);
+        assert_eq!(draft.ed25519_key, None);
+    }
 
     #[test]
     fn a_masked_password_is_not_taken_for_a_user() {

@@ -6,7 +6,7 @@ use axum::Router;
 
 use super::route::Route;
 use super::{
-    Shared, audit, callback_templates, deliveries, docs, domains, events, keys, on_demand, openapi, rules,
+    Shared, audit, callback_templates, deliveries, docs, domains, endpoints, events, keys, on_demand, openapi, rules,
     screenshot_tasks, snapshot_templates, snapshots, streams,
 };
 
@@ -31,6 +31,7 @@ pub(super) fn routes() -> Vec<Route> {
         on_demand::routes().into(),
         snapshots::routes(),
         deliveries::routes(),
+        endpoints::routes(),
         events::routes(),
         keys::routes(),
         audit::routes(),

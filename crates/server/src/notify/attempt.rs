@@ -6,9 +6,9 @@ use bytes::Bytes;
 use framehook_domain::callback::{EventBody, render};
 use framehook_domain::catalog::Catalog;
 use framehook_domain::dispatch::Felt;
-use framehook_domain::retry::{DeadReason, Next, Outcome};
+use framehook_domain::retry::{DeadReason, Failed, Next, Outcome, Plan};
 use framehook_domain::signature;
-use framehook_domain::template::{CallbackKey, CallbackUrl};
+use framehook_domain::template::{CallbackUrl, Sending, Signing};
 use framehook_domain::time::{Mono, UnixMs};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::task::JoinSet;
@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use super::client::{AttemptReport, AttemptRequest};
 use super::endpoint::Endpoint;
 use super::notifier::NotifierParts;
+use super::retry_after;
 use super::tls::Certificates;
 use crate::db::outbox::{Attempted, Claim, EndpointRow, Verdict, settle};
 use crate::db::secret::Vault;
@@ -32,7 +33,8 @@ pub(super) const URL_PURPOSE: &str = "endpoint.url_override";
 /// Where a delivery goes by the configuration of now, and how it is signed.
 pub(super) struct Target {
     pub(super) endpoint: Endpoint,
-    key: Option<CallbackKey>,
+    signing: Signing,
+    sending: Sending,
     certificates: Certificates,
 }
 
@@ -61,7 +63,8 @@ impl Target {
         let verify_tls = template.is_none_or(|template| template.verify_tls);
         Ok(Self {
             endpoint: endpoint.map_err(|error| NoTarget::Unusable(error.to_string()))?,
-            key: template.and_then(|template| template.key.clone()),
+            signing: template.map(|template| template.signing.clone()).unwrap_or_default(),
+            sending: template.map(|template| template.sending.clone()).unwrap_or_default(),
             certificates: if verify_tls { Certificates::Verified } else { Certificates::Unverified },
         })
     }
@@ -72,10 +75,13 @@ impl Target {
 pub(super) async fn run_attempt(parts: &NotifierParts, claim: &Claim) -> Felt {
     let catalog = Arc::clone(&parts.catalog.borrow());
     let started = parts.clock.wall();
+    let (mut plan, mut retry_after) = (Plan::default(), None);
     let attempted = match Target::of(&catalog, &parts.vault, &claim.endpoint) {
         Ok(target) => {
+            plan = target.sending.plan;
             let report = send(parts, claim, &target, started).await;
             fail_point::pass("attempt_answered");
+            retry_after = asked_wait(&report, parts.clock.wall());
             attempted(started, &target.endpoint, report)
         }
         Err(NoTarget::TemplateDeleted) => {
@@ -94,7 +100,12 @@ pub(super) async fn run_attempt(parts: &NotifierParts, claim: &Claim) -> Felt {
     let ended = parts.clock.mono();
     let next = match attempted.outcome.is_delivered() {
         true => None,
-        false => Some(parts.schedules.of(claim.endpoint.kind).next(claim.attempt_of_round)),
+        false => {
+            let Claim { attempt_of_round: attempt, waited, .. } = *claim;
+            let (outcome, random) = (attempted.outcome, parts.entropy.bits());
+            let failed = Failed { attempt, outcome, waited, retry_after, random };
+            Some(plan.next(parts.schedules.of(claim.endpoint.kind), &failed))
+        }
     };
     let felt = attempted.outcome.felt();
     report(parts, claim, &attempted, next);
@@ -102,16 +113,25 @@ pub(super) async fn run_attempt(parts: &NotifierParts, claim: &Claim) -> Felt {
     felt
 }
 
+/// How long the receiver asked us to wait before we try again.
+fn asked_wait(report: &Result<AttemptReport, String>, now: UnixMs) -> Option<std::time::Duration> {
+    let answer = report.as_ref().ok()?.outcome.as_ref().ok()?;
+    answer.retry_after.as_ref().and_then(|value| retry_after::parse(value, now))
+}
+
 async fn send(parts: &NotifierParts, claim: &Claim, target: &Target, sent: UnixMs) -> Result<AttemptReport, String> {
     let body = EventBody::from_json(&claim.body).map_err(|error| error.to_string())?;
-    let body = render(&body, target.key.as_ref(), sent);
+    let body = render(&body, target.signing.key.as_ref(), sent);
     let mut headers = HeaderMap::new();
-    for (name, value) in signature::headers(target.key.as_ref(), claim.id.delivery, sent, &body) {
+    for (name, value) in signature::headers(&target.signing, claim.id.delivery, sent, &body) {
         let value = HeaderValue::try_from(value).map_err(|error| error.to_string())?;
         headers.insert(HeaderName::from_static(name), value);
     }
-    let request = AttemptRequest { headers, body: Bytes::from(body), certificates: target.certificates };
-    let (client, endpoint, deadline) = (Arc::clone(&parts.client), target.endpoint.clone(), parts.deadline);
+    let Sending { timeout, connect_timeout, .. } = target.sending;
+    let (body, certificates) = (Bytes::from(body), target.certificates);
+    let request = AttemptRequest { headers, body, certificates, connect_timeout };
+    let deadline = timeout.unwrap_or(parts.deadline);
+    let (client, endpoint) = (Arc::clone(&parts.client), target.endpoint.clone());
     // In a task of its own, which ends with this one: a panic below must not leave a claim that nobody settles.
     let mut exchange = JoinSet::new();
     exchange.spawn(async move { client.attempt(&endpoint, &request, deadline).await });
@@ -165,7 +185,7 @@ fn report(parts: &NotifierParts, claim: &Claim, attempted: &Attempted, next: Opt
         next: match next {
             None => event::Next::Delivered,
             Some(Next::After(step)) => event::Next::Retry(step),
-            Some(Next::Dead) => event::Next::Dead,
+            Some(Next::Dead(_)) => event::Next::Dead,
         },
     }
     .emit(&parts.telemetry);
@@ -181,7 +201,7 @@ async fn settle_attempt(parts: &NotifierParts, claim: &Claim, attempted: Attempt
                 None => Verdict::Delivered,
                 // Counted from the moment the attempt was judged failed, not from now.
                 Some(Next::After(step)) => Verdict::Retry { due: timeline.at(ended).plus(step), step },
-                Some(Next::Dead) => Verdict::Dead(DeadReason::Exhausted),
+                Some(Next::Dead(reason)) => Verdict::Dead(reason),
             };
             settle(tx, id, epoch, Some(&attempted), verdict, wall)
         }
@@ -215,7 +235,7 @@ fn tell(parts: &NotifierParts, claim: &Claim, attempted: &Attempted, next: Optio
         match next {
             None => Happening::DeliveryDelivered { attempt },
             Some(Next::After(step)) => Happening::DeliveryFailed { attempt, retry_in_ms: step.as_millis() as u64 },
-            Some(Next::Dead) => Happening::DeliveryDead { attempt },
+            Some(Next::Dead(_)) => Happening::DeliveryDead { attempt },
         }
     });
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Response, Uri};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -60,6 +60,9 @@ pub struct AttemptRequest {
     pub body: Bytes,
     /// Whether the receiver's certificate is checked.
     pub certificates: Certificates,
+    /// Time for a connection to one address, TLS included; an equal share of what is left of the deadline where there is
+    /// none, and never more than that.
+    pub connect_timeout: Option<Duration>,
 }
 
 /// How an attempt went.
@@ -88,6 +91,8 @@ pub struct Answer {
     pub body_excerpt: Bytes,
     /// Whether the body was longer than the excerpt, broke off or did not end in time.
     pub body_truncated: bool,
+    /// The value of `Retry-After`.
+    pub retry_after: Option<HeaderValue>,
 }
 
 /// Sends callbacks. One per process and address policy; it holds the idle connections.
@@ -144,7 +149,7 @@ impl Client {
                 outcome => return outcome.map(|response| (connection, response)),
             }
         }
-        let mut connection = self.connect(endpoint, request.certificates, progress).await?;
+        let mut connection = self.connect(endpoint, request, progress).await?;
         progress.answering(&connection);
         let response = connection.send(http_request(endpoint, request)).await?;
         Ok((connection, response))
@@ -154,7 +159,7 @@ impl Client {
     async fn connect(
         &self,
         endpoint: &Endpoint,
-        certificates: Certificates,
+        request: &AttemptRequest,
         progress: &mut Progress,
     ) -> Result<Connection, AttemptError> {
         progress.phase = Phase::Resolving;
@@ -164,7 +169,8 @@ impl Client {
         let mut failure = AttemptError::TimedOut { phase: Phase::Connecting, after: Duration::ZERO };
         for (address, untried) in addresses.into_iter().zip((1..=tried as u32).rev()) {
             let share = progress.ends.saturating_duration_since(Instant::now()) / untried;
-            let open = Connection::open(address, endpoint, &self.resolver, &self.tls, certificates);
+            let share = request.connect_timeout.map_or(share, |most| most.min(share));
+            let open = Connection::open(address, endpoint, &self.resolver, &self.tls, request.certificates);
             failure = match timeout(share, open).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => error,
@@ -183,12 +189,13 @@ impl Client {
         ends: Instant,
     ) -> Answer {
         let status = response.status().as_u16();
+        let retry_after = response.headers().get(RETRY_AFTER).cloned();
         let until = ends.min(Instant::now() + self.body_wait);
         let (body, reusable) = connection.finish(response.into_body(), until).await;
         if let Some(connection) = reusable {
             self.pool.put(key, connection);
         }
-        Answer { status, body_excerpt: body.bytes, body_truncated: body.truncated }
+        Answer { status, body_excerpt: body.bytes, body_truncated: body.truncated, retry_after }
     }
 }
 

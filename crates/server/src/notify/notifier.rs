@@ -4,20 +4,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use framehook_domain::catalog::Catalog;
-use framehook_domain::dispatch::{Felt, Limits, Ticket};
+use framehook_domain::dispatch::{Felt, LaneFacts, Limits, Ticket};
 use tokio::sync::{Notify, watch};
 
 use super::Schedules;
 use super::attempt::run_attempt;
 use super::client::Client;
-use super::rounds::{Look, Round, Rounds};
+use super::rounds::{Look, Overdue, Round, Rounds};
 use crate::clock::Clock;
-use crate::db::outbox::{self, Claim, ClaimId};
+use crate::db::outbox::{self, Claim, ClaimId, EndpointId};
 use crate::db::secret::Vault;
 use crate::db::{Db, DbError, dues};
+use crate::entropy::Entropy;
 use crate::shutdown::Stage;
 use crate::telemetry::Telemetry;
-use crate::telemetry::event::Chain;
+use crate::telemetry::event::{Chain, EndpointOverdue};
 use crate::timeline::Timeline;
 
 /// How long the notifier sleeps at most without being woken, in case a signal was lost with the task that owed it.
@@ -42,6 +43,8 @@ pub struct NotifierParts {
     pub vault: Vault,
     pub client: Arc<Client>,
     pub clock: Clock,
+    /// For the jitter between attempts.
+    pub entropy: Entropy,
     pub timeline: Timeline,
     pub telemetry: Arc<Telemetry>,
     /// Signalled when deliveries have become due.
@@ -49,6 +52,8 @@ pub struct NotifierParts {
     pub schedules: Schedules,
     /// Of one attempt, from resolving to the answer's head. CSS: 20 s.
     pub deadline: Duration,
+    /// The age from which on a callback that is due and not sent is worth a person's look.
+    pub overdue_after: Duration,
     /// Attempts at a time, to all receivers and to one.
     pub limits: Limits,
 }
@@ -89,6 +94,7 @@ impl Notifier {
                     looked_for_lost = now;
                     self.take_back_lost_claims().await?;
                     self.rounds().distrust();
+                    self.tell_overdue();
                 }
                 self.claim(&stage).await
             };
@@ -106,6 +112,24 @@ impl Notifier {
                 changed = catalog.changed() => if changed.is_ok() { catalog.mark_changed() },
                 () = tokio::time::sleep(wait) => {}
             }
+        }
+    }
+
+    /// What is known of the receiver that an endpoint leads to.
+    pub fn receiver_of(&self, endpoint: EndpointId) -> Option<LaneFacts> {
+        self.rounds().receiver_of(endpoint)
+    }
+
+    /// Tells, once each, of endpoints whose callbacks are overdue, and of those where that is over.
+    fn tell_overdue(&self) {
+        let NotifierParts { timeline, telemetry, overdue_after, .. } = &self.parts;
+        let Overdue { oldest, count, began, ended } = self.rounds().overdue(timeline.now(), *overdue_after);
+        telemetry.metrics.overdue(count, oldest);
+        for (row, age) in began {
+            EndpointOverdue { template: row.template, event_type: row.kind.event_type(), age: Some(age) }.emit();
+        }
+        for row in ended {
+            EndpointOverdue { template: row.template, event_type: row.kind.event_type(), age: None }.emit();
         }
     }
 

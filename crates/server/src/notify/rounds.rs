@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use framehook_domain::catalog::Catalog;
-use framehook_domain::dispatch::{Dispatch, Felt, Flow, Gate, Lane, Limits, Ticket};
+use framehook_domain::dispatch::{Dispatch, Felt, Flow, Gate, Lane, LaneFacts, Limits, Ticket};
 use framehook_domain::time::{Mono, UnixMs};
 
 use super::attempt::Target;
@@ -45,8 +45,21 @@ pub(super) struct Rounds {
     /// Every endpoint with something in state `due`, whether its time has come or not.
     waiting: HashMap<EndpointId, Waiting>,
     lanes: Lanes,
+    /// The endpoints that a person was told of.
+    alarmed: HashMap<EndpointId, Arc<EndpointRow>>,
     /// What is remembered may be wrong: a transaction that it came from did not last.
     is_stale: bool,
+}
+
+/// Deliveries that are not sent although they have been due for long.
+#[derive(Debug, Default)]
+pub(super) struct Overdue {
+    /// The age of the oldest that is due, however short.
+    pub(super) oldest: Duration,
+    /// Endpoints with some.
+    pub(super) count: usize,
+    pub(super) began: Vec<(Arc<EndpointRow>, Duration)>,
+    pub(super) ended: Vec<Arc<EndpointRow>>,
 }
 
 #[derive(Debug)]
@@ -74,6 +87,7 @@ impl Rounds {
             claims: HashSet::new(),
             waiting: HashMap::new(),
             lanes: Lanes::default(),
+            alarmed: HashMap::new(),
             is_stale: true,
         }
     }
@@ -100,6 +114,29 @@ impl Rounds {
                 Err(error)
             }
         }
+    }
+
+    /// What is known of the receiver of an endpoint that was looked at under this configuration.
+    pub(super) fn receiver_of(&self, endpoint: EndpointId) -> Option<LaneFacts> {
+        self.lanes.known.get(&endpoint).map(|(_, lane)| self.dispatch.lane(*lane))
+    }
+
+    /// The endpoints whose oldest delivery has been due for longer than `after`, with its age: those for which that is new,
+    /// and those for which it is over.
+    pub(super) fn overdue(&mut self, now: UnixMs, after: Duration) -> Overdue {
+        let age = |waiting: &Waiting| now.since(waiting.first);
+        let oldest = self.waiting.values().map(age).max().unwrap_or_default();
+        let mut overdue = Overdue { oldest, ..Overdue::default() };
+        for waiting in self.waiting.values().filter(|waiting| age(waiting) > after) {
+            overdue.count += 1;
+            if self.alarmed.insert(waiting.row.id, Arc::clone(&waiting.row)).is_none() {
+                overdue.began.push((Arc::clone(&waiting.row), age(waiting)));
+            }
+        }
+        let waiting = &self.waiting;
+        let is_over = |id: &EndpointId| waiting.get(id).is_none_or(|waiting| age(waiting) <= after);
+        overdue.ended = self.alarmed.extract_if(|id, _| is_over(id)).map(|(_, row)| row).collect();
+        overdue
     }
 
     /// Ends an attempt.

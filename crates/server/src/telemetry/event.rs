@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use framehook_domain::fault::Fault;
-use framehook_domain::id::{DeliveryId, PushSequence, SnapshotId};
+use framehook_domain::id::{DeliveryId, PushSequence, SnapshotId, TemplateId};
 use framehook_domain::refusal::{PushEnd, Refusal};
 use framehook_domain::stream::StreamId;
 use framehook_domain::time::UnixMs;
@@ -380,6 +380,33 @@ impl AttemptEnded<'_> {
                     );
                 }
             }
+        }
+    }
+}
+
+/// Callbacks of an endpoint are due and not sent for long, or no longer so.
+#[derive(Debug)]
+pub struct EndpointOverdue {
+    /// The callback template whose URL it is.
+    pub template: TemplateId,
+    /// CSS's number of the event.
+    pub event_type: u16,
+    /// For how long the oldest has been due; `None` when that is over.
+    pub age: Option<Duration>,
+}
+
+impl EndpointOverdue {
+    /// Logs it.
+    pub fn emit(&self) {
+        let Self { template: TemplateId(template), event_type, age } = self;
+        match age.map(ms) {
+            Some(age_ms) => tracing::error!(
+                template,
+                event_type,
+                age_ms,
+                "callbacks are overdue: their receiver does not keep up or does not answer"
+            ),
+            None => tracing::info!(template, event_type, "callbacks are no longer overdue"),
         }
     }
 }

@@ -110,6 +110,8 @@ pub struct Metrics {
     attempt: Histogram,
     attempts: Family<AttemptLabel, Counter>,
     dead_letters: Counter,
+    endpoints_overdue: Gauge<u64, AtomicU64>,
+    oldest_due_age: Gauge<f64, AtomicU64>,
     frame_to_callback: Histogram,
 
     logins_refused: Counter,
@@ -152,6 +154,14 @@ impl Metrics {
             attempt: page.histogram("attempt", "One attempt at a callback"),
             attempts: page.family("attempts", "Attempts at callbacks by event type and outcome"),
             dead_letters: page.counter("dead_letters", "Deliveries given up after their last attempt"),
+            endpoints_overdue: page.gauge(
+                "endpoints_overdue",
+                "Endpoints whose oldest due callback has waited for longer than deliver.overdue_after",
+            ),
+            oldest_due_age: page.gauge_seconds(
+                "delivery_oldest_due_age",
+                "For how long the oldest callback that is due has not been sent, looked at every five seconds",
+            ),
             frame_to_callback: page.histogram(
                 "frame_to_callback",
                 "From an entry point's last byte to the receiver's 200, first attempts only",
@@ -280,6 +290,12 @@ impl Metrics {
     pub(super) fn attempt_ended(&self, event_type: u16, outcome: &'static str, took: Duration) {
         self.attempts.get_or_create(&AttemptLabel { event_type, outcome }).inc();
         self.attempt.observe(took.as_secs_f64());
+    }
+
+    /// So many endpoints are overdue, and the oldest due delivery has been due for so long.
+    pub fn overdue(&self, endpoints: usize, oldest: Duration) {
+        self.endpoints_overdue.set(endpoints as u64);
+        self.oldest_due_age.set(oldest.as_secs_f64());
     }
 
     pub(super) fn given_up(&self) {

@@ -14,7 +14,7 @@ use framehook_domain::retry::Schedule;
 use framehook_domain::rule::{CallbackRule, RuleScope};
 use framehook_domain::stream::{AppName, DomainName, StreamId, StreamName, StreamParam};
 use framehook_domain::template::{
-    CallbackTemplate, CallbackTemplateDraft, CallbackUrls, SnapshotTemplate, SnapshotTemplateDraft,
+    CallbackTemplate, CallbackTemplateDraft, CallbackUrls, SigningDraft, SnapshotTemplate, SnapshotTemplateDraft,
 };
 use framehook_domain::time::{NameZone, UnixMs};
 use framehook_server::clock::Clock;
@@ -56,6 +56,7 @@ pub(crate) struct Settings {
     pub(crate) notifies: bool,
     pub(crate) schedule: Schedule,
     pub(crate) deadline: Duration,
+    pub(crate) overdue_after: Duration,
     pub(crate) slots: usize,
     pub(crate) slots_per_receiver: usize,
     pub(crate) spool: SpoolLimits,
@@ -71,6 +72,7 @@ impl Default for Settings {
             notifies: true,
             schedule: Schedule { step: Duration::from_millis(200), retries: 3 },
             deadline: Duration::from_secs(20),
+            overdue_after: Duration::from_secs(600),
             slots: 64,
             slots_per_receiver: 8,
             spool: SpoolLimits { bytes_max: 1 << 30, disk_reserve_bytes: 0 },
@@ -179,11 +181,13 @@ impl Place {
             vault: vault.clone(),
             client,
             clock,
+            entropy: entropy.clone(),
             timeline: timeline.clone(),
-            telemetry,
+            telemetry: Arc::clone(&telemetry),
             wake: Arc::clone(&notifier_wake),
             schedules: Schedules { snapshot: settings.schedule, push: settings.schedule },
             deadline: settings.deadline,
+            overdue_after: settings.overdue_after,
             limits: Limits {
                 slots: settings.slots,
                 window_max: settings.slots_per_receiver,
@@ -222,6 +226,7 @@ impl Place {
             log,
             replayer,
             notifier,
+            telemetry,
         }
     }
 }
@@ -240,6 +245,7 @@ pub(crate) struct Process {
     pub(crate) log: PushLog,
     pub(crate) replayer: Replayer,
     pub(crate) notifier: Arc<Notifier>,
+    pub(crate) telemetry: Arc<Telemetry>,
 }
 
 impl Process {
@@ -379,7 +385,7 @@ pub(crate) fn telling_nobody() -> Catalog {
 pub(crate) fn callback_template(id: TemplateId, url: &str, key: &str) -> CallbackTemplate {
     let draft = CallbackTemplateDraft {
         name: format!("receiver {id}"),
-        key: Some(key.to_owned()),
+        signing: SigningDraft { key: Some(key.to_owned()), ..SigningDraft::default() },
         urls: CallbackUrls {
             snapshot_notify: Some(url.to_owned()),
             stream_begin_notify: Some(url.to_owned()),

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use framehook_domain::dispatch::BreakerState;
 use framehook_domain::retry::Schedule;
-use framehook_server::db::outbox::{Filter, State};
+use framehook_server::db::outbox::{self, EndpointId, Filter, State};
+use framehook_server::telemetry::Sample;
 use framehook_testkit::receiver::{Receiver, Reply};
 use framehook_testkit::wait;
 
@@ -31,6 +33,10 @@ fn new_callbacks_wait_for_a_receiver_that_fails_and_lose_no_attempt_by_it() {
     for _ in 0..20 {
         process.commit(&room());
     }
+    let endpoints = process.block_on(process.db.read(|conn| outbox::endpoints(conn, EndpointId(0), 10))).expect("read");
+    assert_eq!(endpoints.len(), 1);
+    let facts = process.notifier.receiver_of(endpoints[0].id).expect("known");
+    assert!(matches!(facts.breaker, BreakerState::Open { .. }) && facts.window == 1, "{facts:?}");
     let all_due = || (process.count(State::Due) == 25).then_some(());
     wait::until("they wait", PATIENCE, all_due).expect("due");
     receiver.reply_always(Reply::Status(200));
@@ -95,4 +101,31 @@ fn hanging_receivers_keep_no_more_than_their_share_and_nobody_waits_for_them() {
     wait::until("they are settled", PATIENCE, || (process.count(State::Delivered) == 40).then_some(()))
         .expect("settled");
     assert!(process.notifier.running() <= 4, "{} attempts hang", process.notifier.running());
+}
+
+#[test]
+fn callbacks_that_are_due_for_long_are_told_of_until_they_are_sent() {
+    let receiver = receiver();
+    receiver.reply_always(Reply::Status(500));
+    let place = Place::new(telling_room(&receiver.url("/")));
+    let schedule = Schedule { step: Duration::from_secs(60), retries: 5 };
+    let overdue_after = Duration::from_millis(100);
+    let process = place.start_with(Settings { schedule, overdue_after, ..Settings::default() });
+    for failed in 1..=5 {
+        process.commit(&room());
+        receiver.wait_for(failed, PATIENCE).expect("an attempt");
+        wait::until("its end", PATIENCE, || (process.notifier.running() == 0).then_some(())).expect("ended");
+    }
+    // Two that wait for the receiver: one may be its next probe.
+    process.commit(&room());
+    process.commit(&room());
+    let overdue = |count: usize| {
+        let line = format!("framehook_endpoints_overdue {count}");
+        wait::until(&line, PATIENCE, || {
+            process.telemetry.metrics.page(&Sample::default()).lines().any(|shown| shown == line).then_some(())
+        })
+    };
+    overdue(1).expect("told of");
+    receiver.reply_always(Reply::Status(200));
+    overdue(0).expect("over");
 }

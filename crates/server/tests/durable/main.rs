@@ -12,5 +12,6 @@ mod log;
 mod notify;
 mod push;
 mod restart;
+mod sending;
 mod store;
 mod task;

@@ -8,7 +8,7 @@ use crate::{
     rule::{CallbackRule, SnapshotRule},
     stream::{AppName, StreamName},
     task::TaskWindow,
-    template::{CallbackUrls, StoreTarget},
+    template::{CallbackUrls, SigningDraft, StoreTarget},
 };
 
 const NOW: UnixMs = UnixMs::from_secs(1_735_689_600);
@@ -46,7 +46,7 @@ fn snapshot_draft() -> SnapshotTemplateDraft {
 fn callback_draft() -> CallbackTemplateDraft {
     CallbackTemplateDraft {
         name: "moderation".into(),
-        key: Some("k3y".into()),
+        signing: SigningDraft { key: Some("k3y".into()), ..SigningDraft::default() },
         urls: CallbackUrls { snapshot_notify: Some("https://a.example/".into()), ..CallbackUrls::default() },
         ..CallbackTemplateDraft::default()
     }
@@ -107,7 +107,7 @@ fn what_the_file_declares_is_read_only() {
         ("modify snapshot template", inventory.modify_snapshot_template(one, |draft| draft.width = Some(1))),
         ("delete snapshot template", inventory.delete_snapshot_template(one)),
         ("delete snapshot rule", inventory.delete_snapshot_rule(&rule)),
-        ("modify callback template", inventory.modify_callback_template(one, |draft| draft.key = None)),
+        ("modify callback template", inventory.modify_callback_template(one, |draft| draft.signing.key = None)),
         ("delete callback template", inventory.delete_callback_template(one)),
         ("rebind callback rule", inventory.put_callback_rule(rule.clone(), TemplateId(3))),
         ("delete callback rule", inventory.delete_callback_rule(&rule)),
@@ -129,9 +129,9 @@ fn a_modification_changes_what_it_names_and_is_judged_as_a_whole() {
     assert_eq!(field(inventory.modify_snapshot_template(TemplateId(3), |draft| draft.width = Some(3001))), "width");
     assert_eq!(inventory.modify_snapshot_template(TemplateId(9), |_| ()), Err(unknown(9)));
 
-    let modified = inventory.modify_callback_template(TemplateId(3), |draft| draft.key = Some(String::new()));
+    let modified = inventory.modify_callback_template(TemplateId(3), |draft| draft.signing.key = Some(String::new()));
     let Ok(Step::ChangeCallbackTemplate(template)) = modified else { panic!("{modified:?}") };
-    assert_eq!((template.id, template.key), (TemplateId(3), None));
+    assert_eq!((template.id, template.signing.key), (TemplateId(3), None));
     assert_eq!(inventory.modify_callback_template(TemplateId(3), |_| ()), Ok(Step::Nothing));
     let without_urls =
         inventory.modify_callback_template(TemplateId(3), |draft| draft.urls.snapshot_notify = Some(String::new()));

@@ -31,6 +31,8 @@ pub struct Claim {
     pub attempt: u32,
     /// Which attempt of its round this is, from 1: what the schedule counts.
     pub attempt_of_round: u32,
+    /// All waits of its round.
+    pub waited: Duration,
     /// The event's body without `t` and `sign`.
     pub body: Vec<u8>,
     /// What the event is about.
@@ -157,7 +159,7 @@ pub fn claim(tx: &Tx<'_>, epoch: Epoch, due: Due, endpoint: &Arc<EndpointRow>) -
     tx.prepare_cached("UPDATE delivery SET state = 'claimed', claim_epoch = ?2, claims = claims + 1 WHERE rowid = ?1")?
         .execute(params![due.row, epoch.0])?;
     tx.prepare_cached(
-        "SELECT delivery.id AS id, claims, attempts, attempts - round_start AS tried, event.body AS body, event.domain AS domain, event.app AS app,
+        "SELECT delivery.id AS id, claims, attempts, attempts - round_start AS tried, waited_ms, event.body AS body, event.domain AS domain, event.app AS app,
                 event.stream AS stream, snapshot.trace AS trace,
                 snapshot.create_time_ms AS create_time_ms
          FROM delivery JOIN event ON event.id = delivery.event_id LEFT JOIN snapshot ON snapshot.id = event.snapshot_id
@@ -172,6 +174,7 @@ pub fn claim(tx: &Tx<'_>, epoch: Epoch, due: Due, endpoint: &Arc<EndpointRow>) -
                 endpoint: Arc::clone(endpoint),
                 attempt: number::<u32>(row, "attempts")?.saturating_add(1),
                 attempt_of_round: number::<u32>(row, "tried")?.saturating_add(1),
+                waited: Duration::from_millis(number(row, "waited_ms")?),
                 body: row.get::<_, String>("body")?.into_bytes(),
                 stream: stream_id(row)?,
                 picture: trace.zip(create_time),
@@ -259,7 +262,8 @@ mod tests {
         assert_eq!(newly_due(&tx).unwrap(), []);
         conn.execute("UPDATE delivery SET endpoint_id = 2 WHERE id = x'02'", []).unwrap();
         assert_eq!(newly_due(&tx).unwrap(), [EndpointId(2)]);
-        conn.execute_batch("SAVEPOINT undone; UPDATE delivery SET state = 'due', due_ms = 9; ROLLBACK TO undone").unwrap();
+        conn.execute_batch("SAVEPOINT undone; UPDATE delivery SET state = 'due', due_ms = 9; ROLLBACK TO undone")
+            .unwrap();
         assert_eq!(newly_due(&tx).unwrap(), []);
     }
 
@@ -294,7 +298,10 @@ mod tests {
         let conn = open();
         let rows = [
             ("SELECT min(endpoint_id) FROM delivery WHERE state = 'due' AND endpoint_id > 5", "delivery_due"),
-            ("SELECT rowid, due_ms FROM delivery WHERE state = 'due' AND endpoint_id = 1 ORDER BY due_ms LIMIT 2", "delivery_due"),
+            (
+                "SELECT rowid, due_ms FROM delivery WHERE state = 'due' AND endpoint_id = 1 ORDER BY due_ms LIMIT 2",
+                "delivery_due",
+            ),
             (
                 "SELECT rowid, due_ms FROM delivery WHERE state = 'due' AND attempts > round_start AND endpoint_id = 1
                  ORDER BY due_ms LIMIT 2",
@@ -302,7 +309,8 @@ mod tests {
             ),
         ];
         for (sql, index) in rows {
-            let plan: String = conn.query_row(&format!("EXPLAIN QUERY PLAN {sql}"), [], |row| row.get("detail")).unwrap();
+            let plan: String =
+                conn.query_row(&format!("EXPLAIN QUERY PLAN {sql}"), [], |row| row.get("detail")).unwrap();
             assert!(plan.starts_with("SEARCH") && plan.contains(&format!("INDEX {index} ")), "{sql}: {plan}");
         }
     }

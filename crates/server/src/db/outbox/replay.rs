@@ -117,7 +117,7 @@ pub fn replay(
     }
     let own_endpoint = own_url.map(|url| endpoint_of_url(tx, TemplateId(template), kind, url)).transpose()?;
     tx.prepare_cached(
-        "UPDATE delivery SET state = ?2, due_ms = ?3, step_ms = 0, round_start = attempts, settled_ms = NULL,
+        "UPDATE delivery SET state = ?2, due_ms = ?3, step_ms = 0, waited_ms = 0, round_start = attempts, settled_ms = NULL,
                 claim_epoch = NULL, endpoint_id = coalesce(?4, endpoint_id)
          WHERE id = ?1",
     )?

@@ -69,11 +69,19 @@ pub fn settle(
     };
     let changed = tx
         .prepare_cached(
-            "UPDATE delivery SET state = ?3, due_ms = coalesce(?4, due_ms), step_ms = ?5, settled_ms = ?6, outcome = ?7,
-                    claim_epoch = NULL
+            "UPDATE delivery SET state = ?3, due_ms = coalesce(?4, due_ms), step_ms = ?5, waited_ms = waited_ms + ?5,
+                    settled_ms = ?6, outcome = ?7, claim_epoch = NULL
              WHERE id = ?1 AND state = 'claimed' AND claims = ?2",
         )?
-        .execute(params![blob(claim.delivery.0), stored(claim.number), state, due, stored(step.as_millis()), settled, outcome])?;
+        .execute(params![
+            blob(claim.delivery.0),
+            stored(claim.number),
+            state,
+            due,
+            stored(step.as_millis()),
+            settled,
+            outcome
+        ])?;
     Ok(changed > 0)
 }
 

@@ -44,6 +44,7 @@ fn post(body: &'static str) -> AttemptRequest {
         headers: HeaderMap::new(),
         body: Bytes::from_static(body.as_bytes()),
         certificates: Certificates::Verified,
+        connect_timeout: None,
     }
 }
 
@@ -72,7 +73,12 @@ async fn request_is_a_plain_json_post() {
 
     assert_eq!(
         report.outcome.expect("an answer"),
-        Answer { status: 200, body_excerpt: Bytes::from_static(b"{\"code\":0}"), body_truncated: false }
+        Answer {
+            status: 200,
+            body_excerpt: Bytes::from_static(b"{\"code\":0}"),
+            body_truncated: false,
+            retry_after: None
+        }
     );
     assert_eq!(report.remote, Some(receiver.address()));
     assert!(!report.reused && !report.repeated);

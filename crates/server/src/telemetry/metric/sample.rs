@@ -41,6 +41,7 @@ pub(super) struct Sampled {
     db_queued: Gauge<u64, AtomicU64>,
     db_operations: Counter,
     db_commits: Counter,
+    db_statements: Counter,
     db_commit_seconds: Counter<f64, AtomicU64>,
     db_batch_max: Gauge<u64, AtomicU64>,
     db_full: Counter,
@@ -155,6 +156,7 @@ impl Sampled {
             db_queued: page.gauge("db_queued", "Operations that wait for the database's writer"),
             db_operations: page.counter("db_operations", "Operations stored in the database"),
             db_commits: page.counter("db_commits", "Commits, each with one sync and one or more operations"),
+            db_statements: page.counter("db_statements", "SQL statements of the database's writer"),
             db_commit_seconds: page.counter_seconds("db_commit", "Time spent in commits"),
             db_batch_max: page.gauge("db_batch_max", "Operations in the largest commit"),
             db_full: page.counter("db_full", "Operations that failed because the disk was full"),
@@ -199,6 +201,7 @@ impl Sampled {
         self.db_queued.set(sample.db.queued);
         copy(&self.db_operations, sample.db.operations);
         copy(&self.db_commits, sample.db.commits);
+        copy(&self.db_statements, sample.db.statements);
         self.db_commit_seconds.inner().store(sample.db.commit_time.as_secs_f64().to_bits(), Ordering::Relaxed);
         self.db_batch_max.set(sample.db.batch_max);
         copy(&self.db_full, sample.db.full);
