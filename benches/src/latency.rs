@@ -38,16 +38,16 @@ pub(crate) struct Options {
 }
 
 /// Delays in ascending order.
-struct Delays(Vec<Duration>);
+pub(crate) struct Delays(Vec<Duration>);
 
 impl Delays {
-    fn of(mut delays: Vec<Duration>) -> Self {
+    pub(crate) fn of(mut delays: Vec<Duration>) -> Self {
         delays.sort_unstable();
         Self(delays)
     }
 
     /// The smallest delay that so large a part of them does not exceed (nearest rank).
-    fn quantile(&self, part: f64) -> Duration {
+    pub(crate) fn quantile(&self, part: f64) -> Duration {
         let rank = (part * self.0.len() as f64).ceil() as usize;
         self.0[rank.clamp(1, self.0.len()) - 1]
     }

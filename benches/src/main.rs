@@ -11,6 +11,7 @@
 
 mod clip;
 mod cost;
+mod delivery;
 mod document;
 mod group;
 mod ingest;
@@ -51,6 +52,8 @@ enum Benchmark {
     Scale(scale::Options),
     /// From a keyframe's last byte to its callback's first.
     Latency(latency::Options),
+    /// Callbacks per second, how late they leave, and what hanging receivers do to the others.
+    Delivery(delivery::Options),
 }
 
 fn main() -> Result<()> {
@@ -63,5 +66,6 @@ fn main() -> Result<()> {
         Benchmark::Ingest(options) => ingest::run(&workshop, &options),
         Benchmark::Scale(options) => scale::run(&workshop, &options),
         Benchmark::Latency(options) => latency::run(&workshop, &options),
+        Benchmark::Delivery(options) => delivery::run(&workshop, &options),
     }
 }
