@@ -37,7 +37,7 @@ impl Places {
 
     /// A place for a connection from `address`, if one is free.
     pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let network = network(address);
+        let network = network_of(address);
         let mut taken = self.lock();
         let from_address = taken.by_address.get(&network).copied().unwrap_or_default();
         if taken.all >= self.max || from_address >= self.per_address_max {
@@ -67,7 +67,7 @@ impl Drop for Place {
 }
 
 /// What counts as one address. One subscriber of an IPv6 network has a /64 of them to choose from.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => {

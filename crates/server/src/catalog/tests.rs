@@ -503,7 +503,11 @@ async fn what_a_wrong_clock_took_for_over_is_there_when_it_was_set_right() {
     store.published.send_replace(Arc::new(stored.into_catalog(StoreTarget::default()).unwrap()));
     assert_eq!(store.current().subscriptions_for(&stream_of_file(), store.clock.wall()).len(), 1, "the rule alone");
     store.read_again().await.unwrap();
-    assert_eq!(store.current().subscriptions_for(&stream_of_file(), store.clock.wall()).len(), 2, "the rule and the task");
+    assert_eq!(
+        store.current().subscriptions_for(&stream_of_file(), store.clock.wall()).len(),
+        2,
+        "the rule and the task"
+    );
     assert!(store.current().version() > version, "live streams follow it");
 }
 

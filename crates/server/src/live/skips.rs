@@ -3,7 +3,7 @@
 //! A grid counts many dues only when it is asked (`no_entry_point`, of a stream that has stalled), so what was skipped is found
 //! by comparing counts from second to second. Nothing is compared while nobody listens.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ impl Lives {
         for push in &live {
             told.entry(push.sequence()).or_insert_with(|| (Arc::clone(push), DueCounts::default()));
         }
-        let is_live: std::collections::HashSet<PushSequence> = live.iter().map(|push| push.sequence()).collect();
+        let is_live: HashSet<PushSequence> = live.iter().map(|push| push.sequence()).collect();
         let now = self.clock.mono();
         told.retain(|sequence, (push, before)| {
             let counts = push.totals(now);

@@ -12,7 +12,7 @@ use super::attempt::run_attempt;
 use super::client::Client;
 use super::rounds::{Look, Overdue, Round, Rounds};
 use crate::clock::Clock;
-use crate::db::outbox::{self, Claim, ClaimId, EndpointId};
+use crate::db::outbox::{self, Claim, ClaimId, EndpointId, EndpointRow};
 use crate::db::secret::Vault;
 use crate::db::{Db, DbError, dues};
 use crate::entropy::Entropy;
@@ -125,11 +125,17 @@ impl Notifier {
         let NotifierParts { timeline, telemetry, overdue_after, .. } = &self.parts;
         let Overdue { oldest, count, began, ended } = self.rounds().overdue(timeline.now(), *overdue_after);
         telemetry.metrics.overdue(count, oldest);
+        let overdue = |row: &EndpointRow, age| EndpointOverdue {
+            endpoint: row.id,
+            template: row.template,
+            event_type: row.kind.event_type(),
+            age,
+        };
         for (row, age) in began {
-            EndpointOverdue { template: row.template, event_type: row.kind.event_type(), age: Some(age) }.emit();
+            overdue(&row, Some(age)).emit(telemetry);
         }
         for row in ended {
-            EndpointOverdue { template: row.template, event_type: row.kind.event_type(), age: None }.emit();
+            overdue(&row, None).emit(telemetry);
         }
     }
 

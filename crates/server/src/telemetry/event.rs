@@ -16,8 +16,9 @@ use framehook_domain::time::UnixMs;
 use framehook_rtmp::Phase;
 
 use super::Telemetry;
-use super::happening::Happening;
+use super::happening::{self, Happening};
 use crate::config::{ConfigError, Problem};
+use crate::db::outbox::EndpointId;
 use crate::render::RenderError;
 use crate::tls::CertificateError;
 
@@ -387,6 +388,8 @@ impl AttemptEnded<'_> {
 /// Callbacks of an endpoint are due and not sent for long, or no longer so.
 #[derive(Debug)]
 pub struct EndpointOverdue {
+    /// Its number.
+    pub endpoint: EndpointId,
     /// The callback template whose URL it is.
     pub template: TemplateId,
     /// CSS's number of the event.
@@ -396,17 +399,25 @@ pub struct EndpointOverdue {
 }
 
 impl EndpointOverdue {
-    /// Logs it.
-    pub fn emit(&self) {
-        let Self { template: TemplateId(template), event_type, age } = self;
+    /// Logs it, and tells whoever listens.
+    pub fn emit(&self, telemetry: &Telemetry) {
+        let Self { endpoint: EndpointId(id), template: TemplateId(template), event_type, age } = self;
+        let endpoint = || happening::Endpoint { id: *id, template: *template, event_type: *event_type };
         match age.map(ms) {
-            Some(age_ms) => tracing::error!(
-                template,
-                event_type,
-                age_ms,
-                "callbacks are overdue: their receiver does not keep up or does not answer"
-            ),
-            None => tracing::info!(template, event_type, "callbacks are no longer overdue"),
+            Some(age_ms) => {
+                tracing::error!(
+                    endpoint = id,
+                    template,
+                    event_type,
+                    age_ms,
+                    "callbacks are overdue: their receiver does not keep up or does not answer"
+                );
+                telemetry.tell(None, || Happening::EndpointOverdue { endpoint: endpoint(), oldest_due_age_ms: age_ms });
+            }
+            None => {
+                tracing::info!(endpoint = id, template, event_type, "callbacks are no longer overdue");
+                telemetry.tell(None, || Happening::EndpointCaughtUp { endpoint: endpoint() });
+            }
         }
     }
 }

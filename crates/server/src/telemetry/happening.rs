@@ -125,6 +125,18 @@ pub enum Happening {
         #[serde(flatten)]
         attempt: Attempt,
     },
+    /// Callbacks of an endpoint have been due for longer than `deliver.overdue_after`: a person should look.
+    EndpointOverdue {
+        #[serde(flatten)]
+        endpoint: Endpoint,
+        /// For how long the oldest has been due.
+        oldest_due_age_ms: u64,
+    },
+    /// That is over.
+    EndpointCaughtUp {
+        #[serde(flatten)]
+        endpoint: Endpoint,
+    },
     /// Other domains, templates, rules or tasks are in force. `/v1/audit` tells which, and who changed them.
     ConfigurationChanged {
         /// One more at each change.
@@ -169,9 +181,21 @@ pub struct Attempt {
     pub duration_ms: u64,
 }
 
+/// Where callbacks of one kind go.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Endpoint {
+    /// Its number in `/v1/endpoints`.
+    #[serde(rename = "endpoint")]
+    pub id: i64,
+    /// The callback template's number.
+    pub template: i64,
+    /// 200 (a picture), 1 (a push began) or 0 (a push ended).
+    pub event_type: u16,
+}
+
 impl Happening {
     /// Every kind there is.
-    pub const KINDS: [&str; 17] = [
+    pub const KINDS: [&str; 19] = [
         "push_began",
         "push_ended",
         "session_began",
@@ -184,6 +208,8 @@ impl Happening {
         "delivery_delivered",
         "delivery_failed",
         "delivery_dead",
+        "endpoint_overdue",
+        "endpoint_caught_up",
         "configuration_changed",
         "configuration_reloaded",
         "certificate_reloaded",
@@ -206,11 +232,13 @@ impl Happening {
             Self::DeliveryDelivered { .. } => 9,
             Self::DeliveryFailed { .. } => 10,
             Self::DeliveryDead { .. } => 11,
-            Self::ConfigurationChanged { .. } => 12,
-            Self::ConfigurationReloaded { .. } => 13,
-            Self::CertificateReloaded { .. } => 14,
-            Self::LoginRefused { .. } => 15,
-            Self::Missed { .. } => 16,
+            Self::EndpointOverdue { .. } => 12,
+            Self::EndpointCaughtUp { .. } => 13,
+            Self::ConfigurationChanged { .. } => 14,
+            Self::ConfigurationReloaded { .. } => 15,
+            Self::CertificateReloaded { .. } => 16,
+            Self::LoginRefused { .. } => 17,
+            Self::Missed { .. } => 18,
         }]
     }
 }
@@ -229,6 +257,7 @@ mod tests {
         for what in [
             Happening::ConfigurationChanged { version: 1 },
             Happening::SnapshotStored { snapshot_id: Uuid::nil(), store: String::new(), key: String::new() },
+            Happening::EndpointCaughtUp { endpoint: Endpoint { id: 1, template: 2, event_type: 200 } },
             Happening::Missed { count: 1 },
         ] {
             let json: serde_json::Value =

@@ -5,7 +5,7 @@ mod lines;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io::{self, IsTerminal as _};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use self::lines::Lines;
 use crate::config::{Log, LogFormat, LogLevel};
+use crate::places::network_of;
 
 pub use self::lines::Flush;
 
@@ -127,14 +128,11 @@ impl Repeats {
         }
     }
 
-    /// The same for a peer from the network. One subscriber of an IPv6 network has a /64 of addresses to choose from.
+    /// The same for a peer from the network.
     pub fn admit_peer(&self, peer: IpAddr, cause: &'static str, now: Mono) -> Option<u64> {
-        let endpoint = match peer {
+        let endpoint = match network_of(peer) {
             IpAddr::V4(address) => address.to_string(),
-            IpAddr::V6(address) => {
-                let [a, b, c, d, ..] = address.segments();
-                format!("{}/64", Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-            }
+            IpAddr::V6(network) => format!("{network}/64"),
         };
         self.admit(&endpoint, cause, now)
     }

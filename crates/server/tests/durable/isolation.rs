@@ -6,6 +6,7 @@ use framehook_domain::dispatch::BreakerState;
 use framehook_domain::retry::Schedule;
 use framehook_server::db::outbox::{self, EndpointId, Filter, State};
 use framehook_server::telemetry::Sample;
+use framehook_server::telemetry::feed::Heard;
 use framehook_testkit::receiver::{Receiver, Reply};
 use framehook_testkit::wait;
 
@@ -119,13 +120,29 @@ fn callbacks_that_are_due_for_long_are_told_of_until_they_are_sent() {
     // Two that wait for the receiver: one may be its next probe.
     process.commit(&room());
     process.commit(&room());
+    let mut listener = process.telemetry.feed.listen();
+    let mut told_of = |kind: &str| {
+        let hear = async {
+            loop {
+                match listener.next().await {
+                    Some(Heard::Event(told)) if told.kind == kind => return told.json.clone(),
+                    Some(_) => {}
+                    None => panic!("the feed is gone"),
+                }
+            }
+        };
+        process.block_on(async { tokio::time::timeout(PATIENCE, hear).await })
+    };
     let overdue = |count: usize| {
         let line = format!("framehook_endpoints_overdue {count}");
         wait::until(&line, PATIENCE, || {
             process.telemetry.metrics.page(&Sample::default()).lines().any(|shown| shown == line).then_some(())
         })
     };
-    overdue(1).expect("told of");
+    overdue(1).expect("counted");
+    let told = told_of("endpoint_overdue").expect("told of");
+    assert!(told.contains("\"event_type\":200") && told.contains("\"oldest_due_age_ms\":"), "{told}");
     receiver.reply_always(Reply::Status(200));
     overdue(0).expect("over");
+    told_of("endpoint_caught_up").expect("told of its end");
 }
