@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn delays_are_from_due_to_first_byte() {
-        let arrival = |late_us| Arrival { receiver: 0, came_us: 1_000_000 + late_us, due_us: 1_000_000 };
+        let arrival = |late_us: u64| Arrival { receiver: 0, came_us: 1_000_000 + late_us, due_us: 1_000_000 };
         let quantiles = Quantiles::of(&[arrival(3000), arrival(1000), arrival(2000)]);
         assert_eq!((quantiles.callbacks, quantiles.p50_ms, quantiles.p99_ms), (3, 2.0, 3.0));
     }

@@ -351,16 +351,17 @@ mod tests {
     fn verifies_both_signatures() {
         use framehook_domain::id::DeliveryId;
         use framehook_domain::signature;
-        use framehook_domain::template::CallbackKey;
+        use framehook_domain::template::{CallbackKey, Signing};
         use framehook_domain::time::UnixMs;
 
         let receiver = Receiver::start().unwrap();
         let key = CallbackKey::parse("k3yForDocs2024").unwrap();
+        let signing = Signing { key: Some(key.clone()), previous: None, ed25519: None };
         let now = UnixMs(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as i64);
         let t = css::expiry_secs(now.secs());
         let body = format!(r#"{{"sign":"{}","t":{t}}}"#, css::sign(key.expose(), t));
         let id = DeliveryId(framehook_domain::id::uuid_v7(now, [7; 10]));
-        let headers: Vec<_> = signature::headers(Some(&key), id, now, body.as_bytes()).collect();
+        let headers: Vec<_> = signature::headers(&signing, id, now, body.as_bytes()).collect();
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         for body in [body.clone(), body + " "] {
             http::request(receiver.address(), "POST", "/", &headers, body.as_bytes(), PATIENCE).unwrap();
