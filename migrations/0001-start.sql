@@ -58,6 +58,9 @@ CREATE TABLE snapshot (
     recorded_ms     INTEGER NOT NULL,
     width           INTEGER NOT NULL,
     height          INTEGER NOT NULL,
+    -- jpeg, png, webp or avif; and which of its template's renditions it is. NULL: there is only one.
+    format          TEXT NOT NULL,
+    rendition       TEXT,
     file_size       INTEGER NOT NULL,
     sha256          BLOB NOT NULL,
     -- The configured store that its bucket is in, and the region that the template gave.
@@ -67,7 +70,7 @@ CREATE TABLE snapshot (
     bucket          TEXT NOT NULL,
     object_key      TEXT NOT NULL,
     pic_full_url    TEXT NOT NULL,
-    -- owed: its bytes are in spool/<id>.jpg; stored: in the store; discarded: given up by a person.
+    -- owed: its bytes are in spool/<id>.image; stored: in the store; discarded: given up by a person.
     put_state       TEXT NOT NULL CHECK (put_state IN ('owed', 'stored', 'discarded')),
     put_attempts    INTEGER NOT NULL DEFAULT 0,
     put_due_ms      INTEGER NOT NULL,
@@ -238,6 +241,24 @@ CREATE TABLE snapshot_template (
     created_ms    INTEGER NOT NULL,
     updated_ms    INTEGER NOT NULL
 ) STRICT;
+
+-- What a template makes of each picture beside the main rendition, which its own row describes. NULL: as the template.
+CREATE TABLE snapshot_rendition (
+    template_id INTEGER NOT NULL REFERENCES snapshot_template (id) ON DELETE CASCADE,
+    position    INTEGER NOT NULL,
+    name        TEXT NOT NULL,
+    width       INTEGER NOT NULL,
+    height      INTEGER NOT NULL,
+    format      TEXT NOT NULL,
+    quality     INTEGER NOT NULL,
+    app_id      INTEGER,
+    bucket      TEXT,
+    region      TEXT,
+    prefix      TEXT,
+    file_name   TEXT,
+    PRIMARY KEY (template_id, position),
+    UNIQUE (template_id, name)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE callback_template (
     id                      INTEGER PRIMARY KEY AUTOINCREMENT,

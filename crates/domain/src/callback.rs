@@ -107,6 +107,7 @@ mod tests {
             pic_url: "/2025-01-01/room_1001-screenshot-08-00-00-1280x720.jpg",
             pic_full_url: PIC_FULL_URL,
             task_id: None,
+            rendition: None,
         }
         .body()
     }
@@ -213,10 +214,31 @@ mod tests {
             pic_url: "/a.jpg",
             pic_full_url: "http://h/a.jpg",
             task_id: Some("task-1"),
+            rendition: None,
         }
         .body();
         let sent = text(&body, key().as_ref(), 0);
         assert!(sent.contains(r#""t":600,"task_id":"task-1","width":2"#), "{sent}");
+    }
+
+    #[test]
+    fn one_of_several_renditions_says_which_it_is() {
+        let (stream, param) = stream();
+        let body = SnapshotStored {
+            stream: &stream,
+            param: &param,
+            create_time: UnixMs(1_735_689_600_999),
+            file_size_bytes: 4821,
+            width: 320,
+            height: 180,
+            pic_url: "/2025-01-01/room_1001-screenshot-08-00-00-320x180-thumb.webp",
+            pic_full_url: &PIC_FULL_URL.replace("1280x720.jpg", "320x180-thumb.webp"),
+            task_id: None,
+            rendition: Some("thumb"),
+        }
+        .body();
+        let expected = include_str!("callback/golden/rendition.json").trim_ascii_end();
+        assert_eq!(text(&body, key().as_ref(), 1735689601), expected);
     }
 
     #[test]
@@ -244,6 +266,7 @@ mod tests {
             pic_url: "/a.jpg",
             pic_full_url: "http://h/a.jpg",
             task_id: None,
+            rendition: None,
         }
         .body();
         let read: Value = serde_json::from_slice(&body.to_json()).expect("JSON");

@@ -10,6 +10,7 @@ pub use pattern::{ObjectFileName, ObjectPattern, ObjectPrefix};
 
 use crate::{
     stream::StreamId,
+    template::ImageFormat,
     time::{NameZone, UnixMs},
 };
 
@@ -30,6 +31,9 @@ pub struct Naming<'a> {
     /// Size of the stored image in pixels.
     pub width: u32,
     pub height: u32,
+    /// The name of the rendition, `main` for the main one.
+    pub rendition: &'a str,
+    pub format: ImageFormat,
 }
 
 /// The name of an object in its bucket: no leading slash, at most 850 bytes, no empty, `.` or `..` level.
@@ -82,7 +86,10 @@ impl fmt::Display for ObjectKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::{AppName, DomainName, StreamName};
+    use crate::{
+        stream::{AppName, DomainName, StreamName},
+        template::RenditionName,
+    };
 
     fn stream(name: &str) -> StreamId {
         StreamId {
@@ -104,6 +111,8 @@ mod tests {
             zone: &NameZone::default(),
             width: 1280,
             height: 720,
+            rendition: RenditionName::MAIN,
+            format: ImageFormat::Jpeg,
         })
     }
 

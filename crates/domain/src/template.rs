@@ -4,11 +4,16 @@
 //! defaults of CSS's `live` API (267/30834, 267/30815) stand here once.
 
 mod callback;
+mod rendition;
 mod snapshot;
 
 pub use callback::{
     CONNECT_TIMEOUT_RANGE, CallbackKey, CallbackTemplate, CallbackTemplateDraft, CallbackUrl, CallbackUrls, Ed25519Key,
     PreviousKey, RecordExceptionLevel, Sending, SendingDraft, Signing, SigningDraft, TIMEOUT_RANGE, URL_BYTES_MAX,
+};
+pub use rendition::{
+    ImageFormat, NamedRendition, OwnPlace, RENDITION_NAME_BYTES_MAX, RENDITIONS_MAX, Rendition, RenditionDraft,
+    RenditionName,
 };
 pub use snapshot::{SnapshotInterval, SnapshotTemplate, SnapshotTemplateDraft, StoreTarget};
 

@@ -8,7 +8,7 @@ use framehook_domain::push_auth::{self, PushKey, PushKeys};
 use framehook_domain::refusal::Refusal;
 use framehook_domain::rule::{RuleScope, SnapshotRule};
 use framehook_domain::stream::{DomainName, PublishAddress};
-use framehook_domain::template::{CallbackKey, SnapshotTemplate, SnapshotTemplateDraft};
+use framehook_domain::template::{CallbackKey, ImageFormat, RenditionName, SnapshotTemplate, SnapshotTemplateDraft};
 use framehook_domain::time::{NameZone, UnixMs};
 
 /// A catalog with one guarded domain and one rule, whose template has CSS's defaults but for `prefix`.
@@ -54,7 +54,15 @@ fn callback_for(catalog: &Catalog, address: &PublishAddress, picture: &Picture) 
     let now = UnixMs::from_secs(picture.captured_secs);
     let stream = catalog.admit(address, now, &AdmitPolicy::default()).expect("admitted").stream;
     let (_, template) = catalog.snapshot_rule_for(&stream).expect("a rule");
-    let naming = Naming { stream: &stream, create_time: now, zone: &NameZone::default(), width: 1280, height: 720 };
+    let naming = Naming {
+        stream: &stream,
+        create_time: now,
+        zone: &NameZone::default(),
+        width: 1280,
+        height: 720,
+        rendition: RenditionName::MAIN,
+        format: ImageFormat::Jpeg,
+    };
     let key = template.pattern.expand(&naming);
     let body = SnapshotStored {
         stream: &stream,
@@ -66,6 +74,7 @@ fn callback_for(catalog: &Catalog, address: &PublishAddress, picture: &Picture) 
         pic_url: &key.pic_url(),
         pic_full_url: &key.pic_full_url(&template.store.cos_public_url()),
         task_id: None,
+        rendition: None,
     }
     .body();
     let callback_key = CallbackKey::parse("k3yForDocs2024").expect("a key");

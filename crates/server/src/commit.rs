@@ -37,7 +37,7 @@ const BATCH_BYTES_MAX: usize = 32 << 20;
 /// they only queue there.
 const WRITERS: usize = 4;
 
-/// A picture as it comes from the worker: every rendition that was due on one entry point.
+/// A picture as it comes from the worker: everything that was due on one entry point.
 #[derive(Clone, Debug)]
 pub struct Rendered {
     pub stream: StreamId,
@@ -47,18 +47,26 @@ pub struct Rendered {
     pub create_time: UnixMs,
     /// The id that follows the picture through every log line.
     pub trace: SnapshotId,
-    pub pictures: Vec<RenderedRendition>,
+    /// One for each rule and task that wanted it.
+    pub pictures: Vec<Taken>,
+}
+
+/// A picture as one template makes it.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    /// `None`: somebody asked for it, this once.
+    pub subscriber: Option<Subscriber>,
+    pub template: Arc<SnapshotTemplate>,
+    /// The configuration under which it was picked.
+    pub catalog_version: u64,
+    /// One for each of the template's renditions, in their order.
+    pub renditions: Vec<RenderedRendition>,
 }
 
 /// One size and format of a picture.
 #[derive(Clone, Debug)]
 pub struct RenderedRendition {
     pub snapshot_id: SnapshotId,
-    /// `None`: somebody asked for it, this once.
-    pub subscriber: Option<Subscriber>,
-    pub template: Arc<SnapshotTemplate>,
-    /// The configuration under which it was picked.
-    pub catalog_version: u64,
     /// Pixels of the encoded image.
     pub width: u32,
     pub height: u32,
@@ -75,6 +83,8 @@ pub struct Recorded {
     pub pic_full_url: String,
     pub file_size_bytes: u64,
     pub subscriber: Option<Subscriber>,
+    /// Which of its template's renditions it is; `None` if there is only one.
+    pub rendition: Option<String>,
     pub width: u32,
     pub height: u32,
 }
@@ -200,12 +210,16 @@ fn batch_of(first: Waiting, waiting: &mut mpsc::Receiver<Waiting>) -> Vec<Waitin
 }
 
 impl Rendered {
+    fn renditions(&self) -> impl Iterator<Item = &RenderedRendition> {
+        self.pictures.iter().flat_map(|picture| &picture.renditions)
+    }
+
     fn bytes(&self) -> usize {
-        self.pictures.iter().map(|picture| picture.bytes.len()).sum()
+        self.renditions().map(|rendition| rendition.bytes.len()).sum()
     }
 
     fn ids(&self) -> impl Iterator<Item = SnapshotId> {
-        self.pictures.iter().map(|picture| picture.snapshot_id)
+        self.renditions().map(|rendition| rendition.snapshot_id)
     }
 }
 
@@ -300,22 +314,22 @@ impl CommitParts {
 
 /// Writes and syncs a picture's files, all or none.
 fn write_picture(spool: &Spool, rendered: Rendered) -> Result<Spooled, CommitError> {
-    let mut sha256 = Vec::with_capacity(rendered.pictures.len());
-    for (index, picture) in rendered.pictures.iter().enumerate() {
-        if let Err(error) = spool.write(picture.snapshot_id, &picture.bytes) {
-            for written in &rendered.pictures[..index] {
+    let mut sha256 = Vec::new();
+    for (index, rendition) in rendered.renditions().enumerate() {
+        if let Err(error) = spool.write(rendition.snapshot_id, &rendition.bytes) {
+            for written in rendered.renditions().take(index) {
                 spool.discard(written.snapshot_id, written.bytes.len() as u64);
             }
             return Err(error.into());
         }
-        let sum = digest(&SHA256, &picture.bytes);
+        let sum = digest(&SHA256, &rendition.bytes);
         sha256.push(sum.as_ref().try_into().expect("a SHA-256 sum has 32 bytes"));
     }
     Ok(Spooled { rendered, sha256 })
 }
 
 fn discard_picture(spool: &Spool, rendered: &Rendered) {
-    for picture in &rendered.pictures {
-        spool.discard(picture.snapshot_id, picture.bytes.len() as u64);
+    for rendition in rendered.renditions() {
+        spool.discard(rendition.snapshot_id, rendition.bytes.len() as u64);
     }
 }

@@ -22,7 +22,10 @@ use framehook_domain::time::NameZone;
 use crate::app::FIXED_GRACES;
 use crate::notify::address::Cidr;
 
-use declared::{CallbackRuleTable, CallbackTemplateTable, DomainTable, SnapshotRuleTable, SnapshotTemplateTable};
+use declared::{
+    CallbackRuleTable, CallbackTemplateTable, DomainTable, SnapshotRenditionTable, SnapshotRuleTable,
+    SnapshotTemplateTable,
+};
 pub use declared::{Declared, DeclaredRule};
 pub use problem::{ConfigError, Origin, Problem};
 use section::{ENVIRONMENT_PREFIX, Overrides, Reader, Section, Table, environment_name, section};
@@ -298,6 +301,7 @@ const TABLES: &[Table] = &[
     Shutdown::TABLE,
     DomainTable::TABLE,
     SnapshotTemplateTable::TABLE,
+    SnapshotRenditionTable::TABLE,
     CallbackTemplateTable::TABLE,
     SnapshotRuleTable::TABLE,
     CallbackRuleTable::TABLE,

@@ -12,15 +12,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use framehook_domain::id::{PushSequence, SnapshotId, uuid_v7};
-use framehook_domain::pick::{CommittingPick, SkipReason, Subscriber, Want};
-use framehook_domain::template::SnapshotTemplate;
+use framehook_domain::pick::{CommittingPick, SkipReason, Subscriber, TASKS_MAX, Want};
+use framehook_domain::template::{self, Rendition, SnapshotTemplate};
 use framehook_domain::time::{Mono, UnixMs};
 use framehook_media::AccessUnit;
 use framehook_render_wire::{FailureReason, IMAGES_BYTES_MAX, ImageFormat, RenditionSpec};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::Clock;
-use crate::commit::{CommitError, Committer, Recorded, Rendered, RenderedRendition};
+use crate::commit::{CommitError, Committer, Recorded, Rendered, RenderedRendition, Taken};
 use crate::entropy::Entropy;
 use crate::keyframes::{Arrival, EntryPoint, Keyframes};
 use crate::live::Push;
@@ -45,6 +45,9 @@ const COMMIT_BYTES_MAX: usize = IMAGES_BYTES_MAX;
 
 /// The unit in which that is counted. It also bounds the commits under way to 1,024, however small their images are.
 const COMMIT_BYTES_PER_PERMIT: usize = 64 << 10;
+
+// A rule and its tasks, all with as many renditions as a template may have, are one job of a worker.
+const _: () = assert!(template::RENDITIONS_MAX * (1 + TASKS_MAX) <= framehook_render_wire::RENDITIONS_MAX);
 
 /// One entry point chosen for one push, with every rule and task that is due on it.
 #[derive(Debug)]
@@ -196,7 +199,7 @@ impl Pipeline {
     }
 
     /// Takes a picture of a push's entry point by a template, because somebody asks for it: committed, stored and announced
-    /// like any other, and counted for no rule. Gives its id once it is durable.
+    /// like any other, and counted for no rule. Gives the id of its main rendition once all are durable.
     ///
     /// # Errors
     /// See [`TakeError`].
@@ -208,19 +211,14 @@ impl Pipeline {
         catalog_version: u64,
     ) -> Result<SnapshotId, TakeError> {
         self.spool.has_room(IMAGE_BYTES_EXPECTED).map_err(|_| TakeError::SpoolFull)?;
-        let image = self.looks.render(entry_point, rendition(&template)).await.map_err(TakeError::Look)?;
+        let asked: Vec<RenditionSpec> = template.all_renditions().map(spec).collect();
+        let images = self.looks.render(entry_point, asked).await.map_err(TakeError::Look)?;
         let arrival = entry_point.arrival;
-        let snapshot_id = SnapshotId(uuid_v7(arrival.wall, self.entropy.id_bytes()));
-        let permit = self.commit_permit(image.bytes.len()).await;
-        let picture = RenderedRendition {
-            snapshot_id,
-            subscriber: None,
-            template,
-            catalog_version,
-            width: image.size.width,
-            height: image.size.height,
-            bytes: image.bytes,
-        };
+        let snapshot_id = self.snapshot_id(arrival);
+        let permit = self.commit_permit(images.iter().map(|image| image.bytes.len()).sum()).await;
+        let ids = std::iter::once(snapshot_id).chain(std::iter::repeat_with(|| self.snapshot_id(arrival)));
+        let renditions = images.into_iter().zip(ids).map(|(image, id)| rendition(id, image)).collect();
+        let picture = Taken { subscriber: None, template, catalog_version, renditions };
         let rendered = Rendered {
             stream: push.stream().clone(),
             param: push.param(),
@@ -248,13 +246,17 @@ impl Pipeline {
         }
     }
 
+    fn snapshot_id(&self, arrival: Arrival) -> SnapshotId {
+        SnapshotId(uuid_v7(arrival.wall, self.entropy.id_bytes()))
+    }
+
     async fn make_look(&self, worker: &mut Worker, look: Look) {
         if !look.is_wanted() {
             return;
         }
         let deadline = self.clock.instant(self.clock.mono().plus(self.render_deadline));
         let rendered = worker.render(&look.job, deadline).await;
-        look.show(rendered.map(|mut picture| picture.images.swap_remove(0)));
+        look.show(rendered.map(|picture| picture.images));
     }
 
     async fn make_picture(&self, worker: &mut Worker, mut pick: Pick) {
@@ -267,7 +269,7 @@ impl Pipeline {
         let job = RenderJob {
             config: Arc::clone(&pick.unit.config),
             data: pick.unit.data.clone(),
-            renditions: pick.wants.iter().map(|want| rendition(&want.template)).collect(),
+            renditions: asked(&pick.wants),
         };
         self.telemetry.metrics.render_waited(now.since(pick.arrival.mono));
         let deadline = self.clock.instant(now.plus(self.render_deadline));
@@ -300,27 +302,25 @@ impl Pipeline {
     /// Takes the pictures over the commit point. Rendering goes on meanwhile; waits only while the commits under way hold
     /// all the memory they may.
     async fn hand_over(&self, pick: Pick, images: Vec<RenderedImage>) {
+        let asked = asked(&pick.wants);
         let permit = self.commit_permit(images.iter().map(|image| image.bytes.len()).sum()).await;
         let now = self.clock.mono();
         let mut committing = Committing { push: pick.push, clock: self.clock, dues: Vec::with_capacity(images.len()) };
         let mut pictures = Vec::with_capacity(images.len());
-        for (want, image) in pick.wants.into_iter().zip(images) {
+        // The first image of a pick bears its trace, so that the common case has one id from end to end.
+        let mut ids = std::iter::once(pick.trace).chain(std::iter::repeat_with(|| self.snapshot_id(pick.arrival)));
+        for want in pick.wants {
             let Some(due) = committing.push.hand_over(now, want.ticket) else { continue };
-            // The first picture of a pick bears its trace, so that the common case has one id from end to end.
-            let snapshot_id = if committing.dues.is_empty() {
-                pick.trace
-            } else {
-                SnapshotId(uuid_v7(pick.arrival.wall, self.entropy.id_bytes()))
-            };
             committing.dues.push(due);
-            pictures.push(RenderedRendition {
-                snapshot_id,
+            let renditions = want.template.all_renditions().map(spec).filter_map(|spec| {
+                let index = asked.iter().position(|asked| *asked == spec)?;
+                Some(rendition(ids.next()?, images.get(index)?.clone()))
+            });
+            pictures.push(Taken {
                 subscriber: Some(want.subscriber),
-                template: want.template,
                 catalog_version: want.catalog_version,
-                width: image.size.width,
-                height: image.size.height,
-                bytes: image.bytes,
+                renditions: renditions.collect(),
+                template: want.template,
             });
         }
         if pictures.is_empty() {
@@ -334,7 +334,8 @@ impl Pipeline {
             trace: pick.trace,
             pictures,
         };
-        let (committer, telemetry, arrived) = (self.committer.clone(), Arc::clone(&self.telemetry), pick.arrival);
+        let (committer, telemetry) = (self.committer.clone(), Arc::clone(&self.telemetry));
+        let (arrived, dues) = (pick.arrival, rendered.pictures.len());
         self.commit_stage.spawn(async move {
             // ---- the commit point: nothing after this line is lost ----
             let answer = committer.commit(rendered).await;
@@ -342,7 +343,7 @@ impl Pipeline {
             match answer {
                 Ok(recorded) => {
                     let took = committing.clock.mono().since(arrived.mono);
-                    telemetry.metrics.committed(recorded.len(), took);
+                    telemetry.metrics.committed(dues, took);
                     tell_taken(&telemetry, &committing.push, arrived.wall, &recorded);
                 }
                 Err(error) => {
@@ -404,6 +405,7 @@ fn tell_taken(telemetry: &Telemetry, push: &Push, create_time: UnixMs, recorded:
                 sequence: push.sequence().to_string(),
                 rule,
                 task,
+                rendition: picture.rendition.clone(),
                 width: picture.width,
                 height: picture.height,
                 file_size_bytes: picture.file_size_bytes,
@@ -423,16 +425,36 @@ fn uncommitted_reason(error: &CommitError) -> SkipReason {
     }
 }
 
-/// What a template asks of a worker.
-fn rendition(template: &SnapshotTemplate) -> RenditionSpec {
+/// What a worker is asked for: every image that one of these wants, and each but once.
+fn asked(wants: &[Want]) -> Vec<RenditionSpec> {
+    let mut asked = Vec::new();
+    for spec in wants.iter().flat_map(|want| want.template.all_renditions().map(spec)) {
+        if !asked.contains(&spec) {
+            asked.push(spec);
+        }
+    }
+    asked
+}
+
+/// What a rendition asks of a worker.
+fn spec(rendition: Rendition<'_>) -> RenditionSpec {
     // The template's own limits (3000 x 2000, quality 1 to 100) lie within these types.
     let side = |pixels: u32| u16::try_from(pixels).unwrap_or(u16::MAX);
     RenditionSpec {
-        width: side(template.width),
-        height: side(template.height),
-        format: ImageFormat::Jpeg,
-        quality: template.jpeg_quality,
+        width: side(rendition.width),
+        height: side(rendition.height),
+        format: match rendition.format {
+            template::ImageFormat::Jpeg => ImageFormat::Jpeg,
+            template::ImageFormat::Png => ImageFormat::Png,
+            template::ImageFormat::Webp => ImageFormat::Webp,
+            template::ImageFormat::Avif => ImageFormat::Avif,
+        },
+        quality: rendition.quality,
     }
+}
+
+fn rendition(snapshot_id: SnapshotId, image: RenderedImage) -> RenderedRendition {
+    RenderedRendition { snapshot_id, width: image.size.width, height: image.size.height, bytes: image.bytes }
 }
 
 /// Under which reason a due without a picture is counted.

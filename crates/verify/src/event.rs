@@ -43,6 +43,8 @@ pub struct SnapshotStored {
     pub pic_full_url: String,
     /// The screenshot task that asked for the picture; `None` when a rule did.
     pub task_id: Option<String>,
+    /// Which rendition of the picture this is, `main` or a name of the template's; `None` when there is only one.
+    pub rendition: Option<String>,
 }
 
 /// Event 1: somebody began to push a stream.
@@ -153,6 +155,7 @@ mod tests {
 
     /// The bodies that the sender's own tests hold it to.
     const SNAPSHOT: &str = include_str!("../../domain/src/callback/golden/snapshot.json");
+    const RENDITION: &str = include_str!("../../domain/src/callback/golden/rendition.json");
     const BEGAN: &str = include_str!("../../domain/src/callback/golden/push_began.json");
     const ENDED: &str = include_str!("../../domain/src/callback/golden/push_ended.json");
 
@@ -173,6 +176,14 @@ mod tests {
 
         let Ok(Event::PushEnded(ended)) = read(ENDED) else { panic!("{ENDED}") };
         assert_eq!((ended.push.sequence, ended.push_duration), (push.sequence, Duration::from_secs(4270)));
+    }
+
+    #[test]
+    fn tells_the_renditions_of_a_picture_apart() {
+        let Ok(Event::SnapshotStored(snapshot)) = read(RENDITION) else { panic!("{RENDITION}") };
+        assert_eq!(snapshot.rendition.as_deref(), Some("thumb"));
+        let Ok(Event::SnapshotStored(snapshot)) = read(SNAPSHOT) else { panic!("{SNAPSHOT}") };
+        assert_eq!(snapshot.rendition, None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use framehook_testkit::clip::ClipSpec;
 use framehook_testkit::encoder::{self, Program, Source};
-use framehook_testkit::jpeg;
+use framehook_testkit::image;
 use framehook_testkit::picture::Picture;
 use framehook_testkit::process::Process;
 use framehook_testkit::receiver::{Receiver, Request};
@@ -105,9 +105,9 @@ pub(crate) fn check_snapshot(server: &Server, request: &Request) -> Result<Snaps
     let text = |field: &str| body[field].as_str().with_context(|| format!("{field} is no string in {body}"));
     let number = |field: &str| body[field].as_u64().with_context(|| format!("{field} is no number in {body}"));
     ensure!(text("pic_full_url")?.ends_with(text("pic_url")?), "{body}");
-    let jpeg = server.fetch(text("pic_full_url")?)?;
-    ensure!(jpeg.len() as u64 == number("file_size")?, "{} bytes fetched of {body}", jpeg.len());
-    let picture = jpeg::decode(&jpeg)?;
+    let file = server.fetch(text("pic_full_url")?)?;
+    ensure!(file.len() as u64 == number("file_size")?, "{} bytes fetched of {body}", file.len());
+    let picture = image::decode(&file)?;
     ensure!(
         (picture.width as u64, picture.height as u64) == (number("width")?, number("height")?),
         "the picture is {}x{}: {body}",

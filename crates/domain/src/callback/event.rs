@@ -64,6 +64,8 @@ pub struct SnapshotStored<'a> {
     pub pic_full_url: &'a str,
     /// Only for pictures that a screenshot task asked for.
     pub task_id: Option<&'a str>,
+    /// Which of a template's renditions it is. Only where there is more than one; CSS has no such field.
+    pub rendition: Option<&'a str>,
 }
 
 impl SnapshotStored<'_> {
@@ -84,6 +86,9 @@ impl SnapshotStored<'_> {
         ]);
         if let Some(task_id) = self.task_id {
             body.0.insert("task_id".into(), task_id.into());
+        }
+        if let Some(rendition) = self.rendition {
+            body.0.insert("rendition".into(), rendition.into());
         }
         body
     }

@@ -7,10 +7,11 @@ use super::{KEY_BYTES_MAX, Naming, ObjectKey, SUFFIX_BYTES_MAX};
 use crate::{
     field::FieldError,
     stream::{APP_BYTES_MAX, DOMAIN_BYTES_MAX, STREAM_BYTES_MAX},
+    template::RENDITION_NAME_BYTES_MAX,
     time::CivilTime,
 };
 
-/// The complete published list of placeholders (267/31072).
+/// The complete published list of placeholders (267/31072), and `{Rendition}`, which is ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Placeholder {
     AppName,
@@ -24,14 +25,15 @@ enum Placeholder {
     Second,
     Width,
     Height,
+    Rendition,
     Ext,
 }
 
-/// The only format there is; `{Ext}` includes its dot.
-const EXT: &str = ".jpg";
+/// `.webp` and `.avif`, the longest.
+const EXT_BYTES_MAX: usize = 5;
 
 impl Placeholder {
-    const ALL: [(&'static str, Self); 12] = [
+    const ALL: [(&'static str, Self); 13] = [
         ("AppName", Self::AppName),
         ("PushDomain", Self::PushDomain),
         ("StreamID", Self::StreamId),
@@ -43,6 +45,7 @@ impl Placeholder {
         ("Second", Self::Second),
         ("Width", Self::Width),
         ("Height", Self::Height),
+        ("Rendition", Self::Rendition),
         ("Ext", Self::Ext),
     ];
 
@@ -56,7 +59,9 @@ impl Placeholder {
             Self::AppName => APP_BYTES_MAX,
             Self::PushDomain => DOMAIN_BYTES_MAX,
             Self::StreamId => STREAM_BYTES_MAX,
-            Self::Year | Self::Ext => 4,
+            Self::Year => 4,
+            Self::Rendition => RENDITION_NAME_BYTES_MAX,
+            Self::Ext => EXT_BYTES_MAX,
             Self::Month | Self::Day | Self::Hour | Self::Minute | Self::Second => 2,
             // The digits of the largest `u32`.
             Self::Width | Self::Height => 10,
@@ -85,10 +90,10 @@ pub struct ObjectFileName {
 }
 
 const PREFIX_ALLOWED: &str = "levels of a-z A-Z 0-9 - ! _ . * and {AppName} {PushDomain} {StreamID} {Year} {Month} \
-                              {Day} {Hour} {Minute} {Second} {Width} {Height} {Ext}, separated by /, none of them \
+                              {Day} {Hour} {Minute} {Second} {Width} {Height} {Rendition} {Ext}, separated by /, none of them \
                               empty or with ..";
 const FILE_NAME_ALLOWED: &str = "a-z A-Z 0-9 - ! _ . * and {AppName} {PushDomain} {StreamID} {Year} {Month} {Day} \
-                                 {Hour} {Minute} {Second} {Width} {Height} {Ext}, without ..";
+                                 {Hour} {Minute} {Second} {Width} {Height} {Rendition} {Ext}, without ..";
 
 impl ObjectPrefix {
     /// # Errors
@@ -106,6 +111,11 @@ impl ObjectPrefix {
     pub fn as_str(&self) -> &str {
         &self.text
     }
+
+    /// Whether objects of two renditions differ in it.
+    pub fn names_the_rendition(&self) -> bool {
+        self.parts.contains(&Part::Placeholder(Placeholder::Rendition))
+    }
 }
 
 impl ObjectFileName {
@@ -116,6 +126,19 @@ impl ObjectFileName {
             Some(parts) => Ok(Self { text: text.into(), parts }),
             None => Err(FieldError::new("file_name", text, FILE_NAME_ALLOWED)),
         }
+    }
+
+    /// The file name of a rendition beside the main one: with its name before the extension, unless it says already where
+    /// that goes.
+    ///
+    /// # Errors
+    /// It becomes longer than any key.
+    pub fn of_a_rendition(&self) -> Result<Self, FieldError> {
+        if self.parts.contains(&Part::Placeholder(Placeholder::Rendition)) {
+            return Ok(self.clone());
+        }
+        let (stem, extension) = self.text.split_at(self.text.find("{Ext}").unwrap_or(self.text.len()));
+        Self::parse(&format!("{stem}-{{Rendition}}{extension}"))
     }
 
     /// As configured.
@@ -250,9 +273,10 @@ fn push_parts(text: &mut String, parts: &[Part], naming: &Naming<'_>, civil: &Ci
                 Placeholder::Second => text.push_str(&format!("{:02}", civil.second)),
                 Placeholder::Width => text.push_str(&format!("{}", naming.width)),
                 Placeholder::Height => text.push_str(&format!("{}", naming.height)),
+                Placeholder::Rendition => text.push_str(naming.rendition),
                 Placeholder::Ext => {
                     ext_at.get_or_insert(text.len());
-                    text.push_str(EXT);
+                    text.push_str(naming.format.extension());
                 }
             },
         }
@@ -267,6 +291,7 @@ mod tests {
     use super::*;
     use crate::{
         stream::{AppName, DomainName, StreamId, StreamName},
+        template::ImageFormat,
         time::{NameZone, UnixMs},
     };
 
@@ -323,7 +348,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn every_key_is_short_and_stays_inside_its_folder(
-            prefix in "[a-zA-Z.{}/-]{0,12}(\\{StreamID\\}|\\{AppName\\}|/|\\.|\\{Ext\\}){0,4}",
+            prefix in "[a-zA-Z.{}/-]{0,12}(\\{StreamID\\}|\\{AppName\\}|/|\\.|\\{Rendition\\}|\\{Ext\\}){0,4}",
             file_name in "[a-z.]{0,3}(\\{StreamID\\}|\\{Year\\}|\\{Width\\}|\\.|\\{Ext\\}){0,5}",
             name in "[.a~]{1,128}",
             at_ms: i64,
@@ -346,6 +371,8 @@ mod tests {
                 zone: &NameZone::default(),
                 width: u32::MAX,
                 height: u32::MAX,
+                rendition: &"r".repeat(RENDITION_NAME_BYTES_MAX),
+                format: ImageFormat::Avif,
             });
             for key in [key.with_suffix(nth), key] {
                 proptest::prop_assert!(key.as_str().len() <= KEY_BYTES_MAX);

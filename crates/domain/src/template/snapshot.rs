@@ -1,9 +1,9 @@
 //! Snapshot templates (CSS §4.1).
 
-use alloc::{format, string::String};
+use alloc::{format, string::String, vec::Vec};
 use core::{ops::RangeInclusive, time::Duration};
 
-use super::{check_description, check_name};
+use super::{NamedRendition, RenditionDraft, check_description, check_name};
 use crate::{
     field::FieldError,
     id::TemplateId,
@@ -147,6 +147,8 @@ pub struct SnapshotTemplate {
     pub porn_flag: bool,
     pub store: StoreTarget,
     pub pattern: ObjectPattern,
+    /// What is made of each picture beside the main rendition, which the fields above describe.
+    pub renditions: Vec<NamedRendition>,
 }
 
 /// A snapshot template as plain values; what is `None` takes CSS's default.
@@ -164,10 +166,12 @@ pub struct SnapshotTemplateDraft {
     pub region: String,
     pub prefix: Option<String>,
     pub file_name: Option<String>,
+    /// Beside the main one.
+    pub renditions: Vec<RenditionDraft>,
 }
 
 /// Visually lossless for moderation and covers, at about a third of the bytes of 95.
-const JPEG_QUALITY: u8 = 85;
+pub(super) const QUALITY: u8 = 85;
 
 impl SnapshotTemplate {
     /// # Errors
@@ -180,23 +184,21 @@ impl SnapshotTemplate {
         let prefix = draft.prefix.as_deref().map_or_else(|| Ok(ObjectPrefix::default()), ObjectPrefix::parse)?;
         let file_name =
             draft.file_name.as_deref().map_or_else(|| Ok(ObjectFileName::default()), ObjectFileName::parse)?;
-        Ok(Self {
+        let mut template = Self {
             id,
             name: draft.name,
             description,
             interval,
-            width: within("width", draft.width.unwrap_or(0), 0..=3000, "0 to 3000 (pixels, 0 follows the picture)")?,
-            height: within("height", draft.height.unwrap_or(0), 0..=2000, "0 to 2000 (pixels, 0 follows the picture)")?,
-            jpeg_quality: within(
-                "jpeg_quality",
-                draft.jpeg_quality.unwrap_or(JPEG_QUALITY.into()),
-                1..=100,
-                "1 to 100",
-            )?,
+            width: width(draft.width)?,
+            height: height(draft.height)?,
+            jpeg_quality: within("jpeg_quality", draft.jpeg_quality.unwrap_or(QUALITY.into()), 1..=100, "1 to 100")?,
             porn_flag: draft.porn_flag.unwrap_or(false),
             store: StoreTarget::new(draft.app_id, &draft.bucket, &draft.region)?,
             pattern: ObjectPattern::new(prefix, file_name)?,
-        })
+            renditions: Vec::new(),
+        };
+        template.add_renditions(draft.renditions)?;
+        Ok(template)
     }
 
     /// The values that [`SnapshotTemplate::validate`] makes this template of, to change some of them.
@@ -214,6 +216,7 @@ impl SnapshotTemplate {
             region: self.store.region().into(),
             prefix: Some(self.pattern.prefix().as_str().into()),
             file_name: Some(self.pattern.file_name().as_str().into()),
+            renditions: self.renditions.iter().map(NamedRendition::to_draft).collect(),
         }
     }
 
@@ -226,15 +229,26 @@ impl SnapshotTemplate {
             interval: SnapshotInterval::default(),
             width: 0,
             height: 0,
-            jpeg_quality: JPEG_QUALITY,
+            jpeg_quality: QUALITY,
             porn_flag: false,
             store,
             pattern: ObjectPattern::default(),
+            renditions: Vec::new(),
         }
     }
 }
 
-fn within<T: TryFrom<i64>>(
+/// The width that an image is asked for in.
+pub(super) fn width(pixels: Option<i64>) -> Result<u32, FieldError> {
+    within("width", pixels.unwrap_or(0), 0..=3000, "0 to 3000 (pixels, 0 follows the picture)")
+}
+
+/// The height that an image is asked for in.
+pub(super) fn height(pixels: Option<i64>) -> Result<u32, FieldError> {
+    within("height", pixels.unwrap_or(0), 0..=2000, "0 to 2000 (pixels, 0 follows the picture)")
+}
+
+pub(super) fn within<T: TryFrom<i64>>(
     field: &'static str,
     value: i64,
     range: RangeInclusive<i64>,

@@ -7,7 +7,9 @@ use framehook_domain::id::TemplateId;
 use framehook_domain::rule::RuleScope;
 use framehook_domain::stream::{AppName, StreamName};
 use framehook_domain::task::ScreenshotTask;
-use framehook_domain::template::{CallbackTemplate, CallbackUrl, Ed25519Key, SnapshotTemplate};
+use framehook_domain::template::{
+    CallbackTemplate, CallbackUrl, Ed25519Key, NamedRendition, OwnPlace, SnapshotTemplate,
+};
 use framehook_domain::time::UnixMs;
 use serde_json::{Map, Value, json};
 
@@ -120,6 +122,23 @@ fn snapshot_template_view(template: &SnapshotTemplate) -> Value {
         "region": template.store.region(),
         "prefix": template.pattern.prefix().as_str(),
         "file_name": template.pattern.file_name().as_str(),
+        "renditions": template.renditions.iter().map(rendition_view).collect::<Vec<_>>(),
+    })
+}
+
+fn rendition_view(rendition: &NamedRendition) -> Value {
+    let OwnPlace { app_id, bucket, region, prefix, file_name } = &rendition.own;
+    json!({
+        "name": rendition.name.as_str(),
+        "width": rendition.width,
+        "height": rendition.height,
+        "format": rendition.format.name(),
+        "quality": rendition.quality,
+        "app_id": app_id,
+        "bucket": bucket,
+        "region": region,
+        "prefix": prefix,
+        "file_name": file_name,
     })
 }
 

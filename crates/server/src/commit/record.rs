@@ -5,13 +5,24 @@ use std::sync::Arc;
 use framehook_domain::callback::{EventKind, SnapshotStored};
 use framehook_domain::object_key::Naming;
 use framehook_domain::pick::Subscriber;
+use framehook_domain::template::Rendition;
 
-use super::{CommitError, CommitParts, Recorded, Rendered, RenderedRendition, Spooled};
+use super::{CommitError, CommitParts, Recorded, Rendered, RenderedRendition, Spooled, Taken};
 use crate::db::outbox::{Announcing, NewEvent, announce};
 use crate::db::snapshot::{self, NewSnapshot};
 use crate::db::{DbError, Tx, count};
 use crate::fail_point;
 use crate::store::Bucket;
+
+/// One image of a picture, and what it was made for.
+#[derive(Clone, Copy)]
+struct Made<'a> {
+    rendered: &'a Rendered,
+    taken: &'a Taken,
+    rendition: Rendition<'a>,
+    image: &'a RenderedRendition,
+    sha256: [u8; 32],
+}
 
 impl CommitParts {
     /// One transaction for the whole batch, in which a picture that fails undoes only itself.
@@ -45,33 +56,40 @@ impl CommitParts {
         picture: &Spooled,
     ) -> Result<Vec<Recorded>, DbError> {
         let Spooled { rendered, sha256 } = picture;
-        let renditions = rendered.pictures.iter().zip(sha256);
-        renditions.map(|(rendition, sum)| self.record_rendition(tx, announcing, rendered, rendition, *sum)).collect()
+        let mut sums = sha256.iter();
+        let mut recorded = Vec::with_capacity(sha256.len());
+        for taken in &rendered.pictures {
+            for (rendition, image) in taken.template.all_renditions().zip(&taken.renditions) {
+                let sha256 = *sums.next().ok_or(DbError::Damaged { what: "a picture that was not written" })?;
+                let made = Made { rendered, taken, rendition, image, sha256 };
+                recorded.push(self.record_rendition(tx, announcing, &made)?);
+            }
+            // A picture is one, however many renditions are made of it.
+            count::add(tx, &rendered.stream.domain, rendered.create_time)?;
+        }
+        Ok(recorded)
     }
 
-    fn record_rendition(
-        &self,
-        tx: &Tx<'_>,
-        announcing: &Announcing<'_>,
-        rendered: &Rendered,
-        rendition: &RenderedRendition,
-        sha256: [u8; 32],
-    ) -> Result<Recorded, DbError> {
-        let target = &rendition.template.store;
-        let chosen = self.stores.choose(target);
-        let full_bucket = target.full_bucket();
-        let bucket = Bucket { region: target.region(), name: &full_bucket };
-        let wanted = rendition.template.pattern.expand(&Naming {
+    fn record_rendition(&self, tx: &Tx<'_>, announcing: &Announcing<'_>, made: &Made<'_>) -> Result<Recorded, DbError> {
+        let Made { rendered, taken, rendition, image, sha256 } = *made;
+        let chosen = self.stores.choose(rendition.store);
+        let full_bucket = rendition.store.full_bucket();
+        let bucket = Bucket { region: rendition.store.region(), name: &full_bucket };
+        let wanted = rendition.pattern.expand(&Naming {
             stream: &rendered.stream,
             create_time: rendered.create_time,
             zone: &self.zone,
-            width: rendition.width,
-            height: rendition.height,
+            width: image.width,
+            height: image.height,
+            rendition: rendition.name,
+            format: rendition.format,
         });
         let key = snapshot::free_key(tx, &chosen.name, bucket.name, wanted, announcing.wall)?;
         let pic_full_url = chosen.store.full_url(bucket, &key, announcing.wall);
-        let file_size_bytes = rendition.bytes.len() as u64;
-        let task_id = match rendition.subscriber {
+        let file_size_bytes = image.bytes.len() as u64;
+        // CSS knows one image of a picture, and its receivers get the body that they know.
+        let name = (taken.renditions.len() > 1).then_some(rendition.name);
+        let task_id = match taken.subscriber {
             Some(Subscriber::Task(task)) => Some(task.to_string()),
             Some(Subscriber::Rule(_)) | None => None,
         };
@@ -80,11 +98,12 @@ impl CommitParts {
             param: &rendered.param,
             create_time: rendered.create_time,
             file_size_bytes,
-            width: rendition.width,
-            height: rendition.height,
+            width: image.width,
+            height: image.height,
             pic_url: &key.pic_url(),
             pic_full_url: &pic_full_url,
             task_id: task_id.as_deref(),
+            rendition: name,
         }
         .body();
         let event_id = announce(
@@ -94,25 +113,27 @@ impl CommitParts {
                 kind: EventKind::Snapshot,
                 stream: &rendered.stream,
                 sequence: rendered.sequence,
-                snapshot: Some(rendition.snapshot_id),
+                snapshot: Some(image.snapshot_id),
                 body: &body,
             },
         )?;
         snapshot::insert(
             tx,
             &NewSnapshot {
-                id: rendition.snapshot_id,
+                id: image.snapshot_id,
                 trace: rendered.trace,
                 sequence: rendered.sequence,
                 stream: &rendered.stream,
-                subscriber: rendition.subscriber,
-                template: rendition.template.id,
-                catalog_version: rendition.catalog_version,
+                subscriber: taken.subscriber,
+                template: taken.template.id,
+                catalog_version: taken.catalog_version,
                 event: event_id,
                 create_time: rendered.create_time,
                 recorded: announcing.wall,
-                width: rendition.width,
-                height: rendition.height,
+                width: image.width,
+                height: image.height,
+                format: rendition.format,
+                rendition: name,
                 file_size_bytes,
                 sha256,
                 store: &chosen.name,
@@ -123,8 +144,8 @@ impl CommitParts {
                 put_due: announcing.now,
             },
         )?;
-        count::add(tx, &rendered.stream.domain, rendered.create_time)?;
-        let RenderedRendition { snapshot_id, subscriber, width, height, .. } = *rendition;
-        Ok(Recorded { snapshot_id, event_id, key, pic_full_url, file_size_bytes, subscriber, width, height })
+        let RenderedRendition { snapshot_id, width, height, .. } = *image;
+        let (subscriber, rendition) = (taken.subscriber, name.map(str::to_owned));
+        Ok(Recorded { snapshot_id, event_id, key, pic_full_url, file_size_bytes, subscriber, rendition, width, height })
     }
 }

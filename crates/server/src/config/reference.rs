@@ -96,6 +96,12 @@ const EXAMPLE_DECLARED: &str = r#"
 #snapshot_interval = "10s"
 #width = 640
 
+#[[snapshot_rendition]]
+#template = "every-ten-seconds"
+#name = "thumb"
+#width = 160
+#format = "webp"
+
 #[[snapshot_rule]]
 #domain = "push.example.com"
 #app = "live"

@@ -4,6 +4,8 @@
 //! `updated_ms` grows with every change of a row, even within one millisecond and after the clock was set back: it tells
 //! the versions of an object apart.
 
+mod snapshot_template;
+
 use std::time::Duration;
 
 use framehook_domain::catalog::{Domain, Forbiddance, ForbiddenStream, Inventory, Managed, ManagedBy, PushAuth};
@@ -11,12 +13,11 @@ use framehook_domain::id::{RuleId, TemplateId};
 use framehook_domain::push_auth::{PushKey, PushKeys};
 use framehook_domain::rule::{CallbackRule, RuleScope, SnapshotRule};
 use framehook_domain::stream::{AppName, DomainName, StreamId, StreamName};
-use framehook_domain::template::{
-    CallbackTemplate, CallbackTemplateDraft, CallbackUrls, SendingDraft, SigningDraft, SnapshotTemplate,
-    SnapshotTemplateDraft,
-};
+use framehook_domain::template::{CallbackTemplate, CallbackTemplateDraft, CallbackUrls, SendingDraft, SigningDraft};
 use framehook_domain::time::UnixMs;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+pub use snapshot_template::{insert_snapshot_template, remove_snapshot_template, update_snapshot_template};
 
 use super::row::{number, stored, stream_id};
 use super::secret::Vault;
@@ -31,7 +32,7 @@ pub fn load(conn: &Connection, vault: &Vault, now: UnixMs) -> Result<Inventory, 
     Ok(Inventory {
         version: u64::try_from(version).map_err(|_| DbError::Damaged { what: "the catalog's version" })?,
         domains: rows(conn, "SELECT * FROM domain ORDER BY name", |row| domain(row, vault))?,
-        snapshot_templates: rows(conn, "SELECT * FROM snapshot_template ORDER BY id", snapshot_template)?,
+        snapshot_templates: snapshot_template::load(conn)?,
         callback_templates: rows(conn, "SELECT * FROM callback_template ORDER BY id", |row| {
             callback_template(row, vault)
         })?,
@@ -104,80 +105,6 @@ pub fn put_domain(tx: &Tx<'_>, vault: &Vault, domain: &Domain, by: ManagedBy, no
 /// Those of the database.
 pub fn remove_domain(tx: &Tx<'_>, name: &DomainName) -> Result<(), DbError> {
     tx.prepare_cached("DELETE FROM domain WHERE name = ?1")?.execute([name.as_str()])?;
-    Ok(())
-}
-
-/// Adds a snapshot template; its own id is passed over.
-///
-/// # Errors
-/// Those of the database.
-pub fn insert_snapshot_template(
-    tx: &Tx<'_>,
-    template: &SnapshotTemplate,
-    by: ManagedBy,
-    now: UnixMs,
-) -> Result<TemplateId, DbError> {
-    let id = tx
-        .prepare_cached(
-            "INSERT INTO snapshot_template (name, description, interval_secs, width, height, jpeg_quality, app_id, bucket,
-                 region, prefix, file_name, managed_by, created_ms, updated_ms, porn_flag)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13, ?14)",
-        )?
-        .insert(params![
-            template.name,
-            template.description,
-            template.interval.secs(),
-            template.width,
-            template.height,
-            template.jpeg_quality,
-            template.store.app_id(),
-            template.store.bucket(),
-            template.store.region(),
-            template.pattern.prefix().as_str(),
-            template.pattern.file_name().as_str(),
-            by_name(by),
-            now.0,
-            template.porn_flag,
-        ])?;
-    Ok(TemplateId(id))
-}
-
-/// Changes every field of the snapshot template with this id.
-///
-/// # Errors
-/// Those of the database.
-pub fn update_snapshot_template(tx: &Tx<'_>, template: &SnapshotTemplate, now: UnixMs) -> Result<(), DbError> {
-    tx.prepare_cached(
-        "UPDATE snapshot_template SET name = ?2, description = ?3, interval_secs = ?4, width = ?5, height = ?6,
-             jpeg_quality = ?7, app_id = ?8, bucket = ?9, region = ?10, prefix = ?11, file_name = ?12,
-             updated_ms = max(?13, updated_ms + 1), porn_flag = ?14
-         WHERE id = ?1",
-    )?
-    .execute(params![
-        template.id.0,
-        template.name,
-        template.description,
-        template.interval.secs(),
-        template.width,
-        template.height,
-        template.jpeg_quality,
-        template.store.app_id(),
-        template.store.bucket(),
-        template.store.region(),
-        template.pattern.prefix().as_str(),
-        template.pattern.file_name().as_str(),
-        now.0,
-        template.porn_flag,
-    ])?;
-    Ok(())
-}
-
-/// Removes a snapshot template. Its rules must be gone before.
-///
-/// # Errors
-/// Those of the database, one of which says that a rule is still there.
-pub fn remove_snapshot_template(tx: &Tx<'_>, id: TemplateId) -> Result<(), DbError> {
-    tx.prepare_cached("DELETE FROM snapshot_template WHERE id = ?1")?.execute([id.0])?;
     Ok(())
 }
 
@@ -431,26 +358,6 @@ fn domain(row: &Row<'_>, vault: &Vault) -> Result<Managed<Domain>, DbError> {
     managed(row, Domain { name, enabled: row.get("enabled")?, auth })
 }
 
-fn snapshot_template(row: &Row<'_>) -> Result<Managed<SnapshotTemplate>, DbError> {
-    let draft = SnapshotTemplateDraft {
-        name: row.get("name")?,
-        description: row.get("description")?,
-        interval_secs: row.get("interval_secs")?,
-        width: row.get("width")?,
-        height: row.get("height")?,
-        jpeg_quality: row.get("jpeg_quality")?,
-        porn_flag: row.get("porn_flag")?,
-        app_id: row.get("app_id")?,
-        bucket: row.get("bucket")?,
-        region: row.get("region")?,
-        prefix: row.get("prefix")?,
-        file_name: row.get("file_name")?,
-    };
-    let value = SnapshotTemplate::validate(TemplateId(row.get("id")?), draft);
-    let value = value.map_err(|_| DbError::Damaged { what: "a snapshot template" })?;
-    managed(row, value)
-}
-
 fn milliseconds(ms: u32) -> Duration {
     Duration::from_millis(ms.into())
 }
@@ -526,25 +433,4 @@ fn managed<T>(row: &Row<'_>, value: T) -> Result<Managed<T>, DbError> {
 fn forbiddance(row: &Row<'_>) -> Result<Forbiddance, DbError> {
     let stream = ForbiddenStream { stream: stream_id(row)?, until: UnixMs(row.get("until_ms")?) };
     Ok(Forbiddance { stream, reason: row.get("reason")?, created: UnixMs(row.get("created_ms")?) })
-}
-
-#[cfg(test)]
-mod tests {
-    use framehook_domain::template::StoreTarget;
-
-    use super::*;
-
-    #[test]
-    fn each_change_makes_a_later_version_within_a_millisecond_and_after_the_clock_was_set_back() {
-        let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(include_str!("../../../../migrations/0001-start.sql")).unwrap();
-        let (tx, by) = (Tx { conn: &conn }, ManagedBy::Api);
-        let template = SnapshotTemplate::built_in(StoreTarget::default());
-        let id = insert_snapshot_template(&tx, &template, by, UnixMs(5)).unwrap();
-        for (now, updated) in [(5, 6), (1, 7), (100, 100)] {
-            update_snapshot_template(&tx, &SnapshotTemplate { id, ..template.clone() }, UnixMs(now)).unwrap();
-            let stored = rows(&conn, "SELECT * FROM snapshot_template", snapshot_template).unwrap();
-            assert_eq!((stored[0].created, stored[0].updated), (UnixMs(5), UnixMs(updated)), "changed at {now}");
-        }
-    }
 }

@@ -6,6 +6,7 @@ use framehook_domain::id::{EventId, PushSequence, SnapshotId, TemplateId};
 use framehook_domain::object_key::ObjectKey;
 use framehook_domain::pick::Subscriber;
 use framehook_domain::stream::StreamId;
+use framehook_domain::template::ImageFormat;
 use framehook_domain::time::UnixMs;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -31,6 +32,9 @@ pub struct NewSnapshot<'a> {
     pub recorded: UnixMs,
     pub width: u32,
     pub height: u32,
+    pub format: ImageFormat,
+    /// Which of its template's renditions it is; `None` if there is only one.
+    pub rendition: Option<&'a str>,
     pub file_size_bytes: u64,
     pub sha256: [u8; 32],
     pub store: &'a str,
@@ -84,9 +88,9 @@ pub fn insert(tx: &Tx<'_>, new: &NewSnapshot<'_>) -> Result<(), DbError> {
     tx.prepare_cached(
         "INSERT INTO snapshot (id, trace, push_sequence, domain, app, stream, rule_id, task_id, template_id,
              catalog_version, event_id, create_time_ms, recorded_ms, width, height, file_size, sha256, store, region,
-             bucket, object_key, pic_full_url, put_state, put_due_ms)
+             bucket, object_key, pic_full_url, put_state, put_due_ms, format, rendition)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, 'owed',
-             ?23)",
+             ?23, ?24, ?25)",
     )?
     .execute(params![
         blob(new.id.0),
@@ -112,6 +116,8 @@ pub fn insert(tx: &Tx<'_>, new: &NewSnapshot<'_>) -> Result<(), DbError> {
         new.key,
         new.pic_full_url,
         new.put_due.0,
+        new.format.name(),
+        new.rendition,
     ])?;
     Ok(())
 }
@@ -127,6 +133,7 @@ pub struct OwedPut {
     pub region: String,
     pub bucket: String,
     pub key: String,
+    pub format: ImageFormat,
     pub file_size_bytes: u64,
     /// Puts that failed.
     pub attempts: u32,
@@ -139,7 +146,13 @@ impl OwedPut {
     }
 }
 
-const OWED_COLUMNS: &str = "id, trace, event_id, domain, app, stream, store, region, bucket, object_key, file_size, put_attempts FROM snapshot";
+const OWED_COLUMNS: &str = "id, trace, event_id, domain, app, stream, store, region, bucket, object_key, format, file_size, put_attempts
+     FROM snapshot";
+
+fn image_format(row: &Row<'_>) -> Result<ImageFormat, DbError> {
+    let name: String = row.get("format")?;
+    ImageFormat::from_name(&name).ok_or(DbError::Damaged { what: "a picture's format" })
+}
 
 fn owed_put(row: &Row<'_>) -> Result<OwedPut, DbError> {
     Ok(OwedPut {
@@ -151,6 +164,7 @@ fn owed_put(row: &Row<'_>) -> Result<OwedPut, DbError> {
         region: row.get("region")?,
         bucket: row.get("bucket")?,
         key: row.get("object_key")?,
+        format: image_format(row)?,
         file_size_bytes: number(row, "file_size")?,
         attempts: number(row, "put_attempts")?,
     })

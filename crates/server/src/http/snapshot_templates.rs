@@ -6,7 +6,9 @@ use axum::extract::State;
 use axum::response::Response;
 use framehook_domain::catalog::{ChangeRefused, Inventory, Managed, Step};
 use framehook_domain::id::TemplateId;
-use framehook_domain::template::{SnapshotTemplate, SnapshotTemplateDraft, StoreTarget};
+use framehook_domain::template::{
+    NamedRendition, OwnPlace, RenditionDraft, SnapshotTemplate, SnapshotTemplateDraft, StoreTarget,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -44,8 +46,88 @@ pub(super) struct View {
     prefix: String,
     /// What follows it.
     file_name: String,
+    /// What is made of each picture beside the image that the fields above describe, which is called `main`.
+    renditions: Vec<RenditionView>,
     #[serde(flatten)]
     kept: Kept,
+}
+
+/// One more image of each picture, of the same decode.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Rendition")]
+struct RenditionView {
+    /// Callbacks and snapshots name it so.
+    name: String,
+    /// Pixels; 0 follows the stream's picture.
+    width: u32,
+    /// Pixels; 0 follows the stream's picture.
+    height: u32,
+    /// `jpeg`, `png`, `webp` or `avif`.
+    format: &'static str,
+    /// 1 to 100 on the format's own scale; PNG has none.
+    quality: u8,
+    /// The tail of the bucket's full name; `null`: as the template.
+    app_id: Option<i64>,
+    /// The bucket without that tail; `null`: as the template.
+    bucket: Option<String>,
+    /// `null`: as the template.
+    region: Option<String>,
+    /// `null`: as the template.
+    prefix: Option<String>,
+    /// `null`: as the template, with the rendition's name before the extension.
+    file_name: Option<String>,
+}
+
+impl From<&NamedRendition> for RenditionView {
+    fn from(rendition: &NamedRendition) -> Self {
+        let OwnPlace { app_id, bucket, region, prefix, file_name } = rendition.own.clone();
+        Self {
+            name: rendition.name.to_string(),
+            width: rendition.width,
+            height: rendition.height,
+            format: rendition.format.name(),
+            quality: rendition.quality,
+            app_id,
+            bucket,
+            region,
+            prefix,
+            file_name,
+        }
+    }
+}
+
+/// One more image of each picture. What is left out takes the default, or the template's value where it has one.
+#[derive(Clone, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "NewRendition", extend("required" = ["name"]))]
+struct RenditionOrder {
+    /// `a-z`, `0-9`, `-` and `_`; not `main`.
+    #[schemars(length(min = 1, max = 32))]
+    name: String,
+    /// Pixels; 0, the default, follows the stream's picture.
+    #[schemars(range(min = 0, max = 3000))]
+    width: Option<i64>,
+    /// Pixels; 0, the default, follows the stream's picture.
+    #[schemars(range(min = 0, max = 2000))]
+    height: Option<i64>,
+    /// `jpeg`, the default, `png`, `webp` or `avif`.
+    format: Option<String>,
+    /// 85 by default; PNG has none.
+    #[schemars(range(min = 1, max = 100))]
+    quality: Option<i64>,
+    #[schemars(range(min = 1))]
+    app_id: Option<i64>,
+    bucket: Option<String>,
+    region: Option<String>,
+    prefix: Option<String>,
+    file_name: Option<String>,
+}
+
+impl From<RenditionOrder> for RenditionDraft {
+    fn from(order: RenditionOrder) -> Self {
+        let RenditionOrder { name, width, height, format, quality, app_id, bucket, region, prefix, file_name } = order;
+        Self { name, width, height, format, quality, app_id, bucket, region, prefix, file_name }
+    }
 }
 
 /// What to change of a snapshot template. What is left out stays as it is; `null` takes the default.
@@ -95,6 +177,10 @@ pub(super) struct Order {
     /// What follows it, `{StreamID}-screenshot-{Hour}-{Minute}-{Second}-{Width}x{Height}{Ext}` by default.
     #[serde(deserialize_with = "given_or_null")]
     file_name: Option<Option<String>>,
+    /// All that there are to be beside `main`, none by default.
+    #[serde(deserialize_with = "given_or_null")]
+    #[schemars(length(max = 7))]
+    renditions: Option<Option<Vec<RenditionOrder>>>,
 }
 
 /// A snapshot template to be made; only its name has no default.
@@ -122,6 +208,10 @@ impl Order {
         set(&mut draft.region, &self.region);
         set(&mut draft.prefix, &self.prefix);
         set(&mut draft.file_name, &self.file_name);
+        if let Some(renditions) = &self.renditions {
+            let renditions = renditions.clone().unwrap_or_default();
+            draft.renditions = renditions.into_iter().map(RenditionDraft::from).collect();
+        }
     }
 
     fn draft(&self, store: &StoreTarget) -> SnapshotTemplateDraft {
@@ -169,6 +259,7 @@ impl Noun for SnapshotTemplate {
             region: template.store.region().to_owned(),
             prefix: template.pattern.prefix().as_str().to_owned(),
             file_name: template.pattern.file_name().as_str().to_owned(),
+            renditions: template.renditions.iter().map(RenditionView::from).collect(),
             kept: Kept::of(known),
         }
     }

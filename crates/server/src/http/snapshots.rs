@@ -69,6 +69,10 @@ pub(super) struct SnapshotView {
     state: Progress,
     width: u32,
     height: u32,
+    /// `jpeg`, `png`, `webp` or `avif`.
+    format: &'static str,
+    /// Which of its template's renditions it is. `null` if the template made only one.
+    rendition: Option<String>,
     file_size_bytes: u64,
     /// Of the file, in hexadecimal.
     sha256: String,
@@ -116,6 +120,8 @@ impl From<SnapshotRow> for SnapshotView {
             },
             width: row.width,
             height: row.height,
+            format: row.format.name(),
+            rendition: row.rendition,
             file_size_bytes: row.file_size_bytes,
             sha256: row.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
             store: row.store,
@@ -208,7 +214,7 @@ async fn image(
     let row = shared.db.read(move |conn| snapshot::show(conn, id)).await?.ok_or_else(unknown)?;
     match row.state {
         PutState::Stored => {
-            let shown = Shown { content_type: "image/jpeg", is_private: true };
+            let shown = Shown { content_type: row.format.content_type(), is_private: true };
             objects::serve(&shared, &row.bucket, &row.key, shown, &method, &headers).await
         }
         PutState::Owed => Err(Problem::not_found("the picture is not stored yet")),
@@ -268,8 +274,8 @@ pub(super) fn routes() -> Vec<Route> {
         id(Route::get("/v1/snapshots/{id}/image", "get_snapshot_image", "Fetch a snapshot's image", image))
             .header::<String>("Range", "The bytes that are wanted, in one range.")
             .unless_known()
-            .answers_as(200, "The stored bytes.", "image/jpeg")
-            .answers_as(206, "A range of them.", "image/jpeg")
+            .answers_as(200, "The stored bytes, in the format that the snapshot has.", "image/*")
+            .answers_as(206, "A range of them.", "image/*")
             .answers_nothing(416, "No byte of it lies in the range that is asked for."),
         id(Route::post(
             "/v1/snapshots/{id}/discard",

@@ -44,7 +44,7 @@ pub(crate) enum LookError {
 #[derive(Debug)]
 pub(super) struct Look {
     pub(super) job: RenderJob,
-    answer: oneshot::Sender<Result<RenderedImage, RenderError>>,
+    answer: oneshot::Sender<Result<Vec<RenderedImage>, RenderError>>,
 }
 
 impl Look {
@@ -53,7 +53,7 @@ impl Look {
         !self.answer.is_closed()
     }
 
-    pub(super) fn show(self, rendered: Result<RenderedImage, RenderError>) {
+    pub(super) fn show(self, rendered: Result<Vec<RenderedImage>, RenderError>) {
         // Who asked may have gone meanwhile.
         let _ = self.answer.send(rendered);
     }
@@ -117,10 +117,10 @@ impl Looks {
         let shown = self.shown(Sight { push, width, arrived: entry_point.arrival.mono });
         let rendition = RenditionSpec { width, height: 0, format: ImageFormat::Jpeg, quality: JPEG_QUALITY };
         let render = || async {
-            match self.render(entry_point, rendition).await {
+            match self.render(entry_point, vec![rendition]).await {
                 Err(LookError::Busy) => Err(LookError::Busy),
                 Err(LookError::Render(error)) => Ok(Err(error)),
-                Ok(image) => Ok(Ok(image)),
+                Ok(mut images) => Ok(Ok(images.swap_remove(0))),
             }
         };
         let waited = tokio::time::timeout(PATIENCE, shown.rendered.get_or_try_init(render)).await;
@@ -128,17 +128,17 @@ impl Looks {
         waited.map_err(|_| LookError::Busy)??.clone().map_err(LookError::Render)
     }
 
-    /// A picture of an entry point for one asker alone.
+    /// Images of an entry point, one for each rendition, for one asker alone.
     ///
     /// # Errors
     /// See [`LookError`].
     pub(super) async fn render(
         &self,
         entry_point: &EntryPoint,
-        rendition: RenditionSpec,
-    ) -> Result<RenderedImage, LookError> {
+        renditions: Vec<RenditionSpec>,
+    ) -> Result<Vec<RenderedImage>, LookError> {
         let unit = &entry_point.unit;
-        let job = RenderJob { config: Arc::clone(&unit.config), data: unit.data.clone(), renditions: vec![rendition] };
+        let job = RenderJob { config: Arc::clone(&unit.config), data: unit.data.clone(), renditions };
         let (answer, rendered) = oneshot::channel();
         self.queue.try_send(Look { job, answer }).map_err(|_| LookError::Busy)?;
         match tokio::time::timeout(PATIENCE, rendered).await {
@@ -199,7 +199,7 @@ mod tests {
     /// A worker that shows an image of so many bytes to the next `count` looks.
     async fn worker(looks: &Looks, bytes: usize, count: usize) {
         for _ in 0..count {
-            looks.next().await.show(Ok(image(bytes)));
+            looks.next().await.show(Ok(vec![image(bytes)]));
         }
     }
 

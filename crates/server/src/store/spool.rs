@@ -157,9 +157,9 @@ impl Spool {
         self.disk_free_bytes.load(Ordering::Relaxed)
     }
 
-    /// Where a picture's bytes are.
+    /// Where a picture's bytes are, whatever their format.
     pub fn path(&self, id: SnapshotId) -> PathBuf {
-        self.dir.join(format!("{id}.jpg"))
+        self.dir.join(format!("{id}.image"))
     }
 
     fn partial_path(&self, id: SnapshotId) -> PathBuf {
@@ -270,7 +270,7 @@ impl OurName {
         let (id, extension) = name.split_once('.')?;
         let id = id.parse().ok()?;
         match extension {
-            "jpg" => Some(Self::Picture(id)),
+            "image" => Some(Self::Picture(id)),
             "partial" => Some(Self::Partial),
             _ => None,
         }

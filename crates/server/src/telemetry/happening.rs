@@ -80,6 +80,9 @@ pub enum Happening {
         /// The screenshot task that wanted it.
         #[serde(skip_serializing_if = "Option::is_none")]
         task: Option<String>,
+        /// Which of its template's renditions it is, where there is more than one: each is told by itself.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rendition: Option<String>,
         width: u32,
         height: u32,
         file_size_bytes: u64,

@@ -32,7 +32,7 @@ fn a_committed_picture_is_spooled_recorded_and_owed() {
     let place = Place::new(telling_room("http://127.0.0.1:1/"));
     let process = place.start_with(only_commit());
     let picture = process.picture(&room(), &template());
-    let bytes = picture.pictures[0].bytes.clone();
+    let bytes = picture.pictures[0].renditions[0].bytes.clone();
 
     let recorded = process.block_on(process.committer.commit(picture)).expect("committed").remove(0);
 
@@ -142,13 +142,13 @@ fn one_broken_picture_undoes_no_other_of_its_batch() {
     // The same id again is a defect of the caller, the only way to make a row impossible.
     let (mut twin, third) = (first.clone(), process.picture(&room(), &template()));
     process.block_on(process.committer.commit(first)).expect("committed");
-    twin.pictures[0].bytes = Bytes::from_static(b"twin");
+    twin.pictures[0].renditions[0].bytes = Bytes::from_static(b"twin");
 
     // Whatever reaches the committer while it waits for the writer is one batch.
     let (release, held) = mpsc::channel::<()>();
     let (db, committer) = (process.db.clone(), process.committer.clone());
     let ahead = process.picture(&room(), &template());
-    let ahead_spooled = process.spool.path(ahead.pictures[0].snapshot_id);
+    let ahead_spooled = process.spool.path(ahead.pictures[0].renditions[0].snapshot_id);
     let before = process.db.stats().operations;
     let (twin, third) = process.block_on(async {
         let holding = tokio::spawn(async move { db.write(move |_| Ok(held.recv())).await });
@@ -173,12 +173,12 @@ fn one_broken_picture_undoes_no_other_of_its_batch() {
 }
 
 #[test]
-fn renditions_of_one_picture_are_committed_together() {
+fn what_a_rule_and_a_task_want_of_one_picture_is_committed_together() {
     let place = Place::new(telling_room("http://127.0.0.1:1/"));
     let process = place.start_with(only_commit());
     let mut picture = process.picture(&room(), &template());
-    let mut small = picture.pictures[0].clone();
-    (small.snapshot_id, small.width, small.height) = (process.snapshot_id(), 640, 360);
+    let mut small = process.taken(process.snapshot_id(), &template());
+    (small.renditions[0].width, small.renditions[0].height) = (640, 360);
     picture.pictures.push(small);
     let recorded = process.block_on(process.committer.commit(picture)).expect("committed");
     assert_eq!(recorded.len(), 2);
@@ -261,7 +261,7 @@ fn nothing_is_acknowledged_once_the_database_has_stopped() {
     let place = Place::new(telling_nobody());
     let process = place.start_with(only_commit());
     let picture = process.picture(&room(), &template());
-    let id: SnapshotId = picture.pictures[0].snapshot_id;
+    let id: SnapshotId = picture.pictures[0].renditions[0].snapshot_id;
     process.fatal.raise("test", "a sync failed");
     let committed = process.block_on(process.committer.commit(picture));
     assert!(matches!(committed, Err(CommitError::Stopped)), "{committed:?}");

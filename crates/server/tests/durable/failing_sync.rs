@@ -55,7 +55,7 @@ fn a_failed_sync_of_the_database_ends_everything_and_is_not_repeated() {
     plan.fail("framehook.db-wal");
 
     let picture = process.picture(&room(), &template());
-    let spooled = process.spool.path(picture.pictures[0].snapshot_id);
+    let spooled = process.spool.path(picture.pictures[0].renditions[0].snapshot_id);
     let refused = process.block_on(process.committer.commit(picture));
     assert!(matches!(refused, Err(CommitError::Stopped)), "{refused:?}");
     assert_eq!(process.block_on(process.fatal.wait()).part, "database");

@@ -82,7 +82,7 @@ fn a_full_disk_sheds_new_pictures_keeps_what_is_owed_and_recovers() {
     let mut shed = 0;
     for _ in 0..20 {
         let mut picture = process.picture(&room(), &template());
-        picture.pictures[0].bytes = Bytes::from(vec![7; 64 << 10]);
+        picture.pictures[0].renditions[0].bytes = Bytes::from(vec![7; 64 << 10]);
         match process.block_on(process.committer.commit(picture)) {
             Err(CommitError::SpoolFull) => shed += 1,
             other => panic!("{other:?}"),

@@ -18,7 +18,7 @@ use framehook_domain::template::{
 };
 use framehook_domain::time::{NameZone, UnixMs};
 use framehook_server::clock::Clock;
-use framehook_server::commit::{CommitParts, Committer, Rendered, RenderedRendition};
+use framehook_server::commit::{CommitParts, Committer, Rendered, RenderedRendition, Taken};
 use framehook_server::db::outbox::{self, DeliveryDetail, DeliveryRow, Filter, State};
 use framehook_server::db::secret::Vault;
 use framehook_server::db::snapshot::owed_files;
@@ -283,15 +283,24 @@ impl Process {
             sequence: PushSequence::new(CREATE_TIME, 7),
             create_time: CREATE_TIME,
             trace: id,
-            pictures: vec![RenderedRendition {
-                snapshot_id: id,
-                subscriber: Some(Subscriber::Rule(RuleId(1))),
-                template: Arc::clone(template),
-                catalog_version: 1,
-                width: 1280,
-                height: 720,
-                bytes: Bytes::from(format!("a picture called {id}").into_bytes()),
-            }],
+            pictures: vec![self.taken(id, template)],
+        }
+    }
+
+    /// A picture as `template` makes it, whose main rendition has this id. Each has some bytes of its own.
+    pub(crate) fn taken(&self, id: SnapshotId, template: &Arc<SnapshotTemplate>) -> Taken {
+        let ids = std::iter::once(id).chain(std::iter::repeat_with(|| self.snapshot_id()));
+        let renditions = template.all_renditions().zip(ids).map(|(rendition, snapshot_id)| RenderedRendition {
+            snapshot_id,
+            width: if rendition.width == 0 { 1280 } else { rendition.width },
+            height: if rendition.width == 0 { 720 } else { rendition.width * 9 / 16 },
+            bytes: Bytes::from(format!("a picture called {snapshot_id}").into_bytes()),
+        });
+        Taken {
+            subscriber: Some(Subscriber::Rule(RuleId(1))),
+            renditions: renditions.collect(),
+            template: Arc::clone(template),
+            catalog_version: 1,
         }
     }
 

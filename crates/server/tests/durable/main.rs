@@ -11,6 +11,7 @@ mod isolation;
 mod log;
 mod notify;
 mod push;
+mod renditions;
 mod restart;
 mod sending;
 mod store;

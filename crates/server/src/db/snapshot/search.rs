@@ -2,6 +2,7 @@
 
 use framehook_domain::id::{EventId, PushSequence, RuleId, SnapshotId, TemplateId};
 use framehook_domain::stream::StreamId;
+use framehook_domain::template::ImageFormat;
 use framehook_domain::time::UnixMs;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
@@ -66,6 +67,9 @@ pub struct SnapshotRow {
     pub recorded: UnixMs,
     pub width: u32,
     pub height: u32,
+    pub format: ImageFormat,
+    /// Which of its template's renditions it is; `None` if there was only one.
+    pub rendition: Option<String>,
     pub file_size_bytes: u64,
     pub sha256: [u8; 32],
     pub store: String,
@@ -96,6 +100,8 @@ fn snapshot_row(row: &Row<'_>) -> Result<SnapshotRow, DbError> {
         recorded: UnixMs(row.get("recorded_ms")?),
         width: number(row, "width")?,
         height: number(row, "height")?,
+        format: super::image_format(row)?,
+        rendition: row.get("rendition")?,
         file_size_bytes: number(row, "file_size")?,
         sha256: row.get("sha256")?,
         store: row.get("store")?,
@@ -194,9 +200,9 @@ mod tests {
     fn insert(conn: &Connection, number: u8, name: &str, rule: i64, create_time_ms: i64) {
         let sql = "INSERT INTO snapshot (id, trace, push_sequence, domain, app, stream, rule_id, template_id, catalog_version,
                 event_id, create_time_ms, recorded_ms, width, height, file_size, sha256, store, region, bucket, object_key,
-                pic_full_url, put_state, put_due_ms)
+                pic_full_url, put_state, put_due_ms, format)
             VALUES (?1, ?1, 1, 'push.example.com', 'live', ?2, ?3, ?3, 1, ?1, ?4, ?4, 1, 1, 1, zeroblob(32), 'local', 'local', 'b', ?5,
-                'http://a/', 'owed', 0)";
+                'http://a/', 'owed', 0, 'jpeg')";
         let id = Uuid::from_u128(number.into()).into_bytes();
         conn.execute(sql, params![id, name, rule, create_time_ms, format!("{number}.jpg")]).unwrap();
     }
