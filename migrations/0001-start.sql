@@ -70,8 +70,9 @@ CREATE TABLE snapshot (
     bucket          TEXT NOT NULL,
     object_key      TEXT NOT NULL,
     pic_full_url    TEXT NOT NULL,
-    -- owed: its bytes are in spool/<id>.image; stored: in the store; discarded: given up by a person.
-    put_state       TEXT NOT NULL CHECK (put_state IN ('owed', 'stored', 'discarded')),
+    -- owed: its bytes are in spool/<id>.image; stored: in the store; discarded: given up by a person; expiring: older than
+    -- its template keeps it, and its file is about to go; expired: gone.
+    put_state       TEXT NOT NULL CHECK (put_state IN ('owed', 'stored', 'discarded', 'expiring', 'expired')),
     put_attempts    INTEGER NOT NULL DEFAULT 0,
     put_due_ms      INTEGER NOT NULL,
     put_step_ms     INTEGER NOT NULL DEFAULT 0,
@@ -80,7 +81,9 @@ CREATE TABLE snapshot (
     put_error       TEXT,
     -- When it was stored or discarded, and by whom it was discarded.
     settled_ms      INTEGER,
-    discarded_by    TEXT
+    discarded_by    TEXT,
+    -- 1: its event is forgotten; the row stays for as long as its template's retention needs it.
+    is_forgotten    INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE UNIQUE INDEX snapshot_by_key ON snapshot (store, bucket, object_key);
 -- Searches of a person: each in the order of its pages.
@@ -91,6 +94,10 @@ CREATE INDEX snapshot_by_template ON snapshot (template_id, create_time_ms);
 CREATE INDEX snapshot_fresh ON snapshot (recorded_ms) WHERE put_state = 'owed' AND put_attempts = 0;
 CREATE INDEX snapshot_backlog ON snapshot (put_due_ms) WHERE put_state = 'owed';
 CREATE INDEX snapshot_alarm ON snapshot (id) WHERE put_alarm = 1;
+-- What retention walks: pictures that may expire, that are about to, and that nothing else remembers.
+CREATE INDEX snapshot_kept ON snapshot (template_id, create_time_ms) WHERE put_state = 'stored';
+CREATE INDEX snapshot_expiring ON snapshot (id) WHERE put_state = 'expiring';
+CREATE INDEX snapshot_forgotten ON snapshot (template_id) WHERE is_forgotten = 1;
 
 -- Keys wanted more than once, and the last suffix given out: a pattern without a clock in it would otherwise search
 -- through all its older pictures for a free name. While a key is here it counts as taken, also when the rows of its
@@ -231,6 +238,8 @@ CREATE TABLE snapshot_template (
     height        INTEGER NOT NULL DEFAULT 0,
     jpeg_quality  INTEGER NOT NULL,
     porn_flag     INTEGER NOT NULL DEFAULT 0,
+    -- Days that pictures are kept; NULL: for ever.
+    retention_days INTEGER,
     app_id        INTEGER NOT NULL,
     -- Without its -<appid> tail.
     bucket        TEXT NOT NULL,

@@ -264,10 +264,11 @@ impl Server {
         let objects_dir = dir.join("objects");
         let files = LocalStore::open(&objects_dir, entropy.clone(), fatal.clone())
             .map_err(|source| ServeError::Files { path: objects_dir, source })?;
+        let files = Arc::new(files);
         let public_url = public_url(config, addresses.http);
         let signer =
             config.store_local.signed_urls.then(|| UrlSigner::new(vault.clone(), config.store_local.signed_url_life));
-        let stores = Stores::new(Local::new(Arc::new(files), &public_url, signer));
+        let stores = Stores::new(Local::new(Arc::clone(&files), &public_url, signer));
         let committer = Committer::start(
             CommitParts {
                 db: db.clone(),
@@ -430,7 +431,7 @@ impl Server {
         let rest = &stages.rest;
         let log_limits = LogLimits { age_max: config.deliver.log_retention, bytes_max: config.deliver.log_bytes_max.0 };
         let audit_limits = AuditLimits { age_max: config.audit.retention, bytes_max: config.audit.bytes_max.0 };
-        rest.spawn_vital("prune", prune::run(db.clone(), clock, log_limits, audit_limits, rest.token()));
+        rest.spawn_vital("prune", prune::run(db.clone(), files, clock, log_limits, audit_limits, rest.token()));
         rest.spawn_vital("wall clock", Arc::clone(&catalog).follow_wall_clock(rest.token()));
         rest.spawn_vital("key uses", keys.note_uses(rest.token()));
         rest.spawn_vital("timeline", timeline.follow(db.clone(), rest.token()));

@@ -23,6 +23,7 @@ pub mod outbox;
 pub mod prune;
 pub mod push;
 mod reader;
+pub mod retention;
 mod row;
 pub mod secret;
 pub mod snapshot;

@@ -1,5 +1,7 @@
-//! Keeps the log of settled deliveries, the audit log, and what is counted and listed beside them within their ages and sizes.
+//! Keeps the log of settled deliveries, the audit log, and what is counted and listed beside them within their ages and sizes,
+//! and the local store's pictures within the days of their templates.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use framehook_domain::time::UnixMs;
@@ -7,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::db::prune::{BATCH_ROWS, LogSize, log_size, prune_before, prune_oldest, prune_untold, vacuum_some};
+use crate::db::retention::{self, Expiring};
 use crate::db::{Db, DbError, Tx, audit, count, task};
+use crate::store::LocalStore;
 use crate::telemetry::event::Chain;
 
 /// How often the log is looked at. It grows by about a gigabyte a day at most where it matters.
@@ -28,8 +32,21 @@ pub struct AuditLimits {
 }
 
 /// Prunes now and every ten minutes until `token` ends it.
-pub async fn run(db: Db, clock: Clock, limits: LogLimits, audit: AuditLimits, token: CancellationToken) {
+pub async fn run(
+    db: Db,
+    files: Arc<LocalStore>,
+    clock: Clock,
+    limits: LogLimits,
+    audit: AuditLimits,
+    token: CancellationToken,
+) {
     loop {
+        match expire(&db, &files, clock.wall()).await {
+            Ok(0) => {}
+            Ok(pictures) => tracing::info!(pictures, "removed pictures that are older than their templates keep them"),
+            Err(DbError::Stopped) => return,
+            Err(error) => tracing::warn!(error = %Chain(&error), "old pictures could not be removed"),
+        }
         match prune_audit(&db, clock.wall(), audit).await {
             Ok(0) => {}
             Ok(rows) => tracing::info!(rows, "removed the oldest entries of the audit log"),
@@ -77,8 +94,48 @@ pub async fn prune(db: &Db, wall: UnixMs, limits: LogLimits) -> Result<usize, Db
     // Both are kept for as long as the documents say, whatever the log's age is.
     let prune_others = move |tx: &Tx<'_>| Ok(count::prune(tx, wall, BATCH_ROWS)? + task::prune(tx, wall, BATCH_ROWS)?);
     while db.write(prune_others).await? > 0 {}
+    while db.write(|tx| retention::prune_forgotten(tx, BATCH_ROWS)).await? > 0 {}
     while db.write(vacuum_some).await? {}
     Ok(rows)
+}
+
+/// Removes the local store's pictures that are older than their templates keep them, in small batches. Returns how many.
+///
+/// # Errors
+/// Those of the database. A file that cannot be removed is logged, and tried again in the next round.
+pub async fn expire(db: &Db, files: &Arc<LocalStore>, wall: UnixMs) -> Result<usize, DbError> {
+    let mut removed = 0;
+    loop {
+        // First what an earlier process, or an earlier round, has left.
+        let mut batch = db.read(|conn| retention::marked(conn, BATCH_ROWS)).await?;
+        if batch.is_empty() {
+            batch = db.write(move |tx| retention::mark(tx, wall, BATCH_ROWS)).await?;
+        }
+        let asked = batch.len();
+        let files = Arc::clone(files);
+        let remove = move || batch.into_iter().filter(|picture| remove_file(&files, picture)).collect::<Vec<_>>();
+        let gone = tokio::task::spawn_blocking(remove).await.map_err(|_| DbError::Stopped)?;
+        let ids: Vec<_> = gone.iter().map(|picture| picture.id).collect();
+        let settled = ids.len();
+        if settled > 0 {
+            db.write(move |tx| retention::settle(tx, &ids, wall)).await?;
+            removed += settled;
+        }
+        // What could not be removed would be found again at once.
+        if asked == 0 || settled < asked {
+            return Ok(removed);
+        }
+    }
+}
+
+fn remove_file(files: &LocalStore, picture: &Expiring) -> bool {
+    match files.remove_with_dirs(&picture.bucket, &picture.key) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(snapshot = %picture.id, error = %Chain(&error), "an old picture cannot be removed yet");
+            false
+        }
+    }
 }
 
 /// The same for the audit log.

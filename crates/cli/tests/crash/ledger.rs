@@ -125,7 +125,7 @@ impl Ledger {
     pub(crate) fn agrees_with_the_disk(&self, data_dir: &Path) -> Result<()> {
         for (id, row) in &self.snapshots {
             let path = match row.put_state.as_str() {
-                "owed" => data_dir.join("spool").join(format!("{}.jpg", hyphenated(id))),
+                "owed" => data_dir.join("spool").join(format!("{}.image", hyphenated(id))),
                 "stored" => row.object(data_dir),
                 other => anyhow::bail!("snapshot {id} is {other}"),
             };

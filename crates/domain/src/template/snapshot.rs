@@ -147,6 +147,8 @@ pub struct SnapshotTemplate {
     pub porn_flag: bool,
     pub store: StoreTarget,
     pub pattern: ObjectPattern,
+    /// Days after which stored pictures are removed, 1 to 3650; `None` keeps them.
+    pub retention_days: Option<u16>,
     /// What is made of each picture beside the main rendition, which the fields above describe.
     pub renditions: Vec<NamedRendition>,
 }
@@ -166,6 +168,8 @@ pub struct SnapshotTemplateDraft {
     pub region: String,
     pub prefix: Option<String>,
     pub file_name: Option<String>,
+    /// `None`: for ever.
+    pub retention_days: Option<i64>,
     /// Beside the main one.
     pub renditions: Vec<RenditionDraft>,
 }
@@ -195,6 +199,7 @@ impl SnapshotTemplate {
             porn_flag: draft.porn_flag.unwrap_or(false),
             store: StoreTarget::new(draft.app_id, &draft.bucket, &draft.region)?,
             pattern: ObjectPattern::new(prefix, file_name)?,
+            retention_days: draft.retention_days.map(retention_days).transpose()?,
             renditions: Vec::new(),
         };
         template.add_renditions(draft.renditions)?;
@@ -216,6 +221,7 @@ impl SnapshotTemplate {
             region: self.store.region().into(),
             prefix: Some(self.pattern.prefix().as_str().into()),
             file_name: Some(self.pattern.file_name().as_str().into()),
+            retention_days: self.retention_days.map(Into::into),
             renditions: self.renditions.iter().map(NamedRendition::to_draft).collect(),
         }
     }
@@ -233,9 +239,15 @@ impl SnapshotTemplate {
             porn_flag: false,
             store,
             pattern: ObjectPattern::default(),
+            retention_days: None,
             renditions: Vec::new(),
         }
     }
+}
+
+/// Ten years; longer is for ever.
+fn retention_days(days: i64) -> Result<u16, FieldError> {
+    within("retention_days", days, 1..=3650, "1 to 3650 (days)")
 }
 
 /// The width that an image is asked for in.
@@ -289,7 +301,7 @@ mod tests {
     #[test]
     fn refuses_each_field_outside_its_limits() {
         type Change = fn(&mut SnapshotTemplateDraft);
-        let cases: [(&str, &str, Change); 22] = [
+        let cases: [(&str, &str, Change); 24] = [
             ("no name", "name", |d| d.name = String::new()),
             ("long name", "name", |d| d.name = "a".repeat(256)),
             ("long name in bytes, not characters", "name", |d| d.name = "名".repeat(86)),
@@ -305,6 +317,8 @@ mod tests {
             ("height 2001", "height", |d| d.height = Some(2001)),
             ("quality 0", "jpeg_quality", |d| d.jpeg_quality = Some(0)),
             ("quality 101", "jpeg_quality", |d| d.jpeg_quality = Some(101)),
+            ("no day", "retention_days", |d| d.retention_days = Some(0)),
+            ("more than ten years", "retention_days", |d| d.retention_days = Some(3651)),
             ("app id 0", "app_id", |d| d.app_id = 0),
             ("bucket in upper case", "bucket", |d| d.bucket = "Shots".into()),
             ("bucket with a hyphen at its end", "bucket", |d| d.bucket = "shots-".into()),

@@ -66,6 +66,9 @@ section! {
         cos_prefix: String = "/{Year}-{Month}-{Day}",
         /// The file's name, with the same placeholders.
         cos_file_name: String = "{StreamID}-screenshot-{Hour}-{Minute}-{Second}-{Width}x{Height}{Ext}",
+        /// Days after which pictures are removed; 0 keeps them. It applies to those that are there, too, as far as they are
+        /// remembered.
+        retention_days: u32 = "0" in "0"..="3650",
     }
 }
 
@@ -312,6 +315,7 @@ fn snapshot_template(table: SnapshotTemplateTable, app_id: i64) -> Result<Snapsh
         region: table.cos_region,
         prefix: Some(table.cos_prefix),
         file_name: Some(table.cos_file_name),
+        retention_days: (table.retention_days > 0).then(|| table.retention_days.into()),
         renditions: Vec::new(),
     };
     let renamed = [
@@ -470,6 +474,7 @@ mod tests {
         [[snapshot_template]]
         name = "covers"
         snapshot_interval = "5s"
+        retention_days = 7
         [[callback_template]]
         name = "moderation"
         snapshot_notify_url = "https://user:hunter2@receiver.example.com/?action=snapshot"
@@ -490,6 +495,7 @@ mod tests {
         assert!(declared.domains[0].keys_to_check().is_some());
         let template = &declared.snapshot_templates[0];
         assert_eq!((template.interval.secs(), template.jpeg_quality, template.store.app_id()), (5, 85, 1_250_000_000));
+        assert_eq!(template.retention_days, Some(7));
         assert_eq!(declared.snapshot_rules[0].scope.to_string(), "push.example.com/*/*");
         assert_eq!(declared.callback_rules[0].scope.to_string(), "push.example.com/live/*");
         assert!(!format!("{config:?}").contains("hunter2"));

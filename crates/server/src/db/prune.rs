@@ -1,5 +1,5 @@
 //! Forgetting what is settled: deliveries that were delivered or cancelled, their attempts, and events nobody owes any
-//! more, with the rows of their pictures, whose objects stay where they are. Dead deliveries stay until a person replays or
+//! more, with the rows of their pictures, whose objects stay where they are; a row that retention still needs stays too. Dead deliveries stay until a person replays or
 //! cancels them, and with them all that belongs to them; so does the event of a picture that is owed to its store.
 
 use std::ops::AddAssign;
@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::row::stored;
 use super::{DbError, Tx};
+use crate::store::LocalStore;
 
 /// Rows removed in one transaction: a few milliseconds of the writer's time, so that nobody waits for pruning.
 pub const BATCH_ROWS: usize = 500;
@@ -128,6 +129,16 @@ fn forget_event(tx: &Tx<'_>, event: [u8; 16]) -> Result<Pruned, DbError> {
         return Ok(Pruned::default());
     };
     let events = tx.prepare_cached("DELETE FROM event WHERE id = ?1")?.execute([event])?;
+    let kept = tx
+        .prepare_cached(
+            "UPDATE snapshot SET is_forgotten = 1 WHERE id = ?1 AND put_state IN ('stored', 'expiring') AND store = ?2
+             AND EXISTS (SELECT 1 FROM snapshot_template AS template
+                         WHERE template.id = template_id AND retention_days IS NOT NULL)",
+        )?
+        .execute(params![picture, LocalStore::NAME])?;
+    if kept > 0 {
+        return Ok(Pruned { events, ..Pruned::default() });
+    }
     let snapshots = tx.prepare_cached("DELETE FROM snapshot WHERE id = ?1")?.execute([picture])?;
     Ok(Pruned { events, snapshots, ..Pruned::default() })
 }

@@ -134,6 +134,8 @@ pub struct OwedPut {
     pub bucket: String,
     pub key: String,
     pub format: ImageFormat,
+    /// For how many days its template keeps it; `None`: for ever.
+    pub retention_days: Option<u32>,
     pub file_size_bytes: u64,
     /// Puts that failed.
     pub attempts: u32,
@@ -146,7 +148,9 @@ impl OwedPut {
     }
 }
 
-const OWED_COLUMNS: &str = "id, trace, event_id, domain, app, stream, store, region, bucket, object_key, format, file_size, put_attempts
+const OWED_COLUMNS: &str = "id, trace, event_id, domain, app, stream, store, region, bucket, object_key, format, file_size,
+     put_attempts,
+     (SELECT retention_days FROM snapshot_template WHERE snapshot_template.id = template_id) AS retention_days
      FROM snapshot";
 
 fn image_format(row: &Row<'_>) -> Result<ImageFormat, DbError> {
@@ -165,6 +169,7 @@ fn owed_put(row: &Row<'_>) -> Result<OwedPut, DbError> {
         bucket: row.get("bucket")?,
         key: row.get("object_key")?,
         format: image_format(row)?,
+        retention_days: row.get("retention_days")?,
         file_size_bytes: number(row, "file_size")?,
         attempts: number(row, "put_attempts")?,
     })

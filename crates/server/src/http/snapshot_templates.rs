@@ -46,6 +46,8 @@ pub(super) struct View {
     prefix: String,
     /// What follows it.
     file_name: String,
+    /// Days after which pictures are removed; `null` keeps them.
+    retention_days: Option<u16>,
     /// What is made of each picture beside the image that the fields above describe, which is called `main`.
     renditions: Vec<RenditionView>,
     #[serde(flatten)]
@@ -177,6 +179,10 @@ pub(super) struct Order {
     /// What follows it, `{StreamID}-screenshot-{Hour}-{Minute}-{Second}-{Width}x{Height}{Ext}` by default.
     #[serde(deserialize_with = "given_or_null")]
     file_name: Option<Option<String>>,
+    /// Days after which pictures are removed; `null`, the default, keeps them. It applies to those that are there, too.
+    #[serde(deserialize_with = "given_or_null")]
+    #[schemars(range(min = 1, max = 3650))]
+    retention_days: Option<Option<i64>>,
     /// All that there are to be beside `main`, none by default.
     #[serde(deserialize_with = "given_or_null")]
     #[schemars(length(max = 7))]
@@ -208,6 +214,7 @@ impl Order {
         set(&mut draft.region, &self.region);
         set(&mut draft.prefix, &self.prefix);
         set(&mut draft.file_name, &self.file_name);
+        set(&mut draft.retention_days, &self.retention_days);
         if let Some(renditions) = &self.renditions {
             let renditions = renditions.clone().unwrap_or_default();
             draft.renditions = renditions.into_iter().map(RenditionDraft::from).collect();
@@ -259,6 +266,7 @@ impl Noun for SnapshotTemplate {
             region: template.store.region().to_owned(),
             prefix: template.pattern.prefix().as_str().to_owned(),
             file_name: template.pattern.file_name().as_str().to_owned(),
+            retention_days: template.retention_days,
             renditions: template.renditions.iter().map(RenditionView::from).collect(),
             kept: Kept::of(known),
         }

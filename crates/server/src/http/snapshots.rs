@@ -94,7 +94,8 @@ pub(super) struct SnapshotView {
     put_error: Option<String>,
 }
 
-/// `owed`: committed and on its way to the store. `stored`: it can be fetched. `discarded`: given up by a person.
+/// `owed`: committed and on its way to the store. `stored`: it can be fetched. `discarded`: given up by a person. `expired`: removed when it was
+/// older than its template keeps pictures.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "SnapshotState")]
@@ -102,6 +103,7 @@ enum Progress {
     Owed,
     Stored,
     Discarded,
+    Expired,
 }
 
 impl From<SnapshotRow> for SnapshotView {
@@ -117,6 +119,7 @@ impl From<SnapshotRow> for SnapshotView {
                 PutState::Owed => Progress::Owed,
                 PutState::Stored => Progress::Stored,
                 PutState::Discarded => Progress::Discarded,
+                PutState::Expired => Progress::Expired,
             },
             width: row.width,
             height: row.height,
@@ -219,6 +222,10 @@ async fn image(
         }
         PutState::Owed => Err(Problem::not_found("the picture is not stored yet")),
         PutState::Discarded => Err(Problem::not_found("the picture was discarded")),
+        PutState::Expired => {
+            let detail = "the picture was older than its template keeps them, and was removed";
+            Err(Problem::new(StatusCode::GONE, detail))
+        }
     }
 }
 
@@ -274,6 +281,7 @@ pub(super) fn routes() -> Vec<Route> {
         id(Route::get("/v1/snapshots/{id}/image", "get_snapshot_image", "Fetch a snapshot's image", image))
             .header::<String>("Range", "The bytes that are wanted, in one range.")
             .unless_known()
+            .problems(&[410])
             .answers_as(200, "The stored bytes, in the format that the snapshot has.", "image/*")
             .answers_as(206, "A range of them.", "image/*")
             .answers_nothing(416, "No byte of it lies in the range that is asked for."),

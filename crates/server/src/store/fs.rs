@@ -161,6 +161,27 @@ impl LocalStore {
         durable::remove_if_there(&path).map_err(|source| StoreError::from_io(bucket, key, source))
     }
 
+    /// Removes an object, and the directories of its key that are empty without it. Blocks. Not synced, as above.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn remove_with_dirs(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
+        self.remove(bucket, key)?;
+        let path = self.path(bucket, key)?;
+        let bucket = self.root.join(bucket);
+        // Held, so that no put counts on a directory that is about to go. One that has just made it, and not yet used it, finds
+        // it gone and is tried again.
+        let mut durable_dirs = self.lock_dirs();
+        for dir in path.ancestors().skip(1).take_while(|dir| **dir != *bucket) {
+            // The first that is not empty ends it, as does one that cannot be removed.
+            if fs::remove_dir(dir).is_err() {
+                break;
+            }
+            durable_dirs.remove(dir);
+        }
+        Ok(())
+    }
+
     /// Whether an object can be fetched. Blocks.
     ///
     /// # Errors

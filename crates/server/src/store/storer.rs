@@ -175,7 +175,8 @@ impl Storer {
         let began = self.parts.clock.mono();
         let spooled = self.parts.spool.path(put.id);
         let bucket = Bucket { region: &put.region, name: &put.bucket };
-        let upload = Upload { file: &spooled, content_type: put.format.content_type(), retention_days: None };
+        let upload =
+            Upload { file: &spooled, content_type: put.format.content_type(), retention_days: put.retention_days };
         let result = match self.parts.stores.named(&put.store, bucket) {
             Some(store) => store.put(bucket, &put.key, upload).await,
             None => Err(StoreError::Unknown { store: put.store.clone() }),

@@ -142,7 +142,8 @@ impl Place {
         let timeline = Timeline::new(clock);
         let telemetry = Telemetry::new(clock);
         let signer = settings.url_life.map(|life| UrlSigner::new(vault.clone(), life));
-        let stores = Stores::new(Local::new(Arc::new(files), "http://127.0.0.1:8080/objects", signer));
+        let files = Arc::new(files);
+        let stores = Stores::new(Local::new(Arc::clone(&files), "http://127.0.0.1:8080/objects", signer));
         let (storer_wake, notifier_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let [commits, puts, attempts] = ["commits", "puts", "attempts"].map(|name| Stage::new(name, fatal.clone()));
         let committer = Committer::start(
@@ -223,6 +224,7 @@ impl Place {
             spool,
             committer,
             storer,
+            files,
             log,
             replayer,
             notifier,
@@ -242,6 +244,8 @@ pub(crate) struct Process {
     pub(crate) spool: Arc<Spool>,
     pub(crate) committer: Committer,
     pub(crate) storer: Arc<Storer>,
+    /// The local store's.
+    pub(crate) files: Arc<LocalStore>,
     pub(crate) log: PushLog,
     pub(crate) replayer: Replayer,
     pub(crate) notifier: Arc<Notifier>,

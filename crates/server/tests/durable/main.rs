@@ -13,6 +13,7 @@ mod notify;
 mod push;
 mod renditions;
 mod restart;
+mod retention;
 mod sending;
 mod store;
 mod task;

@@ -40,8 +40,8 @@ pub fn insert_snapshot_template(
     let id = tx
         .prepare_cached(
             "INSERT INTO snapshot_template (name, description, interval_secs, width, height, jpeg_quality, app_id, bucket,
-                 region, prefix, file_name, managed_by, created_ms, updated_ms, porn_flag)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13, ?14)",
+                 region, prefix, file_name, managed_by, created_ms, updated_ms, porn_flag, retention_days)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13, ?14, ?15)",
         )?
         .insert(params![
             template.name,
@@ -58,6 +58,7 @@ pub fn insert_snapshot_template(
             by_name(by),
             now.0,
             template.porn_flag,
+            template.retention_days,
         ])?;
     let id = TemplateId(id);
     put_renditions(tx, id, template)?;
@@ -72,7 +73,7 @@ pub fn update_snapshot_template(tx: &Tx<'_>, template: &SnapshotTemplate, now: U
     tx.prepare_cached(
         "UPDATE snapshot_template SET name = ?2, description = ?3, interval_secs = ?4, width = ?5, height = ?6,
              jpeg_quality = ?7, app_id = ?8, bucket = ?9, region = ?10, prefix = ?11, file_name = ?12,
-             updated_ms = max(?13, updated_ms + 1), porn_flag = ?14
+             updated_ms = max(?13, updated_ms + 1), porn_flag = ?14, retention_days = ?15
          WHERE id = ?1",
     )?
     .execute(params![
@@ -90,6 +91,7 @@ pub fn update_snapshot_template(tx: &Tx<'_>, template: &SnapshotTemplate, now: U
         template.pattern.file_name().as_str(),
         now.0,
         template.porn_flag,
+        template.retention_days,
     ])?;
     tx.prepare_cached("DELETE FROM snapshot_rendition WHERE template_id = ?1")?.execute([template.id.0])?;
     put_renditions(tx, template.id, template)
@@ -159,6 +161,7 @@ fn template(row: &Row<'_>, renditions: Vec<RenditionDraft>) -> Result<Managed<Sn
         region: row.get("region")?,
         prefix: row.get("prefix")?,
         file_name: row.get("file_name")?,
+        retention_days: row.get("retention_days")?,
         renditions,
     };
     let value = SnapshotTemplate::validate(TemplateId(row.get("id")?), draft);
@@ -208,7 +211,8 @@ mod tests {
             template.add_rendition(draft).unwrap();
         }
         let id = insert_snapshot_template(&tx, &template, ManagedBy::Api, UnixMs(5)).unwrap();
-        let template = SnapshotTemplate { id, ..template };
+        let template = SnapshotTemplate { id, retention_days: Some(7), ..template };
+        update_snapshot_template(&tx, &template, UnixMs(5)).unwrap();
         assert_eq!(load(&conn).unwrap()[0].value, template);
 
         let fewer = SnapshotTemplate { renditions: template.renditions[1..].to_vec(), ..template };

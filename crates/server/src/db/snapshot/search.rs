@@ -18,6 +18,8 @@ pub enum PutState {
     Stored,
     /// Given up by a person.
     Discarded,
+    /// Older than its template keeps it: its object is gone, or about to go.
+    Expired,
 }
 
 impl PutState {
@@ -26,6 +28,7 @@ impl PutState {
             "owed" => Some(Self::Owed),
             "stored" => Some(Self::Stored),
             "discarded" => Some(Self::Discarded),
+            "expiring" | "expired" => Some(Self::Expired),
             _ => None,
         }
     }
@@ -81,7 +84,7 @@ pub struct SnapshotRow {
     /// Puts that failed.
     pub attempts: u32,
     pub error: Option<String>,
-    /// When it was stored or discarded.
+    /// When it was stored or discarded, or had expired.
     pub settled: Option<UnixMs>,
 }
 
