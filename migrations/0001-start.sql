@@ -113,6 +113,29 @@ CREATE TABLE key_suffix (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX key_suffix_used ON key_suffix (used_ms);
 
+-- Objects that each newer picture overwrites, and the newest picture of each: while it is owed, its bytes are in
+-- spool/<id>.image. Which pictures are newer is told by the time of their keyframes, then by their ids.
+CREATE TABLE latest_object (
+    store          TEXT NOT NULL,
+    -- With its -<appid> tail.
+    bucket         TEXT NOT NULL,
+    object_key     TEXT NOT NULL,
+    region         TEXT NOT NULL,
+    id             BLOB NOT NULL,
+    trace          BLOB NOT NULL,
+    create_time_ms INTEGER NOT NULL,
+    format         TEXT NOT NULL,
+    file_size      INTEGER NOT NULL,
+    is_owed        INTEGER NOT NULL,
+    put_attempts   INTEGER NOT NULL DEFAULT 0,
+    put_due_ms     INTEGER NOT NULL,
+    put_step_ms    INTEGER NOT NULL DEFAULT 0,
+    put_error      TEXT,
+    PRIMARY KEY (store, bucket, object_key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX latest_owed ON latest_object (put_due_ms) WHERE is_owed = 1;
+CREATE INDEX latest_idle ON latest_object (create_time_ms) WHERE is_owed = 0;
+
 -- How many pictures were taken in each five minutes. Counted in the transaction that records a picture, so a count is
 -- never of one that was lost.
 CREATE TABLE picture_count (
@@ -238,6 +261,9 @@ CREATE TABLE snapshot_template (
     height        INTEGER NOT NULL DEFAULT 0,
     jpeg_quality  INTEGER NOT NULL,
     porn_flag     INTEGER NOT NULL DEFAULT 0,
+    -- sequence, latest or both.
+    objects       TEXT NOT NULL,
+    latest_key    TEXT NOT NULL,
     -- Days that pictures are kept; NULL: for ever.
     retention_days INTEGER,
     app_id        INTEGER NOT NULL,

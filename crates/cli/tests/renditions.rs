@@ -10,6 +10,7 @@ use framehook_testkit::http;
 use framehook_testkit::image::{self, Format};
 use framehook_testkit::receiver::Receiver;
 use framehook_testkit::server::ServerSpec;
+use serde_json::json;
 
 const RENDITIONS: &str = r#"
 [[snapshot_rendition]]
@@ -87,4 +88,29 @@ fn each_rendition_of_each_picture_is_stored_where_it_belongs_and_announced_by_na
     let shown =
         http::request(server.http_address(), "GET", &target, &[("authorization", &key)], b"", PATIENCE).unwrap();
     assert_eq!((shown.status, shown.headers.get("content-type")), (200, Some("image/webp")));
+}
+
+#[test]
+fn renditions_are_set_and_taken_away_through_v1() {
+    let server = ServerSpec::new(FRAMEHOOK).start().unwrap();
+    let order = json!({ "name": "covers", "renditions": [{ "name": "thumb", "width": 320, "format": "webp" }] });
+    let made = server.v1("POST", "/v1/snapshot-templates", Some(&order)).unwrap();
+    let thumb = json!({
+        "name": "thumb",
+        "width": 320,
+        "height": 0,
+        "format": "webp",
+        "quality": 85,
+        "app_id": null,
+        "bucket": null,
+        "region": null,
+        "prefix": null,
+        "file_name": null,
+    });
+    assert_eq!(made["renditions"], json!([thumb]));
+    let template = format!("/v1/snapshot-templates/{}", made["id"]);
+    let changed = server.v1("PATCH", &template, Some(&json!({ "interval_s": 5 }))).unwrap();
+    assert_eq!(changed["renditions"], json!([thumb]), "what is left out stays");
+    let changed = server.v1("PATCH", &template, Some(&json!({ "renditions": null }))).unwrap();
+    assert_eq!(changed["renditions"], json!([]));
 }

@@ -1,11 +1,13 @@
 //! What an object is called: patterns with placeholders (`CosPrefix`, `CosFileName`), parsed once and expanded per
 //! picture.
 
+mod latest;
 mod pattern;
 
 use alloc::{format, string::String};
 use core::fmt;
 
+pub use latest::LatestKey;
 pub use pattern::{ObjectFileName, ObjectPattern, ObjectPrefix};
 
 use crate::{

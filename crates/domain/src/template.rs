@@ -4,6 +4,7 @@
 //! defaults of CSS's `live` API (267/30834, 267/30815) stand here once.
 
 mod callback;
+mod objects;
 mod rendition;
 mod snapshot;
 
@@ -11,6 +12,7 @@ pub use callback::{
     CONNECT_TIMEOUT_RANGE, CallbackKey, CallbackTemplate, CallbackTemplateDraft, CallbackUrl, CallbackUrls, Ed25519Key,
     PreviousKey, RecordExceptionLevel, Sending, SendingDraft, Signing, SigningDraft, TIMEOUT_RANGE, URL_BYTES_MAX,
 };
+pub use objects::Objects;
 pub use rendition::{
     ImageFormat, NamedRendition, OwnPlace, RENDITION_NAME_BYTES_MAX, RENDITIONS_MAX, Rendition, RenditionDraft,
     RenditionName,

@@ -49,7 +49,7 @@ use crate::push_log::PushLog;
 use crate::render::{RenderConfig, StartError, WorkerSet};
 use crate::shutdown::Stage;
 use crate::store::spool::{Spool, SpoolLimits};
-use crate::store::{Local, LocalStore, Storer, StorerParts, Stores, UrlSigner};
+use crate::store::{LatestStorer, Local, LocalStore, Storer, StorerParts, Stores, UrlSigner};
 use crate::telemetry::Telemetry;
 use crate::timeline::Timeline;
 use crate::tls::{self, CertificateError, Certificates, TlsServer};
@@ -253,6 +253,7 @@ impl Server {
         };
 
         // From commit to callback.
+        let latest_wake = Arc::new(Notify::new());
         let (storer_wake, notifier_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let owed = db.read(owed_files).await?;
         let limits =
@@ -280,10 +281,11 @@ impl Server {
                 zone: config.names.time_zone.clone(),
                 stores: stores.clone(),
                 storer_wake: Arc::clone(&storer_wake),
+                latest_wake: Arc::clone(&latest_wake),
             },
             &stages.committer,
         );
-        let storer = Storer::new(StorerParts {
+        let storer_parts = StorerParts {
             db: db.clone(),
             spool: Arc::clone(&spool),
             stores: stores.clone(),
@@ -295,7 +297,9 @@ impl Server {
             notifier_wake: Arc::clone(&notifier_wake),
             slots: config.store.concurrency as usize,
             stage: stages.puts.clone(),
-        });
+        };
+        let latest = LatestStorer::new(StorerParts { wake: latest_wake, ..storer_parts.clone() });
+        let storer = Storer::new(storer_parts);
         let tls = Tls::new(None)?;
         if tls.roots() == 0 {
             tracing::warn!(
@@ -425,6 +429,7 @@ impl Server {
         // Everything is there: let it run, from right to left, so that nothing is handed to a part that does not.
         stages.attempts.spawn_vital("notifier", Arc::clone(&notifier).run(stages.attempts.clone()));
         stages.puts.spawn_vital("storer", Arc::clone(&storer).run());
+        stages.puts.spawn_vital("latest storer", latest.run());
         for worker in workers.workers {
             stages.renders.spawn_vital("render worker", Arc::clone(&pipeline).drive(worker));
         }

@@ -15,7 +15,7 @@ use framehook_domain::id::{EventId, PushSequence, SnapshotId};
 use framehook_domain::object_key::ObjectKey;
 use framehook_domain::pick::Subscriber;
 use framehook_domain::stream::{StreamId, StreamParam};
-use framehook_domain::template::SnapshotTemplate;
+use framehook_domain::template::{Objects, SnapshotTemplate};
 use framehook_domain::time::{NameZone, UnixMs};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -61,12 +61,16 @@ pub struct Taken {
     pub catalog_version: u64,
     /// One for each of the template's renditions, in their order.
     pub renditions: Vec<RenderedRendition>,
+    /// Which objects to write of them.
+    pub objects: Objects,
 }
 
 /// One size and format of a picture.
 #[derive(Clone, Debug)]
 pub struct RenderedRendition {
     pub snapshot_id: SnapshotId,
+    /// The id of the copy that becomes the `latest` object.
+    pub latest_id: SnapshotId,
     /// Pixels of the encoded image.
     pub width: u32,
     pub height: u32,
@@ -140,6 +144,8 @@ pub struct CommitParts {
     pub stores: Stores,
     /// Wakes the storer.
     pub storer_wake: Arc<Notify>,
+    /// Wakes who puts `latest` objects.
+    pub latest_wake: Arc<Notify>,
 }
 
 /// Takes pictures over the commit point. Clones share one queue.
@@ -210,16 +216,23 @@ fn batch_of(first: Waiting, waiting: &mut mpsc::Receiver<Waiting>) -> Vec<Waitin
 }
 
 impl Rendered {
-    fn renditions(&self) -> impl Iterator<Item = &RenderedRendition> {
-        self.pictures.iter().flat_map(|picture| &picture.renditions)
+    /// Every file that there is to be, in the order in which they are written.
+    fn files(&self) -> impl Iterator<Item = (SnapshotId, &Bytes)> {
+        self.pictures.iter().flat_map(|taken| {
+            taken.renditions.iter().flat_map(|rendition| {
+                let numbered = taken.objects.has_sequence().then_some(rendition.snapshot_id);
+                let latest = taken.objects.has_latest().then_some(rendition.latest_id);
+                numbered.into_iter().chain(latest).map(|id| (id, &rendition.bytes))
+            })
+        })
     }
 
     fn bytes(&self) -> usize {
-        self.renditions().map(|rendition| rendition.bytes.len()).sum()
+        self.files().map(|(_, bytes)| bytes.len()).sum()
     }
 
     fn ids(&self) -> impl Iterator<Item = SnapshotId> {
-        self.renditions().map(|rendition| rendition.snapshot_id)
+        self.files().map(|(id, _)| id)
     }
 }
 
@@ -229,6 +242,7 @@ impl CommitParts {
             batch.into_iter().map(|waiting| (waiting.rendered, waiting.answer)).unzip();
         let results = self.commit_all(rendered).await;
         self.storer_wake.notify_one();
+        self.latest_wake.notify_one();
         for (answer, result) in answers.into_iter().zip(results) {
             // Committed is committed, whether or not somebody still asks.
             let _ = answer.send(result);
@@ -314,22 +328,25 @@ impl CommitParts {
 
 /// Writes and syncs a picture's files, all or none.
 fn write_picture(spool: &Spool, rendered: Rendered) -> Result<Spooled, CommitError> {
-    let mut sha256 = Vec::new();
-    for (index, rendition) in rendered.renditions().enumerate() {
-        if let Err(error) = spool.write(rendition.snapshot_id, &rendition.bytes) {
-            for written in rendered.renditions().take(index) {
-                spool.discard(written.snapshot_id, written.bytes.len() as u64);
+    for (index, (id, bytes)) in rendered.files().enumerate() {
+        if let Err(error) = spool.write(id, bytes) {
+            for (written, bytes) in rendered.files().take(index) {
+                spool.discard(written, bytes.len() as u64);
             }
             return Err(error.into());
         }
-        let sum = digest(&SHA256, &rendition.bytes);
-        sha256.push(sum.as_ref().try_into().expect("a SHA-256 sum has 32 bytes"));
     }
+    let renditions = rendered.pictures.iter().flat_map(|taken| &taken.renditions);
+    let sum = |rendition: &RenderedRendition| {
+        let sum = digest(&SHA256, &rendition.bytes);
+        sum.as_ref().try_into().expect("a SHA-256 sum has 32 bytes")
+    };
+    let sha256 = renditions.map(sum).collect();
     Ok(Spooled { rendered, sha256 })
 }
 
 fn discard_picture(spool: &Spool, rendered: &Rendered) {
-    for rendition in rendered.renditions() {
-        spool.discard(rendition.snapshot_id, rendition.bytes.len() as u64);
+    for (id, bytes) in rendered.files() {
+        spool.discard(id, bytes.len() as u64);
     }
 }

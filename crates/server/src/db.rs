@@ -18,6 +18,7 @@ mod error;
 pub mod history;
 pub mod idempotency;
 pub mod inspect;
+pub mod latest;
 mod migrate;
 pub mod outbox;
 pub mod prune;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use framehook_domain::id::{PushSequence, SnapshotId, uuid_v7};
 use framehook_domain::pick::{CommittingPick, SkipReason, Subscriber, TASKS_MAX, Want};
-use framehook_domain::template::{self, Rendition, SnapshotTemplate};
+use framehook_domain::template::{self, Objects, Rendition, SnapshotTemplate};
 use framehook_domain::time::{Mono, UnixMs};
 use framehook_media::AccessUnit;
 use framehook_render_wire::{FailureReason, IMAGES_BYTES_MAX, ImageFormat, RenditionSpec};
@@ -217,8 +217,11 @@ impl Pipeline {
         let snapshot_id = self.snapshot_id(arrival);
         let permit = self.commit_permit(images.iter().map(|image| image.bytes.len()).sum()).await;
         let ids = std::iter::once(snapshot_id).chain(std::iter::repeat_with(|| self.snapshot_id(arrival)));
-        let renditions = images.into_iter().zip(ids).map(|(image, id)| rendition(id, image)).collect();
-        let picture = Taken { subscriber: None, template, catalog_version, renditions };
+        let renditions =
+            images.into_iter().zip(ids).map(|(image, id)| rendition(id, self.snapshot_id(arrival), image)).collect();
+        // Who asks for a picture gets one that stays, and others may see it as the latest.
+        let objects = if template.objects.has_latest() { Objects::Both } else { Objects::Sequence };
+        let picture = Taken { subscriber: None, template, catalog_version, renditions, objects };
         let rendered = Rendered {
             stream: push.stream().clone(),
             param: push.param(),
@@ -314,12 +317,13 @@ impl Pipeline {
             committing.dues.push(due);
             let renditions = want.template.all_renditions().map(spec).filter_map(|spec| {
                 let index = asked.iter().position(|asked| *asked == spec)?;
-                Some(rendition(ids.next()?, images.get(index)?.clone()))
+                Some(rendition(ids.next()?, self.snapshot_id(pick.arrival), images.get(index)?.clone()))
             });
             pictures.push(Taken {
                 subscriber: Some(want.subscriber),
                 catalog_version: want.catalog_version,
                 renditions: renditions.collect(),
+                objects: want.template.objects,
                 template: want.template,
             });
         }
@@ -453,8 +457,9 @@ fn spec(rendition: Rendition<'_>) -> RenditionSpec {
     }
 }
 
-fn rendition(snapshot_id: SnapshotId, image: RenderedImage) -> RenderedRendition {
-    RenderedRendition { snapshot_id, width: image.size.width, height: image.size.height, bytes: image.bytes }
+fn rendition(snapshot_id: SnapshotId, latest_id: SnapshotId, image: RenderedImage) -> RenderedRendition {
+    let RenderedImage { size, bytes } = image;
+    RenderedRendition { snapshot_id, latest_id, width: size.width, height: size.height, bytes }
 }
 
 /// Under which reason a due without a picture is counted.

@@ -7,6 +7,7 @@
 //! A store is an [`ObjectStore`]; [`Stores`] says which one a bucket is in.
 
 pub mod fs;
+mod latest;
 mod local;
 pub mod signed_url;
 pub mod spool;
@@ -25,6 +26,7 @@ use framehook_domain::time::UnixMs;
 use rustix::io::Errno;
 
 pub use fs::LocalStore;
+pub use latest::LatestStorer;
 pub use local::Local;
 pub use signed_url::{UrlRefused, UrlSigner};
 pub use storer::{Storer, StorerParts};

@@ -13,7 +13,7 @@ use crate::{
 
 /// The complete published list of placeholders (267/31072), and `{Rendition}`, which is ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Placeholder {
+pub(super) enum Placeholder {
     AppName,
     PushDomain,
     StreamId,
@@ -53,6 +53,15 @@ impl Placeholder {
         Self::ALL.into_iter().find_map(|(known, placeholder)| (known == name).then_some(placeholder))
     }
 
+    /// Whether it differs between pictures of one stream in one rendition.
+    pub(super) fn varies(self) -> bool {
+        match self {
+            Self::AppName | Self::PushDomain | Self::StreamId | Self::Rendition | Self::Ext => false,
+            Self::Year | Self::Month | Self::Day | Self::Hour | Self::Minute | Self::Second => true,
+            Self::Width | Self::Height => true,
+        }
+    }
+
     /// The most bytes it can become.
     fn bytes_max(self) -> usize {
         match self {
@@ -70,7 +79,7 @@ impl Placeholder {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     Literal(String),
     Placeholder(Placeholder),
 }
@@ -181,11 +190,11 @@ prints_as_configured!(ObjectPrefix ObjectFileName);
 
 /// A level of a pattern must be something, must not stand still and must not climb. Stream and app names cannot be `.`
 /// or `..` either, so no expansion can.
-fn is_level(level: &str) -> bool {
+pub(super) fn is_level(level: &str) -> bool {
     !level.is_empty() && level != "." && !level.contains("..")
 }
 
-fn parse_parts(text: &str, also_allowed: &str) -> Option<Vec<Part>> {
+pub(super) fn parse_parts(text: &str, also_allowed: &str) -> Option<Vec<Part>> {
     // Every pattern that fits a key is shorter than this; longer ones need not be read.
     if text.len() > KEY_BYTES_MAX {
         return None;
@@ -209,6 +218,15 @@ fn parse_parts(text: &str, also_allowed: &str) -> Option<Vec<Part>> {
     Some(parts)
 }
 
+/// The most bytes that they can become together.
+pub(super) fn bytes_max(parts: &[Part]) -> usize {
+    let part_max = |part: &Part| match part {
+        Part::Literal(text) => text.len(),
+        Part::Placeholder(placeholder) => placeholder.bytes_max(),
+    };
+    parts.iter().map(part_max).sum()
+}
+
 /// Prefix and file name together: every key made from them has at most 850 bytes, suffix included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObjectPattern {
@@ -220,13 +238,6 @@ impl ObjectPattern {
     /// # Errors
     /// A pair that could make a key longer than 850 bytes from the longest names allowed.
     pub fn new(prefix: ObjectPrefix, file_name: ObjectFileName) -> Result<Self, FieldError> {
-        let bytes_max = |parts: &[Part]| -> usize {
-            let part_max = |part: &Part| match part {
-                Part::Literal(text) => text.len(),
-                Part::Placeholder(placeholder) => placeholder.bytes_max(),
-            };
-            parts.iter().map(part_max).sum()
-        };
         if bytes_max(&prefix.parts) + 1 + bytes_max(&file_name.parts) + SUFFIX_BYTES_MAX > KEY_BYTES_MAX {
             let both = format!("{prefix}/{file_name}");
             return Err(FieldError::new("file_name", both, "a pattern whose longest key has at most 850 bytes"));
@@ -256,7 +267,7 @@ impl ObjectPattern {
 }
 
 /// Appends the expanded parts and tells where the first `{Ext}` went.
-fn push_parts(text: &mut String, parts: &[Part], naming: &Naming<'_>, civil: &CivilTime) -> Option<usize> {
+pub(super) fn push_parts(text: &mut String, parts: &[Part], naming: &Naming<'_>, civil: &CivilTime) -> Option<usize> {
     let mut ext_at = None;
     for part in parts {
         match part {

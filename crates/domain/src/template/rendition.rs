@@ -6,7 +6,7 @@ use core::fmt;
 use super::{SnapshotTemplate, StoreTarget, snapshot::within};
 use crate::{
     field::FieldError,
-    object_key::{ObjectFileName, ObjectPattern, ObjectPrefix},
+    object_key::{LatestKey, ObjectFileName, ObjectPattern, ObjectPrefix},
 };
 
 /// Most renditions of a template, the main one included. A push has one rule and at most three screenshot tasks, so one
@@ -131,6 +131,7 @@ pub struct NamedRendition {
     /// Where it goes, all taken together.
     pub store: StoreTarget,
     pub pattern: ObjectPattern,
+    pub latest_key: LatestKey,
 }
 
 /// The parts of a rendition's place that are not its template's.
@@ -161,6 +162,7 @@ impl NamedRendition {
             quality: within("quality", quality.unwrap_or(super::snapshot::QUALITY.into()), 1..=100, "1 to 100")?,
             store: own.store(&of.store)?,
             pattern: own.pattern(&of.pattern)?,
+            latest_key: of.latest_key.of_a_rendition()?,
             own,
         })
     }
@@ -174,6 +176,7 @@ impl NamedRendition {
             quality: self.quality,
             store: &self.store,
             pattern: &self.pattern,
+            latest_key: &self.latest_key,
         }
     }
 
@@ -227,6 +230,8 @@ pub struct Rendition<'a> {
     pub quality: u8,
     pub store: &'a StoreTarget,
     pub pattern: &'a ObjectPattern,
+    /// The key of the object that each newer picture overwrites, where the template has one.
+    pub latest_key: &'a LatestKey,
 }
 
 impl SnapshotTemplate {
@@ -245,6 +250,7 @@ impl SnapshotTemplate {
             quality: self.jpeg_quality,
             store: &self.store,
             pattern: &self.pattern,
+            latest_key: &self.latest_key,
         }
     }
 

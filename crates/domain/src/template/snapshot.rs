@@ -3,11 +3,11 @@
 use alloc::{format, string::String, vec::Vec};
 use core::{ops::RangeInclusive, time::Duration};
 
-use super::{NamedRendition, RenditionDraft, check_description, check_name};
+use super::{NamedRendition, Objects, RenditionDraft, check_description, check_name};
 use crate::{
     field::FieldError,
     id::TemplateId,
-    object_key::{ObjectFileName, ObjectPattern, ObjectPrefix},
+    object_key::{LatestKey, ObjectFileName, ObjectPattern, ObjectPrefix},
 };
 
 /// Seconds between two snapshots: 2 to 300 (CSS prints 5 to 300 in some places; the create call takes 2).
@@ -147,6 +147,9 @@ pub struct SnapshotTemplate {
     pub porn_flag: bool,
     pub store: StoreTarget,
     pub pattern: ObjectPattern,
+    pub objects: Objects,
+    /// Of the object that each newer picture overwrites, if `objects` asks for one.
+    pub latest_key: LatestKey,
     /// Days after which stored pictures are removed, 1 to 3650; `None` keeps them.
     pub retention_days: Option<u16>,
     /// What is made of each picture beside the main rendition, which the fields above describe.
@@ -168,6 +171,9 @@ pub struct SnapshotTemplateDraft {
     pub region: String,
     pub prefix: Option<String>,
     pub file_name: Option<String>,
+    /// See [`Objects::name`].
+    pub objects: Option<String>,
+    pub latest_key: Option<String>,
     /// `None`: for ever.
     pub retention_days: Option<i64>,
     /// Beside the main one.
@@ -199,6 +205,8 @@ impl SnapshotTemplate {
             porn_flag: draft.porn_flag.unwrap_or(false),
             store: StoreTarget::new(draft.app_id, &draft.bucket, &draft.region)?,
             pattern: ObjectPattern::new(prefix, file_name)?,
+            objects: draft.objects.map_or_else(|| Ok(Objects::default()), objects)?,
+            latest_key: draft.latest_key.as_deref().map_or_else(|| Ok(LatestKey::default()), LatestKey::parse)?,
             retention_days: draft.retention_days.map(retention_days).transpose()?,
             renditions: Vec::new(),
         };
@@ -221,6 +229,8 @@ impl SnapshotTemplate {
             region: self.store.region().into(),
             prefix: Some(self.pattern.prefix().as_str().into()),
             file_name: Some(self.pattern.file_name().as_str().into()),
+            objects: Some(self.objects.name().into()),
+            latest_key: Some(self.latest_key.as_str().into()),
             retention_days: self.retention_days.map(Into::into),
             renditions: self.renditions.iter().map(NamedRendition::to_draft).collect(),
         }
@@ -239,10 +249,16 @@ impl SnapshotTemplate {
             porn_flag: false,
             store,
             pattern: ObjectPattern::default(),
+            objects: Objects::default(),
+            latest_key: LatestKey::default(),
             retention_days: None,
             renditions: Vec::new(),
         }
     }
+}
+
+fn objects(name: String) -> Result<Objects, FieldError> {
+    Objects::from_name(&name).ok_or_else(|| FieldError::new("objects", name, "sequence, latest or both"))
 }
 
 /// Ten years; longer is for ever.
@@ -301,7 +317,7 @@ mod tests {
     #[test]
     fn refuses_each_field_outside_its_limits() {
         type Change = fn(&mut SnapshotTemplateDraft);
-        let cases: [(&str, &str, Change); 24] = [
+        let cases: [(&str, &str, Change); 26] = [
             ("no name", "name", |d| d.name = String::new()),
             ("long name", "name", |d| d.name = "a".repeat(256)),
             ("long name in bytes, not characters", "name", |d| d.name = "名".repeat(86)),
@@ -317,6 +333,8 @@ mod tests {
             ("height 2001", "height", |d| d.height = Some(2001)),
             ("quality 0", "jpeg_quality", |d| d.jpeg_quality = Some(0)),
             ("quality 101", "jpeg_quality", |d| d.jpeg_quality = Some(101)),
+            ("objects of another kind", "objects", |d| d.objects = Some("all".into())),
+            ("latest by the clock", "latest_key", |d| d.latest_key = Some("{Hour}{Ext}".into())),
             ("no day", "retention_days", |d| d.retention_days = Some(0)),
             ("more than ten years", "retention_days", |d| d.retention_days = Some(3651)),
             ("app id 0", "app_id", |d| d.app_id = 0),

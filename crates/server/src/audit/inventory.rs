@@ -122,6 +122,8 @@ fn snapshot_template_view(template: &SnapshotTemplate) -> Value {
         "region": template.store.region(),
         "prefix": template.pattern.prefix().as_str(),
         "file_name": template.pattern.file_name().as_str(),
+        "objects": template.objects.name(),
+        "latest_key": template.latest_key.as_str(),
         "retention_days": template.retention_days,
         "renditions": template.renditions.iter().map(rendition_view).collect::<Vec<_>>(),
     })

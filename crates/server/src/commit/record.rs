@@ -3,16 +3,26 @@
 use std::sync::Arc;
 
 use framehook_domain::callback::{EventKind, SnapshotStored};
+use framehook_domain::id::SnapshotId;
 use framehook_domain::object_key::Naming;
 use framehook_domain::pick::Subscriber;
 use framehook_domain::template::Rendition;
 
 use super::{CommitError, CommitParts, Recorded, Rendered, RenderedRendition, Spooled, Taken};
+use crate::db::latest::{self, Newest, Offered};
 use crate::db::outbox::{Announcing, NewEvent, announce};
 use crate::db::snapshot::{self, NewSnapshot};
 use crate::db::{DbError, Tx, count};
 use crate::fail_point;
 use crate::store::Bucket;
+
+/// What a picture's rows came to.
+#[derive(Debug, Default)]
+struct RecordedPicture {
+    recorded: Vec<Recorded>,
+    /// Files of the spool that nothing is owed of any more, with their bytes.
+    dropped: Vec<(SnapshotId, u64)>,
+}
 
 /// One image of a picture, and what it was made for.
 #[derive(Clone, Copy)]
@@ -43,7 +53,15 @@ impl CommitParts {
         match self.db.write(write).await {
             Ok(recorded) => {
                 fail_point::pass("rows_committed");
-                recorded.into_iter().map(|result| result.map_err(CommitError::from)).collect()
+                let mut dropped = Vec::new();
+                let result = |result: Result<RecordedPicture, DbError>| {
+                    let picture = result.map_err(CommitError::from)?;
+                    dropped.extend(picture.dropped);
+                    Ok(picture.recorded)
+                };
+                let recorded = recorded.into_iter().map(result).collect();
+                self.drop_files(dropped).await;
+                recorded
             }
             Err(error) => vec![Err(error.into()); pictures],
         }
@@ -54,28 +72,30 @@ impl CommitParts {
         tx: &Tx<'_>,
         announcing: &Announcing<'_>,
         picture: &Spooled,
-    ) -> Result<Vec<Recorded>, DbError> {
+    ) -> Result<RecordedPicture, DbError> {
         let Spooled { rendered, sha256 } = picture;
         let mut sums = sha256.iter();
-        let mut recorded = Vec::with_capacity(sha256.len());
+        let mut done = RecordedPicture::default();
         for taken in &rendered.pictures {
             for (rendition, image) in taken.template.all_renditions().zip(&taken.renditions) {
                 let sha256 = *sums.next().ok_or(DbError::Damaged { what: "a picture that was not written" })?;
                 let made = Made { rendered, taken, rendition, image, sha256 };
-                recorded.push(self.record_rendition(tx, announcing, &made)?);
+                if taken.objects.has_sequence() {
+                    done.recorded.push(self.record_rendition(tx, announcing, &made)?);
+                }
+                if taken.objects.has_latest() {
+                    done.dropped.extend(self.record_latest(tx, announcing, &made)?);
+                }
             }
             // A picture is one, however many renditions are made of it.
             count::add(tx, &rendered.stream.domain, rendered.create_time)?;
         }
-        Ok(recorded)
+        Ok(done)
     }
 
-    fn record_rendition(&self, tx: &Tx<'_>, announcing: &Announcing<'_>, made: &Made<'_>) -> Result<Recorded, DbError> {
-        let Made { rendered, taken, rendition, image, sha256 } = *made;
-        let chosen = self.stores.choose(rendition.store);
-        let full_bucket = rendition.store.full_bucket();
-        let bucket = Bucket { region: rendition.store.region(), name: &full_bucket };
-        let wanted = rendition.pattern.expand(&Naming {
+    fn naming<'a>(&'a self, made: &Made<'a>) -> Naming<'a> {
+        let Made { rendered, rendition, image, .. } = *made;
+        Naming {
             stream: &rendered.stream,
             create_time: rendered.create_time,
             zone: &self.zone,
@@ -83,7 +103,59 @@ impl CommitParts {
             height: image.height,
             rendition: rendition.name,
             format: rendition.format,
-        });
+        }
+    }
+
+    /// Owes the picture to its `latest` object, and says which file of the spool is of no use any more: that of the picture
+    /// before, if it was still owed, or this one's own, if a newer picture was quicker.
+    fn record_latest(
+        &self,
+        tx: &Tx<'_>,
+        announcing: &Announcing<'_>,
+        made: &Made<'_>,
+    ) -> Result<Option<(SnapshotId, u64)>, DbError> {
+        let Made { rendered, rendition, image, .. } = *made;
+        let chosen = self.stores.choose(rendition.store);
+        let key = rendition.latest_key.expand(&self.naming(made));
+        let newest = Newest {
+            store: &chosen.name,
+            region: rendition.store.region(),
+            bucket: &rendition.store.full_bucket(),
+            key: key.as_str(),
+            id: image.latest_id,
+            trace: rendered.trace,
+            create_time: rendered.create_time,
+            format: rendition.format,
+            file_size_bytes: image.bytes.len() as u64,
+            put_due: announcing.now,
+        };
+        let own = Some((image.latest_id, newest.file_size_bytes));
+        match latest::offer(tx, &newest)? {
+            Offered::Taken { superseded } => Ok(superseded),
+            Offered::Older => Ok(own),
+            Offered::KeyInUse => {
+                tracing::warn!(%key, "a latest object is not written: a picture that was announced has its name");
+                Ok(own)
+            }
+        }
+    }
+
+    async fn drop_files(&self, dropped: Vec<(SnapshotId, u64)>) {
+        if dropped.is_empty() {
+            return;
+        }
+        let spool = Arc::clone(&self.spool);
+        let drop_all = move || dropped.into_iter().for_each(|(id, bytes)| spool.remove(id, bytes));
+        // A panic in there leaves files to the next start.
+        let _ = tokio::task::spawn_blocking(drop_all).await;
+    }
+
+    fn record_rendition(&self, tx: &Tx<'_>, announcing: &Announcing<'_>, made: &Made<'_>) -> Result<Recorded, DbError> {
+        let Made { rendered, taken, rendition, image, sha256 } = *made;
+        let chosen = self.stores.choose(rendition.store);
+        let full_bucket = rendition.store.full_bucket();
+        let bucket = Bucket { region: rendition.store.region(), name: &full_bucket };
+        let wanted = rendition.pattern.expand(&self.naming(made));
         let key = snapshot::free_key(tx, &chosen.name, bucket.name, wanted, announcing.wall)?;
         let pic_full_url = chosen.store.full_url(bucket, &key, announcing.wall);
         let file_size_bytes = image.bytes.len() as u64;

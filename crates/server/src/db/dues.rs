@@ -12,6 +12,7 @@ use super::{DbError, Tx};
 pub fn shift(tx: &Tx<'_>, by_ms: i64) -> Result<(), DbError> {
     tx.execute("UPDATE delivery SET due_ms = due_ms + ?1 WHERE state = 'due'", [by_ms])?;
     tx.execute("UPDATE snapshot SET put_due_ms = put_due_ms + ?1 WHERE put_state = 'owed'", [by_ms])?;
+    tx.execute("UPDATE latest_object SET put_due_ms = put_due_ms + ?1 WHERE is_owed = 1", [by_ms])?;
     Ok(())
 }
 
@@ -30,6 +31,9 @@ pub fn clamp_deliveries(tx: &Tx<'_>, now: UnixMs) -> Result<usize, DbError> {
 /// # Errors
 /// Those of the database.
 pub fn clamp_puts(tx: &Tx<'_>, now: UnixMs) -> Result<usize, DbError> {
+    let clamp =
+        "UPDATE latest_object SET put_due_ms = ?1 + put_step_ms WHERE is_owed = 1 AND put_due_ms > ?1 + put_step_ms";
+    tx.execute(clamp, params![now.0])?;
     let clamp = "UPDATE snapshot SET put_due_ms = ?1 + put_step_ms
                  WHERE put_state = 'owed' AND put_due_ms > ?1 + put_step_ms";
     Ok(tx.execute(clamp, params![now.0])?)

@@ -8,7 +8,7 @@ use framehook_domain::time::UnixMs;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::row::stored;
-use super::{DbError, Tx};
+use super::{DbError, Tx, latest};
 use crate::store::LocalStore;
 
 /// Rows removed in one transaction: a few milliseconds of the writer's time, so that nobody waits for pruning.
@@ -72,6 +72,7 @@ pub fn prune_before(tx: &Tx<'_>, before: UnixMs) -> Result<Pruned, DbError> {
                   AND NOT EXISTS (SELECT 1 FROM delivery WHERE endpoint_id = endpoint.id) LIMIT ?1)",
         )?
         .execute([stored(BATCH_ROWS)])?;
+    pruned.leftovers += latest::prune(tx, before, BATCH_ROWS)?;
     Ok(pruned)
 }
 

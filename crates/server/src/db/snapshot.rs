@@ -60,16 +60,19 @@ pub fn free_key(tx: &Tx<'_>, store: &str, bucket: &str, wanted: ObjectKey, wall:
         "INSERT INTO key_suffix (store, bucket, object_key, last, used_ms) VALUES (?1, ?2, ?3, 2, ?4)
          ON CONFLICT DO UPDATE SET last = last + 1, used_ms = excluded.used_ms RETURNING last",
     )?;
+    let mut is_latest =
+        tx.prepare_cached("SELECT 1 FROM latest_object WHERE store = ?1 AND bucket = ?2 AND object_key = ?3")?;
     let is_free = |key: &ObjectKey, taken: &mut rusqlite::CachedStatement<'_>| {
         taken.exists(params![store, bucket, key.as_str()]).map(|taken| !taken)
     };
-    if is_free(&wanted, &mut is_taken)? && is_free(&wanted, &mut was_taken)? {
+    // An announced picture must not be where others are overwritten.
+    if is_free(&wanted, &mut is_taken)? && is_free(&wanted, &mut was_taken)? && is_free(&wanted, &mut is_latest)? {
         return Ok(wanted);
     }
     loop {
         let of_wanted = params![store, bucket, wanted.as_str(), wall.0];
         let key = wanted.with_suffix(next_suffix.query_row(of_wanted, |row| row.get(0))?);
-        if is_free(&key, &mut is_taken)? {
+        if is_free(&key, &mut is_taken)? && is_free(&key, &mut is_latest)? {
             return Ok(key);
         }
     }
@@ -148,7 +151,8 @@ impl OwedPut {
     }
 }
 
-const OWED_COLUMNS: &str = "id, trace, event_id, domain, app, stream, store, region, bucket, object_key, format, file_size,
+const OWED_COLUMNS: &str =
+    "id, trace, event_id, domain, app, stream, store, region, bucket, object_key, format, file_size,
      put_attempts,
      (SELECT retention_days FROM snapshot_template WHERE snapshot_template.id = template_id) AS retention_days
      FROM snapshot";
@@ -318,7 +322,10 @@ pub fn held_puts(conn: &Connection) -> Result<Vec<HeldPut>, DbError> {
 /// # Errors
 /// Those of the database.
 pub fn owed_files(conn: &Connection) -> Result<Vec<(SnapshotId, u64)>, DbError> {
-    let mut statement = conn.prepare("SELECT id, file_size FROM snapshot WHERE put_state = 'owed'")?;
+    let mut statement = conn.prepare(
+        "SELECT id, file_size FROM snapshot WHERE put_state = 'owed'
+         UNION ALL SELECT id, file_size FROM latest_object WHERE is_owed = 1",
+    )?;
     let rows = statement.query_map([], |row| Ok((SnapshotId(uuid(row, "id")?), row.get::<_, i64>("file_size")?)))?;
     rows.map(|row| row.map(|(id, bytes)| (id, bytes.unsigned_abs())).map_err(DbError::from)).collect()
 }

@@ -18,6 +18,8 @@ use tokio::task::JoinHandle;
 
 use super::Shared;
 use super::problem::Problem;
+use crate::db::latest;
+use crate::store::LocalStore;
 
 /// What is read at a time: all of an object that is in memory beside hyper's own buffer, whatever its size. Most pictures
 /// take a few of them.
@@ -41,7 +43,10 @@ pub(super) async fn get(
     let store = shared.stores.local();
     let admitted = store.admit(&bucket, &key, query.as_deref().unwrap_or_default(), shared.clock.wall());
     admitted.map_err(|refused| Problem::new(StatusCode::FORBIDDEN, refused.to_string()))?;
-    let shown = Shown { content_type: content_type(&key), is_private: store.is_signed() };
+    let (in_bucket, under) = (bucket.clone(), key.clone());
+    let is_latest = shared.db.read(move |conn| latest::is_latest(conn, LocalStore::NAME, &in_bucket, &under));
+    let is_overwritten = is_latest.await?;
+    let shown = Shown { content_type: content_type(&key), is_private: store.is_signed(), is_overwritten };
     serve(&shared, &bucket, &key, shown, &method, &headers).await
 }
 
@@ -51,6 +56,8 @@ pub(super) struct Shown {
     pub(super) content_type: &'static str,
     /// Whether a cache that serves several people may not keep it.
     pub(super) is_private: bool,
+    /// Whether another picture may be under the same name at any moment.
+    pub(super) is_overwritten: bool,
 }
 
 /// The object, or the part of it that is asked for.
@@ -223,8 +230,14 @@ fn answer(object: &Object, shown: Shown, head_only: bool, asked: &HeaderMap) -> 
     }
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(header::ETAG, HeaderValue::try_from(&object.etag).expect("an entity tag is a header value"));
-    // Keys are given out once, but a person may put another file there.
-    let caching = if shown.is_private { "private, max-age=3600" } else { "public, max-age=3600" };
+    let caching = match (shown.is_private, shown.is_overwritten) {
+        // It may be kept, and is asked for again each time: a tag that is still right spares the body.
+        (true, true) => "private, no-cache",
+        (false, true) => "public, no-cache",
+        // Keys are given out once, but a person may put another file there.
+        (true, false) => "private, max-age=3600",
+        (false, false) => "public, max-age=3600",
+    };
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(range) = range {
@@ -268,7 +281,7 @@ mod tests {
         Object { file: Arc::new(file), len: bytes.len() as u64, etag: "\"tag\"".to_owned() }
     }
 
-    const JPEG: Shown = Shown { content_type: "image/jpeg", is_private: false };
+    const JPEG: Shown = Shown { content_type: "image/jpeg", is_private: false, is_overwritten: false };
 
     fn asked(headers: &[(header::HeaderName, &'static str)]) -> Response {
         let headers = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect();

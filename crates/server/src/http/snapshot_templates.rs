@@ -46,6 +46,11 @@ pub(super) struct View {
     prefix: String,
     /// What follows it.
     file_name: String,
+    /// `sequence`: each picture is an object of its own. `latest`: each overwrites the one before, and none is announced.
+    /// `both`: both.
+    objects: &'static str,
+    /// The key of the object that is overwritten.
+    latest_key: String,
     /// Days after which pictures are removed; `null` keeps them.
     retention_days: Option<u16>,
     /// What is made of each picture beside the image that the fields above describe, which is called `main`.
@@ -179,6 +184,12 @@ pub(super) struct Order {
     /// What follows it, `{StreamID}-screenshot-{Hour}-{Minute}-{Second}-{Width}x{Height}{Ext}` by default.
     #[serde(deserialize_with = "given_or_null")]
     file_name: Option<Option<String>>,
+    /// `sequence`, the default, `latest` or `both`.
+    #[serde(deserialize_with = "given_or_null")]
+    objects: Option<Option<String>>,
+    /// `latest/{PushDomain}/{AppName}/{StreamID}{Ext}` by default.
+    #[serde(deserialize_with = "given_or_null")]
+    latest_key: Option<Option<String>>,
     /// Days after which pictures are removed; `null`, the default, keeps them. It applies to those that are there, too.
     #[serde(deserialize_with = "given_or_null")]
     #[schemars(range(min = 1, max = 3650))]
@@ -214,6 +225,8 @@ impl Order {
         set(&mut draft.region, &self.region);
         set(&mut draft.prefix, &self.prefix);
         set(&mut draft.file_name, &self.file_name);
+        set(&mut draft.objects, &self.objects);
+        set(&mut draft.latest_key, &self.latest_key);
         set(&mut draft.retention_days, &self.retention_days);
         if let Some(renditions) = &self.renditions {
             let renditions = renditions.clone().unwrap_or_default();
@@ -266,6 +279,8 @@ impl Noun for SnapshotTemplate {
             region: template.store.region().to_owned(),
             prefix: template.pattern.prefix().as_str().to_owned(),
             file_name: template.pattern.file_name().as_str().to_owned(),
+            objects: template.objects.name(),
+            latest_key: template.latest_key.as_str().to_owned(),
             retention_days: template.retention_days,
             renditions: template.renditions.iter().map(RenditionView::from).collect(),
             kept: Kept::of(known),

@@ -217,7 +217,7 @@ async fn image(
     let row = shared.db.read(move |conn| snapshot::show(conn, id)).await?.ok_or_else(unknown)?;
     match row.state {
         PutState::Stored => {
-            let shown = Shown { content_type: row.format.content_type(), is_private: true };
+            let shown = Shown { content_type: row.format.content_type(), is_private: true, is_overwritten: false };
             objects::serve(&shared, &row.bucket, &row.key, shown, &method, &headers).await
         }
         PutState::Owed => Err(Problem::not_found("the picture is not stored yet")),

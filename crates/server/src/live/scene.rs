@@ -69,6 +69,7 @@ impl Scene {
                 zone: NameZone::default(),
                 stores,
                 storer_wake: Arc::new(Notify::new()),
+                latest_wake: Arc::new(Notify::new()),
             },
             &stage,
         );

@@ -33,7 +33,7 @@ use framehook_server::notify::{Notifier, NotifierParts, Replayer, Schedules};
 use framehook_server::push_log::PushLog;
 use framehook_server::shutdown::Stage;
 use framehook_server::store::spool::{Spool, SpoolLimits};
-use framehook_server::store::{Local, LocalStore, Storer, StorerParts, Stores, UrlSigner};
+use framehook_server::store::{LatestStorer, Local, LocalStore, Storer, StorerParts, Stores, UrlSigner};
 use framehook_server::telemetry::Telemetry;
 use framehook_server::timeline::Timeline;
 use framehook_testkit::wait;
@@ -144,6 +144,7 @@ impl Place {
         let signer = settings.url_life.map(|life| UrlSigner::new(vault.clone(), life));
         let files = Arc::new(files);
         let stores = Stores::new(Local::new(Arc::clone(&files), "http://127.0.0.1:8080/objects", signer));
+        let latest_wake = Arc::new(Notify::new());
         let (storer_wake, notifier_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let [commits, puts, attempts] = ["commits", "puts", "attempts"].map(|name| Stage::new(name, fatal.clone()));
         let committer = Committer::start(
@@ -157,10 +158,11 @@ impl Place {
                 zone: NameZone::default(),
                 stores: stores.clone(),
                 storer_wake: Arc::clone(&storer_wake),
+                latest_wake: Arc::clone(&latest_wake),
             },
             &commits,
         );
-        let storer = Storer::new(StorerParts {
+        let storer_parts = StorerParts {
             db: db.clone(),
             spool: Arc::clone(&spool),
             stores: stores.clone(),
@@ -172,7 +174,9 @@ impl Place {
             notifier_wake: Arc::clone(&notifier_wake),
             slots: 4,
             stage: puts.clone(),
-        });
+        };
+        let latest = LatestStorer::new(StorerParts { wake: latest_wake, ..storer_parts.clone() });
+        let storer = Storer::new(storer_parts);
         let policy = AddressPolicy::new(vec![settings.allow.parse().expect("a block")]);
         let tls = Tls::new(None).expect("system roots");
         let client = Arc::new(Client::new(Resolver::new(policy), tls, ClientLimits::default(), &attempts));
@@ -198,6 +202,7 @@ impl Place {
         });
         if settings.stores {
             puts.spawn(Arc::clone(&storer).run());
+            puts.spawn(latest.run());
         }
         if settings.notifies {
             attempts.spawn(Arc::clone(&notifier).run(attempts.clone()));
@@ -296,6 +301,7 @@ impl Process {
         let ids = std::iter::once(id).chain(std::iter::repeat_with(|| self.snapshot_id()));
         let renditions = template.all_renditions().zip(ids).map(|(rendition, snapshot_id)| RenderedRendition {
             snapshot_id,
+            latest_id: self.snapshot_id(),
             width: if rendition.width == 0 { 1280 } else { rendition.width },
             height: if rendition.width == 0 { 720 } else { rendition.width * 9 / 16 },
             bytes: Bytes::from(format!("a picture called {snapshot_id}").into_bytes()),
@@ -303,6 +309,7 @@ impl Process {
         Taken {
             subscriber: Some(Subscriber::Rule(RuleId(1))),
             renditions: renditions.collect(),
+            objects: template.objects,
             template: Arc::clone(template),
             catalog_version: 1,
         }

@@ -8,6 +8,7 @@ mod failing_sync;
 mod full_disk;
 mod harness;
 mod isolation;
+mod latest;
 mod log;
 mod notify;
 mod push;

@@ -40,8 +40,9 @@ pub fn insert_snapshot_template(
     let id = tx
         .prepare_cached(
             "INSERT INTO snapshot_template (name, description, interval_secs, width, height, jpeg_quality, app_id, bucket,
-                 region, prefix, file_name, managed_by, created_ms, updated_ms, porn_flag, retention_days)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13, ?14, ?15)",
+                 region, prefix, file_name, managed_by, created_ms, updated_ms, porn_flag, retention_days,
+                 objects, latest_key)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13, ?14, ?15, ?16, ?17)",
         )?
         .insert(params![
             template.name,
@@ -59,6 +60,8 @@ pub fn insert_snapshot_template(
             now.0,
             template.porn_flag,
             template.retention_days,
+            template.objects.name(),
+            template.latest_key.as_str(),
         ])?;
     let id = TemplateId(id);
     put_renditions(tx, id, template)?;
@@ -73,7 +76,8 @@ pub fn update_snapshot_template(tx: &Tx<'_>, template: &SnapshotTemplate, now: U
     tx.prepare_cached(
         "UPDATE snapshot_template SET name = ?2, description = ?3, interval_secs = ?4, width = ?5, height = ?6,
              jpeg_quality = ?7, app_id = ?8, bucket = ?9, region = ?10, prefix = ?11, file_name = ?12,
-             updated_ms = max(?13, updated_ms + 1), porn_flag = ?14, retention_days = ?15
+             updated_ms = max(?13, updated_ms + 1), porn_flag = ?14, retention_days = ?15, objects = ?16,
+             latest_key = ?17
          WHERE id = ?1",
     )?
     .execute(params![
@@ -92,6 +96,8 @@ pub fn update_snapshot_template(tx: &Tx<'_>, template: &SnapshotTemplate, now: U
         now.0,
         template.porn_flag,
         template.retention_days,
+        template.objects.name(),
+        template.latest_key.as_str(),
     ])?;
     tx.prepare_cached("DELETE FROM snapshot_rendition WHERE template_id = ?1")?.execute([template.id.0])?;
     put_renditions(tx, template.id, template)
@@ -161,6 +167,8 @@ fn template(row: &Row<'_>, renditions: Vec<RenditionDraft>) -> Result<Managed<Sn
         region: row.get("region")?,
         prefix: row.get("prefix")?,
         file_name: row.get("file_name")?,
+        objects: row.get("objects")?,
+        latest_key: row.get("latest_key")?,
         retention_days: row.get("retention_days")?,
         renditions,
     };

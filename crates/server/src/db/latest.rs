@@ -1,0 +1,211 @@
+//! Objects that each newer picture overwrites: one row for each key, which holds the newest picture and nothing of those
+//! before it.
+
+use framehook_domain::id::SnapshotId;
+use framehook_domain::template::ImageFormat;
+use framehook_domain::time::UnixMs;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::row::{blob, number, stored, uuid};
+use super::snapshot::FailedPut;
+use super::{DbError, Tx};
+
+/// A picture that is to be the newest under a key.
+#[derive(Clone, Copy, Debug)]
+pub struct Newest<'a> {
+    pub store: &'a str,
+    pub region: &'a str,
+    /// With its `-<appid>` tail.
+    pub bucket: &'a str,
+    pub key: &'a str,
+    /// Its bytes in the spool.
+    pub id: SnapshotId,
+    pub trace: SnapshotId,
+    pub create_time: UnixMs,
+    pub format: ImageFormat,
+    pub file_size_bytes: u64,
+    /// When its put falls due, on the timeline.
+    pub put_due: UnixMs,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// It is owed. The one before it, if that was still owed, is of no use any more: its id, and its bytes in the spool.
+    Taken { superseded: Option<(SnapshotId, u64)> },
+    /// A newer one is there already.
+    Older,
+    /// A picture that was announced has this key, and must not be overwritten.
+    KeyInUse,
+}
+
+/// Owes a picture to its key, unless a newer one is there.
+///
+/// # Errors
+/// Those of the database.
+pub fn offer(tx: &Tx<'_>, new: &Newest<'_>) -> Result<Offered, DbError> {
+    let announced = tx
+        .prepare_cached("SELECT 1 FROM snapshot WHERE store = ?1 AND bucket = ?2 AND object_key = ?3")?
+        .exists(params![new.store, new.bucket, new.key])?;
+    if announced {
+        return Ok(Offered::KeyInUse);
+    }
+    let known = tx
+        .prepare_cached(
+            "SELECT id, create_time_ms, file_size, is_owed FROM latest_object
+             WHERE store = ?1 AND bucket = ?2 AND object_key = ?3",
+        )?
+        .query_row(params![new.store, new.bucket, new.key], |row| {
+            let age = (row.get::<_, i64>("create_time_ms")?, SnapshotId(uuid(row, "id")?));
+            Ok((age, number(row, "file_size"), row.get::<_, bool>("is_owed")?))
+        })
+        .optional()?;
+    let superseded = match known {
+        Some((age, ..)) if age >= (new.create_time.0, new.id) => return Ok(Offered::Older),
+        Some(((_, id), bytes, true)) => Some((id, bytes?)),
+        Some((.., false)) | None => None,
+    };
+    tx.prepare_cached(
+        "INSERT INTO latest_object (store, bucket, object_key, region, id, trace, create_time_ms, format, file_size, is_owed,
+             put_due_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 1, ?10)
+         ON CONFLICT DO UPDATE SET region = ?4, id = ?5, trace = ?6, create_time_ms = ?7, format = ?8, file_size = ?9,
+             -- While the store fails, a newer picture waits as long as the one before would have.
+             put_due_ms = iif(is_owed, put_due_ms, ?10), is_owed = 1",
+    )?
+    .execute(params![
+        new.store,
+        new.bucket,
+        new.key,
+        new.region,
+        blob(new.id.0),
+        blob(new.trace.0),
+        new.create_time.0,
+        new.format.name(),
+        stored(new.file_size_bytes),
+        new.put_due.0,
+    ])?;
+    Ok(Offered::Taken { superseded })
+}
+
+/// The newest picture of a key, owed to its store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwedLatest {
+    pub store: String,
+    pub region: String,
+    pub bucket: String,
+    pub key: String,
+    pub id: SnapshotId,
+    pub trace: SnapshotId,
+    pub format: ImageFormat,
+    pub file_size_bytes: u64,
+    /// Puts that failed since one was taken.
+    pub attempts: u32,
+}
+
+/// What is due, the longest due first.
+///
+/// # Errors
+/// Those of the database.
+pub fn due(conn: &Connection, now: UnixMs, limit: usize) -> Result<Vec<OwedLatest>, DbError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT * FROM latest_object WHERE is_owed = 1 AND put_due_ms <= ?1 ORDER BY put_due_ms LIMIT ?2",
+    )?;
+    let mut rows = statement.query(params![now.0, stored(limit)])?;
+    let mut due = Vec::new();
+    while let Some(row) = rows.next()? {
+        let format: String = row.get("format")?;
+        due.push(OwedLatest {
+            store: row.get("store")?,
+            region: row.get("region")?,
+            bucket: row.get("bucket")?,
+            key: row.get("object_key")?,
+            id: SnapshotId(uuid(row, "id")?),
+            trace: SnapshotId(uuid(row, "trace")?),
+            format: ImageFormat::from_name(&format).ok_or(DbError::Damaged { what: "a picture's format" })?,
+            file_size_bytes: number(row, "file_size")?,
+            attempts: number(row, "put_attempts")?,
+        });
+    }
+    Ok(due)
+}
+
+/// When the next put falls due.
+///
+/// # Errors
+/// Those of the database.
+pub fn next_due(conn: &Connection, after: UnixMs) -> Result<Option<UnixMs>, DbError> {
+    let next: Option<i64> = conn
+        .prepare_cached("SELECT min(put_due_ms) FROM latest_object WHERE is_owed = 1 AND put_due_ms > ?1")?
+        .query_row([after.0], |row| row.get(0))?;
+    Ok(next.map(UnixMs))
+}
+
+/// A picture is in its store. If a newer one came meanwhile, that stays owed, and due now.
+///
+/// # Errors
+/// Those of the database.
+pub fn mark_stored(tx: &Tx<'_>, put: &OwedLatest, now: UnixMs) -> Result<(), DbError> {
+    tx.prepare_cached(
+        "UPDATE latest_object SET is_owed = (id <> ?4), put_attempts = 0, put_step_ms = 0, put_error = NULL, put_due_ms = ?5
+         WHERE store = ?1 AND bucket = ?2 AND object_key = ?3",
+    )?
+    .execute(params![put.store, put.bucket, put.key, blob(put.id.0), now.0])?;
+    Ok(())
+}
+
+/// A put failed: whichever picture is the newest by now waits.
+///
+/// # Errors
+/// Those of the database.
+pub fn mark_failed(tx: &Tx<'_>, put: &OwedLatest, failed: &FailedPut) -> Result<(), DbError> {
+    tx.prepare_cached(
+        "UPDATE latest_object SET put_attempts = put_attempts + 1, put_due_ms = ?4, put_step_ms = ?5, put_error = ?6
+         WHERE store = ?1 AND bucket = ?2 AND object_key = ?3",
+    )?
+    .execute(params![
+        put.store,
+        put.bucket,
+        put.key,
+        failed.due.0,
+        stored(failed.step.as_millis()),
+        failed.error
+    ])?;
+    Ok(())
+}
+
+/// The file of a picture was gone when its put began: it was overtaken, and what overtook it is due now.
+///
+/// # Errors
+/// Those of the database.
+pub fn mark_overtaken(tx: &Tx<'_>, put: &OwedLatest, now: UnixMs) -> Result<(), DbError> {
+    tx.prepare_cached(
+        "UPDATE latest_object SET put_due_ms = ?5 WHERE store = ?1 AND bucket = ?2 AND object_key = ?3 AND id <> ?4",
+    )?
+    .execute(params![put.store, put.bucket, put.key, blob(put.id.0), now.0])?;
+    Ok(())
+}
+
+/// Whether an object is one that is overwritten.
+///
+/// # Errors
+/// Those of the database.
+pub fn is_latest(conn: &Connection, store: &str, bucket: &str, key: &str) -> Result<bool, DbError> {
+    let mut known =
+        conn.prepare_cached("SELECT 1 FROM latest_object WHERE store = ?1 AND bucket = ?2 AND object_key = ?3")?;
+    Ok(known.exists(params![store, bucket, key])?)
+}
+
+/// Forgets at most `rows` keys whose newest picture is stored and older than `before`. Their objects stay. Returns how many.
+///
+/// # Errors
+/// Those of the database.
+pub fn prune(tx: &Tx<'_>, before: UnixMs, rows: usize) -> Result<usize, DbError> {
+    let pruned = tx
+        .prepare_cached(
+            "DELETE FROM latest_object WHERE (store, bucket, object_key) IN
+                 (SELECT store, bucket, object_key FROM latest_object WHERE is_owed = 0 AND create_time_ms < ?1 LIMIT ?2)",
+        )?
+        .execute(params![before.0, stored(rows)])?;
+    Ok(pruned)
+}
