@@ -120,7 +120,8 @@ fn one_address_cannot_use_up_the_connections() {
     assert!(open().request("GET", "/healthz", &[], b"").is_err(), "the ninth is closed");
     server.wait_for_log("connection refused: too many connections", PATIENCE).unwrap();
     kept.pop();
-    wait::until("the place that was given back", PATIENCE, || open().request("GET", "/healthz", &[], b"").ok()).unwrap();
+    wait::until("the place that was given back", PATIENCE, || open().request("GET", "/healthz", &[], b"").ok())
+        .unwrap();
     // The owner of the data directory comes another way.
     let listed = Command::new(FRAMEHOOK).args(["keys", "list", "--data-dir"]).arg(server.data_dir()).output().unwrap();
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
