@@ -91,8 +91,9 @@ CREATE INDEX snapshot_by_stream ON snapshot (domain, app, stream, create_time_ms
 CREATE INDEX snapshot_by_time ON snapshot (create_time_ms);
 CREATE INDEX snapshot_by_rule ON snapshot (rule_id, create_time_ms) WHERE rule_id IS NOT NULL;
 CREATE INDEX snapshot_by_template ON snapshot (template_id, create_time_ms);
-CREATE INDEX snapshot_fresh ON snapshot (recorded_ms) WHERE put_state = 'owed' AND put_attempts = 0;
-CREATE INDEX snapshot_backlog ON snapshot (put_due_ms) WHERE put_state = 'owed';
+-- What waits for each bucket: a store that is away is passed over without reading what waits for it.
+CREATE INDEX snapshot_fresh ON snapshot (store, bucket, recorded_ms) WHERE put_state = 'owed' AND put_attempts = 0;
+CREATE INDEX snapshot_backlog ON snapshot (store, bucket, put_due_ms) WHERE put_state = 'owed';
 CREATE INDEX snapshot_alarm ON snapshot (id) WHERE put_alarm = 1;
 -- What retention walks: pictures that may expire, that are about to, and that nothing else remembers.
 CREATE INDEX snapshot_kept ON snapshot (template_id, create_time_ms) WHERE put_state = 'stored';

@@ -49,7 +49,7 @@ use crate::push_log::PushLog;
 use crate::render::{RenderConfig, StartError, WorkerSet};
 use crate::shutdown::Stage;
 use crate::store::spool::{Spool, SpoolLimits};
-use crate::store::{LatestStorer, Local, LocalStore, Storer, StorerParts, Stores, UrlSigner};
+use crate::store::{LatestStorer, Local, LocalStore, Storer, StorerParts, Stores, StoresError, UrlSigner};
 use crate::telemetry::Telemetry;
 use crate::timeline::Timeline;
 use crate::tls::{self, CertificateError, Certificates, TlsServer};
@@ -97,6 +97,8 @@ pub enum ServeError {
     Render(#[from] StartError),
     #[error("the certificate of tls.cert and tls.key cannot be used")]
     Certificate(#[from] CertificateError),
+    #[error("the object stores cannot be used")]
+    Stores(#[from] StoresError),
     #[error("TLS for callbacks cannot be set up")]
     Tls(#[from] TlsError),
     #[error("signals cannot be waited for")]
@@ -269,7 +271,7 @@ impl Server {
         let public_url = public_url(config, addresses.http);
         let signer =
             config.store_local.signed_urls.then(|| UrlSigner::new(vault.clone(), config.store_local.signed_url_life));
-        let stores = Stores::new(Local::new(Arc::clone(&files), &public_url, signer));
+        let stores = Stores::open(Local::new(Arc::clone(&files), &public_url, signer), &config.object_stores, clock)?;
         let committer = Committer::start(
             CommitParts {
                 db: db.clone(),

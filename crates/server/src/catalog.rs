@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use framehook_domain::catalog::{Catalog, CatalogError as UnfitParts, ChangeRefused, Inventory, Step};
+use framehook_domain::field::FieldError;
 use framehook_domain::id::TemplateId;
 use framehook_domain::template::{CallbackTemplateDraft, CallbackUrl, CallbackUrls, StoreTarget};
 use framehook_domain::time::{UnixMs, wall_jumped};
@@ -21,12 +22,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::{self, Caller, Change};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Sources};
+use crate::config::{Config, ConfigError, ObjectStore, Sources};
 use crate::db::secret::Vault;
 use crate::db::{Db, DbError, Tx, audit as log, catalog as tables, task};
 use crate::notify::address::AddressPolicy;
 use crate::notify::resolve::Resolver;
 use crate::shutdown::Stage;
+use crate::store::is_taken;
 use crate::telemetry::Telemetry;
 use crate::telemetry::event::{Chain, Reloaded};
 
@@ -220,6 +222,8 @@ impl CatalogEditor<'_> {
         F: FnOnce(&Inventory) -> Result<Step, ChangeRefused> + Send + 'static,
     {
         let (vault, now, caller) = (self.vault.clone(), self.clock.wall(), self.caller.clone());
+        let stores = self.running.object_stores.clone();
+        let decide = move |inventory: &Inventory| decide(inventory).and_then(|step| with_store(&stores, step));
         let change = move |tx: &Tx<'_>| carry_out(tx, &vault, now, &caller, decide);
         let (db, published, built_in) = (self.db.clone(), self.published.clone(), self.built_in_store.clone());
         // Whoever asks may hang up while the database writes; what it has written must be published all the same.
@@ -302,6 +306,21 @@ struct Changed {
     added: Option<TemplateId>,
     /// Whether anything is not as it was.
     is_new: bool,
+}
+
+/// Refuses a snapshot template whose pictures no object store would take.
+fn with_store(stores: &[ObjectStore], step: Step) -> Result<Step, ChangeRefused> {
+    let template = match &step {
+        Step::AddSnapshotTemplate(template) | Step::ChangeSnapshotTemplate(template) => template,
+        _ => return Ok(step),
+    };
+    let untaken = template.all_renditions().map(|rendition| rendition.store).find(|target| !is_taken(stores, target));
+    let refused = untaken.map(|target| {
+        let value = format!("{} ({})", target.region(), target.full_bucket());
+        let allowed = "the region of a bucket that a configured object store takes, or local";
+        FieldError::new("region", value, allowed)
+    });
+    refused.map_or(Ok(step), |error| Err(error.into()))
 }
 
 /// Decides on what is stored, takes the step, and notes in the audit log what `caller` has changed by it.

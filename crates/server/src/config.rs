@@ -6,6 +6,7 @@
 //! below are also the text of `docs/config.md` and of `framehook config example`.
 
 mod declared;
+mod object_store;
 mod problem;
 mod reference;
 mod section;
@@ -21,15 +22,18 @@ use framehook_domain::time::NameZone;
 
 use crate::app::FIXED_GRACES;
 use crate::notify::address::Cidr;
+use crate::store::is_taken;
 
 use declared::{
     CallbackRuleTable, CallbackTemplateTable, DomainTable, SnapshotRenditionTable, SnapshotRuleTable,
     SnapshotTemplateTable,
 };
 pub use declared::{Declared, DeclaredRule};
+pub use object_store::ObjectStore;
+pub(crate) use object_store::long_region;
 pub use problem::{ConfigError, Origin, Problem};
 use section::{ENVIRONMENT_PREFIX, Overrides, Reader, Section, Table, environment_name, section};
-pub use value::{ByteSize, LogFormat, LogLevel};
+pub use value::{ByteSize, LogFormat, LogLevel, StoreKind};
 
 section! {
     pub struct Process at "" {
@@ -142,9 +146,10 @@ section! {
 }
 
 section! {
-    /// Object stores.
+    /// Uploads, whatever the store.
     pub struct Store at "store" {
-        /// Uploads at a time. After an outage the backlog takes at most half of them.
+        /// Uploads at a time into each bucket, so that a store that hangs holds up no other. After an outage the backlog takes
+        /// at most half of them.
         concurrency: u32 = "16" in "2"..="1024",
     }
 }
@@ -269,6 +274,8 @@ pub struct Config {
     pub store: Store,
     /// `[store.local]`
     pub store_local: LocalStore,
+    /// `[[object_store]]`
+    pub object_stores: Vec<ObjectStore>,
     /// `[deliver]`
     pub deliver: Deliver,
     /// `[audit]`
@@ -299,6 +306,7 @@ const TABLES: &[Table] = &[
     Names::TABLE,
     Log::TABLE,
     Shutdown::TABLE,
+    ObjectStore::TABLE,
     DomainTable::TABLE,
     SnapshotTemplateTable::TABLE,
     SnapshotRenditionTable::TABLE,
@@ -405,14 +413,19 @@ impl Config {
         let mut problems = Vec::new();
         section::refuse_unknown(&root, "", TABLES, &mut problems);
         let overrides = sources.overrides();
-        let config = Self::read(&root, &overrides, &mut problems);
+        let config = Self::read(&root, &overrides, &sources.environment, &mut problems);
         match config {
             Some(config) if problems.is_empty() => Ok(config),
             _ => Err(ConfigError { problems }),
         }
     }
 
-    fn read(root: &toml::Table, overrides: &Overrides, problems: &mut Vec<Problem>) -> Option<Self> {
+    fn read(
+        root: &toml::Table,
+        overrides: &Overrides,
+        environment: &[(String, String)],
+        problems: &mut Vec<Problem>,
+    ) -> Option<Self> {
         fn table<S: Section>(root: &toml::Table, overrides: &Overrides, problems: &mut Vec<Problem>) -> Option<S> {
             let mut parts = S::TABLE.path.split('.').filter(|part| !part.is_empty());
             let written = parts.try_fold(root, |table, part| table.get(part)?.as_table());
@@ -432,6 +445,7 @@ impl Config {
         let names = table(root, overrides, problems);
         let log = table(root, overrides, problems);
         let shutdown = table(root, overrides, problems);
+        let object_stores = ObjectStore::read_all(root, overrides, environment, problems);
         // Without an account number, which is a problem of its own, the declarations are still checked.
         let app_id = process.as_ref().map_or(1, |process| process.app_id);
         let declared = Declared::read(root, overrides, app_id, problems);
@@ -448,6 +462,7 @@ impl Config {
             spool: spool?,
             store: store?,
             store_local: store_local?,
+            object_stores: object_stores?,
             deliver: deliver?,
             audit: audit?,
             names: names?,
@@ -477,6 +492,7 @@ impl Config {
             self.spool.differing(&running.spool),
             self.store.differing(&running.store),
             self.store_local.differing(&running.store_local),
+            if self.object_stores == running.object_stores { Vec::new() } else { vec!["object_store".to_owned()] },
             self.deliver.differing(&running.deliver),
             self.audit.differing(&running.audit),
             self.names.differing(&running.names),
@@ -499,6 +515,15 @@ impl Config {
         if total > SHUTDOWN_MAX {
             let what = format!("the steps take {total:?} together, and may take {SHUTDOWN_MAX:?} at most");
             problems.push(Problem::in_file("shutdown", None, what));
+        }
+        for (index, template) in self.declared.snapshot_templates.iter().enumerate() {
+            let mut targets = template.all_renditions().map(|rendition| rendition.store);
+            if let Some(target) = targets.find(|target| !is_taken(&self.object_stores, target)) {
+                let key = format!("snapshot_template[{}].cos_region", index + 1);
+                let bucket = target.full_bucket();
+                let what = format!("no object store takes the bucket {bucket} in this region; add an [[object_store]]");
+                problems.push(Problem::in_file(key, Some(format!("{:?}", target.region())), what));
+            }
         }
         let missing = match (&self.tls.cert, &self.tls.key) {
             (Some(_), None) => Some(("tls.key", "is required with tls.cert")),

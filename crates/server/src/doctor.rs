@@ -3,6 +3,7 @@
 //! Each check looks at one thing, changes nothing that stays, and says how to mend what it finds. They are the starts and
 //! habits of the real parts, tried out: the port is bound, the worker is started and locked in, a file is synced.
 
+mod buckets;
 mod files;
 mod listen;
 mod machine;
@@ -75,6 +76,7 @@ pub async fn examine(sources: &Sources) -> Vec<Finding> {
     findings.push(files::data_dir(dir));
     findings.push(files::disk(dir, config.spool.disk_reserve));
     findings.push(files::store(dir));
+    findings.extend(buckets::buckets(&config, clock).await);
     findings.push(machine::clock(clock.wall(), files::newest_change(dir)));
     findings.push(machine::descriptors(machine::descriptor_limit(), &config));
     findings.extend(listen::ports(&config));

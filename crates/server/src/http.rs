@@ -28,6 +28,7 @@ mod rules;
 mod screenshot_tasks;
 mod snapshot_templates;
 mod snapshots;
+mod stores;
 mod streams;
 mod v1;
 mod version;

@@ -6,9 +6,11 @@
 //!
 //! A store is an [`ObjectStore`]; [`Stores`] says which one a bucket is in.
 
+mod circuit;
 pub mod fs;
 mod latest;
 mod local;
+pub mod remote;
 pub mod signed_url;
 pub mod spool;
 mod storer;
@@ -16,7 +18,7 @@ mod stores;
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -28,9 +30,11 @@ use rustix::io::Errno;
 pub use fs::LocalStore;
 pub use latest::LatestStorer;
 pub use local::Local;
+pub use remote::{Refusal, Remote};
 pub use signed_url::{UrlRefused, UrlSigner};
-pub use storer::{Storer, StorerParts};
-pub use stores::{Chosen, Stores};
+pub use storer::{PlaceState, PlaceStatus, Storer, StorerParts};
+pub(crate) use stores::is_taken;
+pub use stores::{Chosen, Stores, StoresError};
 
 use crate::durable::is_full;
 
@@ -52,6 +56,13 @@ pub struct Upload<'a> {
     pub content_type: &'a str,
     /// Days after which the store may remove the object by itself; `None`: it keeps it. The local store makes no use of it.
     pub retention_days: Option<u32>,
+}
+
+/// What a bucket tells who asks for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Probe {
+    /// How far this machine's clock is ahead of the store's, in seconds; `None`: the store does not say what time it is.
+    pub clock_ahead_secs: Option<i64>,
 }
 
 /// What a store answers when it has been asked.
@@ -82,7 +93,7 @@ pub trait ObjectStore: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// See [`StoreError`].
-    fn probe<'a>(&'a self, bucket: Bucket<'a>) -> Answer<'a, ()>;
+    fn probe<'a>(&'a self, bucket: Bucket<'a>) -> Answer<'a, Probe>;
 
     /// `pic_full_url`: where receivers fetch an object that is committed `now`.
     fn full_url(&self, bucket: Bucket<'_>, key: &ObjectKey, now: UnixMs) -> String;
@@ -101,7 +112,16 @@ pub enum StoreError {
     UnsafeName { bucket: String, key: String },
     #[error("the bytes of {key} are not in the spool any more")]
     SpoolMissing { key: String },
-    /// The store said no for a reason that does not pass by itself: a permission, a file where a folder must be.
+    #[error("the credentials in {} cannot be used", path.display())]
+    Credentials { path: PathBuf, source: io::Error },
+    #[error("the store at {host} did not answer within {waited:?}")]
+    TimedOut { host: String, waited: Duration },
+    #[error("the store at {host} cannot be reached")]
+    Unreachable { host: String, source: Box<dyn std::error::Error + Send + Sync> },
+    /// A store answered that it did not do it.
+    #[error("the store answered {} {} for {bucket}/{key}: {}", refusal.status, refusal.code, refusal.message)]
+    Answered { bucket: String, key: String, refusal: Box<Refusal> },
+    /// The local store said no for a reason that does not pass by itself: a permission, a file where a folder must be.
     #[error("the store refuses {bucket}/{key}")]
     Refused { bucket: String, key: String, source: io::Error },
     #[error("the store has no room for {bucket}/{key}")]
@@ -137,27 +157,82 @@ impl StoreError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::UnsafeName { .. } | Self::SpoolMissing { .. } => Fault::Ours,
-            Self::Unknown { .. } | Self::Refused { .. } | Self::Full { .. } | Self::Failed { .. } => Fault::Dependency,
+            Self::Unknown { .. }
+            | Self::Credentials { .. }
+            | Self::TimedOut { .. }
+            | Self::Unreachable { .. }
+            | Self::Answered { .. }
+            | Self::Refused { .. }
+            | Self::Full { .. }
+            | Self::Failed { .. } => Fault::Dependency,
         }
     }
 
     /// Whether waiting helps.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Unknown { .. } | Self::UnsafeName { .. } | Self::SpoolMissing { .. } | Self::Refused { .. } => {
-                Retry::Held
-            }
-            Self::Full { .. } | Self::Failed { .. } => Retry::Later,
+            Self::Unknown { .. }
+            | Self::UnsafeName { .. }
+            | Self::SpoolMissing { .. }
+            | Self::Credentials { .. }
+            | Self::Refused { .. } => Retry::Held,
+            Self::TimedOut { .. } | Self::Unreachable { .. } | Self::Full { .. } | Self::Failed { .. } => Retry::Later,
+            Self::Answered { refusal, .. } => refusal.retry(),
+        }
+    }
+
+    /// Whether every other object of the same bucket would fail as well.
+    pub fn is_of_the_bucket(&self) -> bool {
+        match self {
+            Self::UnsafeName { .. } | Self::SpoolMissing { .. } => false,
+            // A file where a folder must be concerns the names below it; a disk's error, perhaps one file.
+            Self::Refused { .. } | Self::Failed { .. } => false,
+            Self::Answered { refusal, .. } => !refusal.is_of_the_object(),
+            Self::Unknown { .. }
+            | Self::Credentials { .. }
+            | Self::TimedOut { .. }
+            | Self::Unreachable { .. }
+            | Self::Full { .. } => true,
+        }
+    }
+
+    /// What a person may do about it.
+    pub fn mend(&self) -> &'static str {
+        match self {
+            Self::Unknown { .. } => "configure the store under its name again, or discard the pictures",
+            Self::UnsafeName { .. } | Self::SpoolMissing { .. } => "discard the picture",
+            Self::Credentials { .. } => "put usable credentials into the file",
+            Self::TimedOut { .. } | Self::Unreachable { .. } => "see whether the store runs and the endpoint is right",
+            Self::Answered { refusal, .. } => refusal.mend(),
+            Self::Refused { .. } | Self::Failed { .. } => "let the server's user write there",
+            Self::Full { .. } => "make room on the disk",
         }
     }
 
     /// Every name, for metrics that must exist before the first failure.
-    pub const NAMES: [&str; 6] = ["unknown_store", "unsafe_name", "spool_missing", "refused", "full", "failed"];
+    pub const NAMES: [&str; 10] = [
+        "unknown_store",
+        "credentials",
+        "timed_out",
+        "unreachable",
+        "slow_down",
+        "unsafe_name",
+        "spool_missing",
+        "refused",
+        "full",
+        "failed",
+    ];
 
     /// The name used in metrics and logs; it never changes.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Unknown { .. } => "unknown_store",
+            Self::Credentials { .. } => "credentials",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Answered { refusal, .. } if refusal.is_slow_down() => "slow_down",
+            Self::Answered { refusal, .. } if refusal.retry() == Retry::Held => "refused",
+            Self::Answered { .. } => "failed",
             Self::UnsafeName { .. } => "unsafe_name",
             Self::SpoolMissing { .. } => "spool_missing",
             Self::Refused { .. } => "refused",
@@ -173,8 +248,8 @@ const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// Longest delay while a store is expected to come back: an outage's end is noticed within a minute.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
-/// Delay while a store refuses: it waits for a person, who takes longer than that and sees the alarm meanwhile.
-const HELD_DELAY: Duration = Duration::from_secs(300);
+/// Delay while a store refuses: it waits for a person, who sees the alarm meanwhile and then that it has ended.
+const HELD_DELAY: Duration = Duration::from_secs(60);
 
 /// The delay after `failures` failed puts (at least 1). `jitter` in `[0, 1)` spreads it over ±20 %, so that pictures that
 /// failed together do not come back together.
@@ -207,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_a_person_is_tried_every_few_minutes() {
+    fn what_waits_for_a_person_is_tried_every_minute() {
         assert_eq!(backoff(Retry::Held, 1, 0.5), HELD_DELAY);
         assert_eq!(backoff(Retry::Held, 50, 0.5), HELD_DELAY);
     }

@@ -11,6 +11,7 @@
 //! | [`publisher`] | a publisher of our own that stops, stalls and breaks off when told, and logs its keyframes |
 //! | [`server`] | the executable `framehook serve` on a data directory of its own |
 //! | [`receiver`] | an HTTP receiver of callbacks that records everything and misbehaves on demand |
+//! | [`object_server`] | servers of S3 and COS in which the vendors' own code judges signatures |
 //! | [`proxy`] | a TCP line that can stall, slow down and break |
 //! | [`jpeg`], [`picture`] | stored pictures, decoded and compared |
 //! | [`tls`] | a certificate authority, and a client that believes only it |
@@ -31,6 +32,7 @@ pub mod image;
 pub mod jpeg;
 mod listener;
 pub mod metrics;
+pub mod object_server;
 pub mod picture;
 pub mod process;
 pub mod proxy;

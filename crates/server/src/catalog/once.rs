@@ -5,7 +5,7 @@ use std::time::Duration;
 use framehook_domain::catalog::{ChangeRefused, Inventory, Step};
 use framehook_domain::id::TemplateId;
 
-use super::{Caller, CatalogEditor, CatalogStore, ChangeError, Changed, UnfitParts, carry_out, publish};
+use super::{Caller, CatalogEditor, CatalogStore, ChangeError, Changed, UnfitParts, carry_out, publish, with_store};
 use crate::db::idempotency::{self, Answer, Answered};
 use crate::db::{DbError, Tx};
 
@@ -131,6 +131,8 @@ impl CatalogEditor<'_> {
         D: Fn(&Inventory) -> Result<Step, ChangeRefused> + Send + 'static,
         A: FnOnce(&Inventory, Option<TemplateId>) -> Answer + Send + 'static,
     {
+        let stores = self.running.object_stores.clone();
+        let decide = move |inventory: &Inventory| decide(inventory).and_then(|step| with_store(&stores, step));
         let (vault, now, caller) = (self.vault.clone(), self.clock.wall(), self.caller.clone());
         let since = now.minus(REMEMBERED);
         let once = once.map(|once| once.of(&caller));

@@ -14,7 +14,6 @@ use crate::db::outbox::{Announcing, NewEvent, announce};
 use crate::db::snapshot::{self, NewSnapshot};
 use crate::db::{DbError, Tx, count};
 use crate::fail_point;
-use crate::store::Bucket;
 
 /// What a picture's rows came to.
 #[derive(Debug, Default)]
@@ -120,7 +119,7 @@ impl CommitParts {
         let newest = Newest {
             store: &chosen.name,
             region: rendition.store.region(),
-            bucket: &rendition.store.full_bucket(),
+            bucket: &chosen.bucket,
             key: key.as_str(),
             id: image.latest_id,
             trace: rendered.trace,
@@ -153,11 +152,9 @@ impl CommitParts {
     fn record_rendition(&self, tx: &Tx<'_>, announcing: &Announcing<'_>, made: &Made<'_>) -> Result<Recorded, DbError> {
         let Made { rendered, taken, rendition, image, sha256 } = *made;
         let chosen = self.stores.choose(rendition.store);
-        let full_bucket = rendition.store.full_bucket();
-        let bucket = Bucket { region: rendition.store.region(), name: &full_bucket };
         let wanted = rendition.pattern.expand(&self.naming(made));
-        let key = snapshot::free_key(tx, &chosen.name, bucket.name, wanted, announcing.wall)?;
-        let pic_full_url = chosen.store.full_url(bucket, &key, announcing.wall);
+        let key = snapshot::free_key(tx, &chosen.name, &chosen.bucket, wanted, announcing.wall)?;
+        let pic_full_url = chosen.full_url(rendition.store, &key, announcing.wall);
         let file_size_bytes = image.bytes.len() as u64;
         // CSS knows one image of a picture, and its receivers get the body that they know.
         let name = (taken.renditions.len() > 1).then_some(rendition.name);
@@ -209,8 +206,8 @@ impl CommitParts {
                 file_size_bytes,
                 sha256,
                 store: &chosen.name,
-                region: bucket.region,
-                bucket: bucket.name,
+                region: rendition.store.region(),
+                bucket: &chosen.bucket,
                 key: key.as_str(),
                 pic_full_url: &pic_full_url,
                 put_due: announcing.now,

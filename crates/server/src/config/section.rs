@@ -80,7 +80,7 @@ macro_rules! section {
         }
     ) => {
         $(#[doc = $section_doc])*
-        #[derive(Clone, Debug)]
+        #[derive(Clone, Debug, PartialEq, Eq)]
         $visible struct $name {
             $($(#[doc = $doc])* $visible $field: $type,)*
         }

@@ -83,6 +83,7 @@ from_str_value! {
     LogLevel: "one of \"error\", \"warn\", \"info\", \"debug\", \"trace\"", quoted true;
     LogFormat: "one of \"auto\", \"text\", \"json\"", quoted true;
     Switch: "one of \"on\", \"off\"", quoted true;
+    StoreKind: "one of \"cos\", \"s3\"", quoted true;
 }
 
 macro_rules! whole_number_value {
@@ -319,6 +320,16 @@ word_value! {
         "text" => Text,
         /// One JSON object per line.
         "json" => Json,
+    }
+}
+
+word_value! {
+    /// What an object store speaks.
+    pub enum StoreKind {
+        /// Tencent COS, with its own signature.
+        "cos" => Cos,
+        /// S3, and everything that speaks it.
+        "s3" => S3,
     }
 }
 

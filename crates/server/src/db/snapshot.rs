@@ -179,43 +179,144 @@ fn owed_put(row: &Row<'_>) -> Result<OwedPut, DbError> {
     })
 }
 
-/// Pictures committed at or after `since` that were not tried yet, the oldest first.
+/// A bucket that pictures wait for, and the store that it is in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    pub store: String,
+    pub bucket: String,
+}
+
+/// Every place that something is owed to. A step in an index for each, however much waits.
 ///
 /// # Errors
 /// Those of the database.
-pub fn fresh_puts(conn: &Connection, since: UnixMs, limit: usize) -> Result<Vec<OwedPut>, DbError> {
+pub fn owed_places(conn: &Connection) -> Result<Vec<Place>, DbError> {
+    let mut next = conn.prepare_cached(
+        "SELECT store, bucket FROM snapshot WHERE put_state = 'owed' AND (store, bucket) > (?1, ?2)
+         ORDER BY store, bucket LIMIT 1",
+    )?;
+    let mut places: Vec<Place> = Vec::new();
+    loop {
+        let (store, bucket) = places.last().map_or(("", ""), |place| (&*place.store, &*place.bucket));
+        let place = |row: &Row<'_>| Ok(Place { store: row.get(0)?, bucket: row.get(1)? });
+        match next.query_row([store, bucket], place).optional()? {
+            Some(place) => places.push(place),
+            None => return Ok(places),
+        }
+    }
+}
+
+/// What waits for one place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwedTo {
+    pub pictures: u64,
+    /// Those of them that a person should look at.
+    pub held: u64,
+    /// When the oldest was committed.
+    pub oldest: Option<UnixMs>,
+}
+
+/// Counts what is owed to a place.
+///
+/// # Errors
+/// Those of the database.
+pub fn owed_to(conn: &Connection, place: &Place) -> Result<OwedTo, DbError> {
+    let mut count = conn.prepare_cached(
+        "SELECT count(*) AS pictures, coalesce(sum(put_alarm), 0) AS held, min(recorded_ms) AS oldest FROM snapshot
+         WHERE put_state = 'owed' AND store = ?1 AND bucket = ?2",
+    )?;
+    let mut rows = count.query([&place.store, &place.bucket])?;
+    let row = rows.next()?.ok_or(DbError::Damaged { what: "a count" })?;
+    let oldest: Option<i64> = row.get("oldest")?;
+    Ok(OwedTo { pictures: number(row, "pictures")?, held: number(row, "held")?, oldest: oldest.map(UnixMs) })
+}
+
+/// Pictures for a place, committed at or after `since`, that were not tried yet, the oldest first.
+///
+/// # Errors
+/// Those of the database.
+pub fn fresh_puts(conn: &Connection, place: &Place, since: UnixMs, limit: usize) -> Result<Vec<OwedPut>, DbError> {
     let sql = format!(
-        "SELECT {OWED_COLUMNS} WHERE put_state = 'owed' AND put_attempts = 0 AND recorded_ms >= ?1
-         ORDER BY recorded_ms LIMIT ?2"
+        "SELECT {OWED_COLUMNS} WHERE put_state = 'owed' AND put_attempts = 0 AND store = ?1 AND bucket = ?2
+         AND recorded_ms >= ?3 ORDER BY recorded_ms LIMIT ?4"
     );
     let mut statement = conn.prepare_cached(&sql)?;
-    let rows = statement.query_map(params![since.0, stored(limit)], |row| Ok(owed_put(row)))?;
+    let asked = params![place.store, place.bucket, since.0, stored(limit)];
+    let rows = statement.query_map(asked, |row| Ok(owed_put(row)))?;
     rows.map(|row| row?).collect()
 }
 
-/// The other pictures whose put has fallen due, the longest due first.
+/// The other pictures for a place whose put has fallen due, the longest due first.
 ///
 /// # Errors
 /// Those of the database.
-pub fn backlog_puts(conn: &Connection, now: UnixMs, since: UnixMs, limit: usize) -> Result<Vec<OwedPut>, DbError> {
+pub fn backlog_puts(
+    conn: &Connection,
+    place: &Place,
+    now: UnixMs,
+    since: UnixMs,
+    limit: usize,
+) -> Result<Vec<OwedPut>, DbError> {
     let sql = format!(
-        "SELECT {OWED_COLUMNS} WHERE put_state = 'owed' AND put_due_ms <= ?1
-         AND NOT (put_attempts = 0 AND recorded_ms >= ?2) ORDER BY put_due_ms LIMIT ?3"
+        "SELECT {OWED_COLUMNS} WHERE put_state = 'owed' AND store = ?1 AND bucket = ?2 AND put_due_ms <= ?3
+         AND NOT (put_attempts = 0 AND recorded_ms >= ?4) ORDER BY put_due_ms LIMIT ?5"
     );
     let mut statement = conn.prepare_cached(&sql)?;
-    let rows = statement.query_map(params![now.0, since.0, stored(limit)], |row| Ok(owed_put(row)))?;
+    let asked = params![place.store, place.bucket, now.0, since.0, stored(limit)];
+    let rows = statement.query_map(asked, |row| Ok(owed_put(row)))?;
     rows.map(|row| row?).collect()
 }
 
-/// When the next put falls due.
+/// When the next put for a place falls due.
 ///
 /// # Errors
 /// Those of the database.
-pub fn next_put_due(conn: &Connection, after: UnixMs) -> Result<Option<UnixMs>, DbError> {
-    let next: Option<i64> = conn
-        .prepare_cached("SELECT min(put_due_ms) FROM snapshot WHERE put_state = 'owed' AND put_due_ms > ?1")?
-        .query_row([after.0], |row| row.get(0))?;
+pub fn next_put_due(conn: &Connection, place: &Place, after: UnixMs) -> Result<Option<UnixMs>, DbError> {
+    let mut next = conn.prepare_cached(
+        "SELECT min(put_due_ms) FROM snapshot
+         WHERE put_state = 'owed' AND store = ?1 AND bucket = ?2 AND put_due_ms > ?3",
+    )?;
+    let next: Option<i64> = next.query_row(params![place.store, place.bucket, after.0], |row| row.get(0))?;
     Ok(next.map(UnixMs))
+}
+
+/// A place takes pictures again: those that failed there wait no longer.
+///
+/// # Errors
+/// Those of the database.
+pub fn bring_forward(tx: &Tx<'_>, place: &Place, now: UnixMs) -> Result<usize, DbError> {
+    let forward = "UPDATE snapshot SET put_due_ms = ?3
+                   WHERE put_state = 'owed' AND store = ?1 AND bucket = ?2 AND put_due_ms > ?3";
+    Ok(tx.prepare_cached(forward)?.execute(params![place.store, place.bucket, now.0])?)
+}
+
+/// Makes every picture due that waits for a person.
+///
+/// # Errors
+/// Those of the database.
+pub fn try_held(tx: &Tx<'_>, now: UnixMs) -> Result<usize, DbError> {
+    Ok(tx.execute("UPDATE snapshot SET put_due_ms = min(put_due_ms, ?1) WHERE put_alarm = 1", params![now.0])?)
+}
+
+/// Buckets and regions of pictures that are owed to a store of this name.
+///
+/// # Errors
+/// Those of the database.
+pub fn buckets_of(conn: &Connection, store: &str) -> Result<Vec<(String, String)>, DbError> {
+    let sql = "SELECT DISTINCT bucket, region FROM snapshot WHERE put_state = 'owed' AND store = ?1";
+    let mut buckets = conn.prepare(sql)?;
+    let rows = buckets.query_map([store], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.map(|row| row.map_err(DbError::from)).collect()
+}
+
+/// Owes what was owed to one place to another. A picture whose key is taken there stays where it is.
+///
+/// # Errors
+/// Those of the database.
+pub fn move_owed(tx: &Tx<'_>, from: &Place, region: &str, to: &Place, now: UnixMs) -> Result<usize, DbError> {
+    let moved = "UPDATE OR IGNORE snapshot SET store = ?4, bucket = ?5, put_due_ms = ?6, put_alarm = 0
+                 WHERE put_state = 'owed' AND store = ?1 AND bucket = ?2 AND region = ?3";
+    Ok(tx.execute(moved, params![from.store, from.bucket, region, to.store, to.bucket, now.0])?)
 }
 
 /// The picture can be fetched: its deliveries become due in the same transaction. `false`: it was not owed any more, since

@@ -13,9 +13,10 @@ use super::Shared;
 use crate::config::ByteSize;
 use crate::db::{self, outbox};
 use crate::pipeline::IMAGE_BYTES_EXPECTED;
+use crate::store::PlaceState;
 use crate::telemetry::event::Chain;
 use crate::telemetry::health::{self, Check};
-use crate::telemetry::metric::{Owed, Sample};
+use crate::telemetry::metric::{BucketSample, Owed, Sample};
 
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let sample = shared.sample().await;
@@ -54,6 +55,13 @@ impl Shared {
                 None
             }
         };
+        let buckets = self.storer.places().await.unwrap_or_default();
+        let buckets = buckets.into_iter().map(|place| BucketSample {
+            is_taking: place.state == PlaceState::Taking,
+            owed: place.owed.pictures,
+            store: place.store,
+            bucket: place.bucket,
+        });
         let counts = self.lives.totals();
         let (live, in_grace) = self.lives.population();
         let workers = self.workers.workers();
@@ -73,6 +81,7 @@ impl Shared {
             spool_bytes: self.spool.bytes(),
             disk_free_bytes: self.spool.disk_free_bytes(),
             owed,
+            buckets: buckets.collect(),
             workers_ready: workers.iter().filter(|worker| worker.ready).count() as u64,
             worker_restarts: workers.iter().map(|worker| worker.restarts).sum(),
             db: self.db.stats(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Redirect, Response};
 use framehook_domain::id::{RuleId, SnapshotId, TemplateId};
 use framehook_domain::time::UnixMs;
 use schemars::JsonSchema;
@@ -22,6 +22,7 @@ use super::{Shared, objects, page};
 use crate::audit::Caller;
 use crate::db::outbox;
 use crate::db::snapshot::{self, Cursor, Filter, HeldPut, PutState, SnapshotRow};
+use crate::store::LocalStore;
 
 /// What to list. Everything may be left out.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -216,6 +217,8 @@ async fn image(
     let id = parse_id(&id)?;
     let row = shared.db.read(move |conn| snapshot::show(conn, id)).await?.ok_or_else(unknown)?;
     match row.state {
+        // Whoever may see it fetches it from where it is.
+        PutState::Stored if row.store != LocalStore::NAME => Ok(Redirect::temporary(&row.pic_full_url).into_response()),
         PutState::Stored => {
             let shown = Shown { content_type: row.format.content_type(), is_private: true, is_overwritten: false };
             objects::serve(&shared, &row.bucket, &row.key, shown, &method, &headers).await
@@ -284,6 +287,7 @@ pub(super) fn routes() -> Vec<Route> {
             .problems(&[410])
             .answers_as(200, "The stored bytes, in the format that the snapshot has.", "image/*")
             .answers_as(206, "A range of them.", "image/*")
+            .answers_nothing(307, "It is in a store that is not ours to read from; its URL is in `Location`.")
             .answers_nothing(416, "No byte of it lies in the range that is asked for."),
         id(Route::post(
             "/v1/snapshots/{id}/discard",

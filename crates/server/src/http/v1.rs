@@ -7,7 +7,7 @@ use axum::Router;
 use super::route::Route;
 use super::{
     Shared, audit, callback_templates, deliveries, docs, domains, endpoints, events, keys, on_demand, openapi, rules,
-    screenshot_tasks, snapshot_templates, snapshots, streams,
+    screenshot_tasks, snapshot_templates, snapshots, stores, streams,
 };
 
 /// In the order of the document, which is that of a newcomer's questions.
@@ -30,6 +30,7 @@ pub(super) fn routes() -> Vec<Route> {
         streams::routes(),
         on_demand::routes().into(),
         snapshots::routes(),
+        stores::routes(),
         deliveries::routes(),
         endpoints::routes(),
         events::routes(),

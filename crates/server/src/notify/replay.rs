@@ -77,7 +77,7 @@ impl Replayer {
     async fn can_be_fetched(&self, object: ObjectRef) -> Result<bool, ReplayError> {
         let ObjectRef { store, region, bucket, key, pic_full_url, .. } = object;
         let bucket = Bucket { region: &region, name: &bucket };
-        let Some(store) = self.stores.named(&store, bucket) else {
+        let Some(store) = self.stores.named(&store) else {
             return Err(ReplayError::Store(StoreError::Unknown { store }));
         };
         if !store.still_opens(bucket, &key, &pic_full_url, self.clock.wall()) {

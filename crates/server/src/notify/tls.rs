@@ -81,6 +81,14 @@ impl Tls {
         self.roots
     }
 
+    /// What a client of its own is configured with to believe whom we believe.
+    pub(crate) fn client_config(&self) -> ClientConfig {
+        let mut config = ClientConfig::clone(&self.verified);
+        // Each client says itself what it speaks.
+        config.alpn_protocols.clear();
+        config
+    }
+
     pub(super) fn connector(&self, certificates: Certificates) -> TlsConnector {
         TlsConnector::from(Arc::clone(match certificates {
             Certificates::Verified => &self.verified,

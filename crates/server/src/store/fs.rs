@@ -56,7 +56,12 @@ impl LocalStore {
         }
         sync_dir(root.parent().unwrap_or(root))?;
         sync_dir(root)?;
-        Ok(Self { root: root.to_owned(), entropy, fatal, durable_dirs: Mutex::default() })
+        Ok(Self::closed(root.to_owned(), entropy, fatal))
+    }
+
+    /// A store in a directory that is not looked at, for who asks only where objects would be.
+    pub(crate) fn closed(root: PathBuf, entropy: Entropy, fatal: Fatal) -> Self {
+        Self { root, entropy, fatal, durable_dirs: Mutex::default() }
     }
 
     /// Where an object lies, if both names are safe: relative, without `.`, `..` or empty levels, and not in a place of

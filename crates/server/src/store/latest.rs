@@ -114,7 +114,7 @@ impl LatestStorer {
         let spooled = self.parts.spool.path(put.id);
         let bucket = Bucket { region: &put.region, name: &put.bucket };
         let upload = Upload { file: &spooled, content_type: put.format.content_type(), retention_days: None };
-        let result = match self.parts.stores.named(&put.store, bucket) {
+        let result = match self.parts.stores.named(&put.store) {
             Some(store) => store.put(bucket, &put.key, upload).await,
             None => Err(StoreError::Unknown { store: put.store.clone() }),
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use framehook_domain::object_key::ObjectKey;
 use framehook_domain::time::UnixMs;
 
-use super::{Answer, Bucket, LocalStore, ObjectStore, StoreError, Upload, UrlRefused, UrlSigner};
+use super::{Answer, Bucket, LocalStore, ObjectStore, Probe, StoreError, Upload, UrlRefused, UrlSigner};
 
 /// The objects in the data directory, and how receivers reach them over our own HTTP listener.
 #[derive(Clone, Debug)]
@@ -76,8 +76,8 @@ impl ObjectStore for Local {
     }
 
     /// The directory is there since the start; whether it can be written to, each put tells and `doctor` tries.
-    fn probe<'a>(&'a self, _bucket: Bucket<'a>) -> Answer<'a, ()> {
-        Box::pin(async { Ok(()) })
+    fn probe<'a>(&'a self, _bucket: Bucket<'a>) -> Answer<'a, Probe> {
+        Box::pin(async { Ok(Probe::default()) })
     }
 
     fn full_url(&self, bucket: Bucket<'_>, key: &ObjectKey, now: UnixMs) -> String {

@@ -1,18 +1,19 @@
 //! The driver: finds owed puts, runs some at a time, writes down how each ended.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use framehook_domain::id::SnapshotId;
-use framehook_domain::time::UnixMs;
+use framehook_domain::time::{Mono, UnixMs};
 use tokio::sync::Notify;
 
+use super::circuit::{Allowance, Circuit};
 use super::spool::Spool;
 use super::{Bucket, Retry, StoreError, Stores, Upload, backoff};
 use crate::audit::{Caller, Change};
 use crate::clock::Clock;
-use crate::db::snapshot::{self, FailedPut, OwedPut};
+use crate::db::snapshot::{self, FailedPut, OwedPut, OwedTo, Place};
 use crate::db::{Db, DbError, Tx, audit, dues};
 use crate::entropy::Entropy;
 use crate::fail_point;
@@ -46,7 +47,7 @@ pub struct StorerParts {
     pub wake: Arc<Notify>,
     /// Signalled when deliveries have become due.
     pub notifier_wake: Arc<Notify>,
-    /// Puts at a time, at least 2.
+    /// Puts at a time into each bucket, at least 2.
     pub slots: usize,
     /// Whose tasks the puts are.
     pub stage: Stage,
@@ -55,52 +56,112 @@ pub struct StorerParts {
 /// The database has stopped: no outcome can be written down any more.
 struct Unwritten;
 
-/// Puts committed pictures into their store.
+/// Puts committed pictures into their stores.
 #[derive(Debug)]
 pub struct Storer {
     parts: StorerParts,
-    /// Pictures whose put is under way, and whether it was taken up as backlog. A claim in the database is not needed: a
-    /// put that is made twice changes nothing.
-    running: Mutex<Running>,
+    /// What goes on at each place that something was owed to since the start. A claim in the database is not needed: a put
+    /// that is made twice changes nothing.
+    lanes: Mutex<BTreeMap<Place, Lane>>,
 }
 
+/// One bucket: its slots are its own, so that one that hangs holds up no other.
 #[derive(Debug, Default)]
-struct Running {
+struct Lane {
+    /// Pictures whose put is under way, by how they were taken up.
     fresh: HashSet<SnapshotId>,
     backlog: HashSet<SnapshotId>,
+    circuit: Circuit,
+    /// Why the last put failed, if none was taken since.
+    failure: Option<Failure>,
+    /// When it last took pictures again after it had failed: what was committed before is backlog, however young.
+    recovered: Option<UnixMs>,
 }
 
-impl Running {
-    fn len(&self) -> usize {
+#[derive(Clone, Debug)]
+struct Failure {
+    retry: Retry,
+    error: String,
+    mend: &'static str,
+}
+
+impl Lane {
+    fn running(&self) -> usize {
         self.fresh.len() + self.backlog.len()
     }
 
-    fn holds(&self, id: &SnapshotId) -> bool {
-        self.fresh.contains(id) || self.backlog.contains(id)
+    fn holds(&self, id: SnapshotId) -> bool {
+        self.fresh.contains(&id) || self.backlog.contains(&id)
+    }
+
+    fn end(&mut self, id: SnapshotId) {
+        self.fresh.remove(&id);
+        self.backlog.remove(&id);
+    }
+
+    /// How many puts may be under way now, and for how long none may be started otherwise.
+    fn slots(&self, slots: usize, now: Mono) -> (usize, Option<Duration>) {
+        match self.circuit.allowance(now) {
+            Allowance::All => (slots, None),
+            Allowance::One => (1, None),
+            Allowance::NoneFor(wait) => (0, Some(wait)),
+        }
+    }
+}
+
+/// How a bucket does, for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlaceStatus {
+    pub store: String,
+    pub bucket: String,
+    pub state: PlaceState,
+    pub owed: OwedTo,
+    /// Why the last put failed, and what may be done about it.
+    pub error: Option<(String, &'static str)>,
+}
+
+/// Whether a bucket takes pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlaceState {
+    /// The last put was taken, or none has failed yet.
+    Taking,
+    /// It fails in a way that should pass.
+    Failing,
+    /// It refuses; a person should look.
+    Refusing,
+}
+
+impl PlaceState {
+    /// The name in metrics and answers; it never changes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Taking => "taking",
+            Self::Failing => "failing",
+            Self::Refusing => "refusing",
+        }
     }
 }
 
 impl Storer {
     pub fn new(parts: StorerParts) -> Arc<Self> {
-        Arc::new(Self { parts, running: Mutex::default() })
+        Arc::new(Self { parts, lanes: Mutex::default() })
     }
 
     /// Runs until its stage is told to end; puts under way then are tasks of the stage and finish.
     pub async fn run(self: Arc<Self>) {
         let token = self.parts.stage.token();
-        let mut due_times_clamped = false;
+        let mut is_prepared = false;
         loop {
             let woken = self.parts.wake.notified();
             let round = async {
-                if !due_times_clamped {
-                    let timeline = self.parts.timeline.clone();
-                    self.parts.db.write(move |tx| dues::clamp_puts(tx, timeline.now())).await?;
-                    due_times_clamped = true;
+                if !is_prepared {
+                    self.prepare().await?;
+                    is_prepared = true;
                 }
                 self.start_due().await
             };
             let wait = match round.await {
-                Ok(next_due) => self.wait_until(next_due),
+                Ok(wait) => wait.min(LOOK_EVERY),
                 Err(DbError::Stopped) => return,
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "owed puts could not be looked up");
@@ -115,69 +176,146 @@ impl Storer {
         }
     }
 
-    fn wait_until(&self, next_due: Option<UnixMs>) -> Duration {
-        let until_due = next_due.map(|due| due.since(self.parts.timeline.now()));
-        until_due.map_or(LOOK_EVERY, |wait| wait.min(LOOK_EVERY))
+    /// Brings due times near that an earlier clock has put far away, and finds a store for pictures that had none.
+    async fn prepare(&self) -> Result<(), DbError> {
+        let (timeline, stores) = (self.parts.timeline.clone(), self.parts.stores.clone());
+        let prepare = move |tx: &Tx<'_>| {
+            dues::clamp_puts(tx, timeline.now())?;
+            // A start is what a person makes after mending something.
+            snapshot::try_held(tx, timeline.now())?;
+            for (bucket, region) in snapshot::buckets_of(tx, Stores::UNCLAIMED)? {
+                let Some(chosen) = stores.choose_again(&bucket, &region) else { continue };
+                let from = Place { store: Stores::UNCLAIMED.to_owned(), bucket };
+                let to = Place { store: chosen.name.to_string(), bucket: chosen.bucket };
+                snapshot::move_owed(tx, &from, &region, &to, timeline.now())?;
+            }
+            Ok(())
+        };
+        self.parts.db.write(prepare).await
     }
 
-    /// Starts a put for everything that is due and has a slot. Tells when the next put falls due.
-    async fn start_due(self: &Arc<Self>) -> Result<Option<UnixMs>, DbError> {
-        let now = self.parts.timeline.now();
+    /// Starts a put for everything that is due and has a slot. Tells how long there is nothing more to start.
+    async fn start_due(self: &Arc<Self>) -> Result<Duration, DbError> {
+        let (now, mono) = (self.parts.timeline.now(), self.parts.clock.mono());
         let fresh_since = self.parts.clock.wall().minus(FRESH);
-        // As many rows as there are slots, beside those that are under way and will be passed over.
-        let limit = self.parts.slots + self.running().len();
-        let look = move |conn: &rusqlite::Connection| {
-            Ok((
-                snapshot::fresh_puts(conn, fresh_since, limit)?,
-                snapshot::backlog_puts(conn, now, fresh_since, limit)?,
-                snapshot::next_put_due(conn, now)?,
-            ))
+        let slots = self.parts.slots;
+        // As many rows of each place as it has slots, beside those that are under way and will be passed over. A place that
+        // is not to be asked now costs a step in an index.
+        let bounds: BTreeMap<Place, (usize, UnixMs)> = {
+            let lanes = self.lanes();
+            let bounds = |lane: &Lane| {
+                let limit = match lane.slots(slots, mono) {
+                    (0, _) => 0,
+                    (some, _) => some + lane.running(),
+                };
+                (limit, lane.recovered.map_or(fresh_since, |recovered| recovered.max(fresh_since)))
+            };
+            lanes.iter().map(|(place, lane)| (place.clone(), bounds(lane))).collect()
         };
-        let (fresh, backlog, next_due) = self.parts.db.read_puts(look).await?;
+        let look = move |conn: &rusqlite::Connection| {
+            let due_at = |place: Place| {
+                let (limit, fresh_since) = bounds.get(&place).copied().unwrap_or((slots, fresh_since));
+                let fresh = snapshot::fresh_puts(conn, &place, fresh_since, limit)?;
+                let backlog = snapshot::backlog_puts(conn, &place, now, fresh_since, limit)?;
+                let next_due = snapshot::next_put_due(conn, &place, now)?;
+                Ok((place, fresh, backlog, next_due))
+            };
+            snapshot::owed_places(conn)?.into_iter().map(due_at).collect::<Result<Vec<_>, DbError>>()
+        };
+        let mut wait = LOOK_EVERY;
+        for (place, fresh, backlog, next_due) in self.parts.db.read_puts(look).await? {
+            wait = next_due.map_or(wait, |due| wait.min(due.since(now)));
+            let (started, again_in) = self.take_up(&place, fresh, backlog, mono);
+            wait = again_in.map_or(wait, |again| wait.min(again));
+            for put in started {
+                self.start(place.clone(), put);
+            }
+        }
+        Ok(wait)
+    }
+
+    /// Gives slots of a place to what is due there, and tells in how long the place may be asked again.
+    fn take_up(
+        &self,
+        place: &Place,
+        fresh: Vec<OwedPut>,
+        backlog: Vec<OwedPut>,
+        now: Mono,
+    ) -> (Vec<OwedPut>, Option<Duration>) {
+        let mut lanes = self.lanes();
+        let lane = lanes.entry(place.clone()).or_default();
+        let (slots, again_in) = lane.slots(self.parts.slots, now);
+        let mut started = Vec::new();
         for put in fresh {
-            let mut running = self.running();
-            if running.len() < self.parts.slots && !running.holds(&put.id) {
-                running.fresh.insert(put.id);
-                drop(running);
-                self.start(put);
+            if lane.running() < slots && !lane.holds(put.id) {
+                lane.fresh.insert(put.id);
+                started.push(put);
             }
         }
         for put in backlog {
-            let mut running = self.running();
-            let may_start = running.len() < self.parts.slots && running.backlog.len() < self.parts.slots / 2;
-            if may_start && !running.holds(&put.id) {
-                running.backlog.insert(put.id);
-                drop(running);
-                self.start(put);
+            let has_room = lane.running() < slots && lane.backlog.len() < slots.div_ceil(2);
+            if has_room && !lane.holds(put.id) {
+                lane.backlog.insert(put.id);
+                started.push(put);
             }
         }
-        Ok(next_due)
+        (started, again_in)
     }
 
-    fn start(self: &Arc<Self>, put: OwedPut) {
+    fn start(self: &Arc<Self>, place: Place, put: OwedPut) {
         let storer = Arc::clone(self);
         self.parts.stage.spawn(async move {
             let id = put.id;
-            if let Err(Unwritten) = storer.put(put).await {
+            if let Err(Unwritten) = storer.put(&place, put).await {
                 // It stays among those that run: a put whose outcome nobody can learn must not be made again and again
                 // while the process ends, least of all after a failed sync.
                 return;
             }
-            let mut running = storer.running();
-            running.fresh.remove(&id);
-            running.backlog.remove(&id);
-            drop(running);
+            if let Some(lane) = storer.lanes().get_mut(&place) {
+                lane.end(id);
+            }
             storer.parts.wake.notify_one();
         });
     }
 
-    async fn put(&self, put: OwedPut) -> Result<(), Unwritten> {
+    /// How every place does that something is owed to, or that has failed since the start.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn places(&self) -> Result<Vec<PlaceStatus>, DbError> {
+        let known: Vec<(Place, Option<Failure>)> =
+            self.lanes().iter().map(|(place, lane)| (place.clone(), lane.failure.clone())).collect();
+        let count = move |conn: &rusqlite::Connection| {
+            let mut places: BTreeMap<Place, Option<Failure>> = known.into_iter().collect();
+            for place in snapshot::owed_places(conn)? {
+                places.entry(place).or_default();
+            }
+            let status = |(place, failure): (Place, Option<Failure>)| {
+                let mut owed = snapshot::owed_to(conn, &place)?;
+                let state = match &failure {
+                    None => PlaceState::Taking,
+                    Some(Failure { retry: Retry::Later, .. }) => PlaceState::Failing,
+                    Some(Failure { retry: Retry::Held, .. }) => PlaceState::Refusing,
+                };
+                if state == PlaceState::Refusing {
+                    // Those that were not tried wait for the same person.
+                    owed.held = owed.pictures;
+                }
+                let error = failure.map(|failure| (failure.error, failure.mend));
+                Ok(PlaceStatus { store: place.store, bucket: place.bucket, state, owed, error })
+            };
+            places.into_iter().map(status).collect::<Result<Vec<_>, DbError>>()
+        };
+        self.parts.db.read(count).await
+    }
+
+    async fn put(&self, place: &Place, put: OwedPut) -> Result<(), Unwritten> {
         let began = self.parts.clock.mono();
         let spooled = self.parts.spool.path(put.id);
         let bucket = Bucket { region: &put.region, name: &put.bucket };
         let upload =
             Upload { file: &spooled, content_type: put.format.content_type(), retention_days: put.retention_days };
-        let result = match self.parts.stores.named(&put.store, bucket) {
+        let result = match self.parts.stores.named(&put.store) {
             Some(store) => store.put(bucket, &put.key, upload).await,
             None => Err(StoreError::Unknown { store: put.store.clone() }),
         };
@@ -196,10 +334,56 @@ impl Storer {
             failure,
         }
         .emit(&self.parts.telemetry);
+        self.learn(place, result.as_ref().err(), now);
         match result {
             Ok(()) => self.stored(put).await,
             Err(error) => self.failed(&put, &error).await,
         }
+    }
+
+    /// What a put tells of its bucket. Told once when it stops taking pictures, and once when it takes them again.
+    fn learn(&self, place: &Place, error: Option<&StoreError>, now: Mono) {
+        let Place { store, bucket } = place;
+        let mut lanes = self.lanes();
+        let lane = lanes.entry(place.clone()).or_default();
+        match error {
+            None => {
+                lane.failure = None;
+                if lane.circuit.succeeded() {
+                    lane.recovered = Some(self.parts.clock.wall());
+                    drop(lanes);
+                    tracing::info!(store, bucket, "the bucket takes pictures again");
+                    self.bring_forward(place);
+                }
+            }
+            Some(error) => {
+                let (retry, mend) = (error.retry(), error.mend());
+                lane.failure = Some(Failure { retry, error: Chain(error).to_string(), mend });
+                let jitter = self.parts.entropy.fraction();
+                if error.is_of_the_bucket() && lane.circuit.failed(now, jitter) {
+                    let error = Chain(error);
+                    match retry {
+                        Retry::Held => tracing::error!(
+                            store, bucket, %error, mend, "the bucket refuses pictures: they wait for you to mend it"
+                        ),
+                        Retry::Later => {
+                            tracing::warn!(store, bucket, %error, mend, "the bucket fails: its pictures wait for it");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes everything due that waits for a place.
+    fn bring_forward(&self, place: &Place) {
+        let (db, timeline, place, wake) =
+            (self.parts.db.clone(), self.parts.timeline.clone(), place.clone(), Arc::clone(&self.parts.wake));
+        self.parts.stage.spawn(async move {
+            // Without it they wait for the times that they have; the database says what is wrong with it itself.
+            let _ = db.write(move |tx| snapshot::bring_forward(tx, &place, timeline.now())).await;
+            wake.notify_one();
+        });
     }
 
     async fn stored(&self, put: OwedPut) -> Result<(), Unwritten> {
@@ -226,7 +410,7 @@ impl Storer {
         self.parts.notifier_wake.notify_one();
         let bucket = Bucket { region: &put.region, name: &put.bucket };
         if !was_owed
-            && let Some(store) = self.parts.stores.named(&put.store, bucket)
+            && let Some(store) = self.parts.stores.named(&put.store)
             && let Err(error) = store.remove(bucket, &put.key).await
         {
             tracing::warn!(snapshot = %put.id, error = %Chain(&error), "a discarded picture stays in its store");
@@ -292,7 +476,7 @@ impl Storer {
         self.parts.stage.finish(work).await.unwrap_or(Err(DbError::Stopped))
     }
 
-    fn running(&self) -> MutexGuard<'_, Running> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lanes(&self) -> MutexGuard<'_, BTreeMap<Place, Lane>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -29,7 +29,7 @@ use super::event::HandshakeFault;
 use crate::render::RenderError;
 use crate::store::StoreError;
 
-pub use self::sample::{Owed, Sample};
+pub use self::sample::{BucketSample, Owed, Sample};
 
 /// Seconds from a millisecond to half a minute: from decoding a small keyframe to a receiver that times out.
 const SECONDS_BUCKETS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];

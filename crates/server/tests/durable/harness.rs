@@ -19,6 +19,7 @@ use framehook_domain::template::{
 use framehook_domain::time::{NameZone, UnixMs};
 use framehook_server::clock::Clock;
 use framehook_server::commit::{CommitParts, Committer, Rendered, RenderedRendition, Taken};
+use framehook_server::config::{Config, Sources};
 use framehook_server::db::outbox::{self, DeliveryDetail, DeliveryRow, Filter, State};
 use framehook_server::db::secret::Vault;
 use framehook_server::db::snapshot::owed_files;
@@ -63,6 +64,8 @@ pub(crate) struct Settings {
     pub(crate) allow: &'static str,
     /// Signs the URLs of objects, each for so long.
     pub(crate) url_life: Option<Duration>,
+    /// `[[object_store]]` tables.
+    pub(crate) object_stores: String,
 }
 
 impl Default for Settings {
@@ -78,6 +81,7 @@ impl Default for Settings {
             spool: SpoolLimits { bytes_max: 1 << 30, disk_reserve_bytes: 0 },
             allow: "127.0.0.0/8",
             url_life: None,
+            object_stores: String::new(),
         }
     }
 }
@@ -143,7 +147,9 @@ impl Place {
         let telemetry = Telemetry::new(clock);
         let signer = settings.url_life.map(|life| UrlSigner::new(vault.clone(), life));
         let files = Arc::new(files);
-        let stores = Stores::new(Local::new(Arc::clone(&files), "http://127.0.0.1:8080/objects", signer));
+        let local = Local::new(Arc::clone(&files), "http://127.0.0.1:8080/objects", signer);
+        let config = Config::parse(&settings.object_stores, &Sources::default()).expect("a configuration");
+        let stores = Stores::open(local, &config.object_stores, clock).expect("stores");
         let latest_wake = Arc::new(Notify::new());
         let (storer_wake, notifier_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let [commits, puts, attempts] = ["commits", "puts", "attempts"].map(|name| Stage::new(name, fatal.clone()));

@@ -11,6 +11,7 @@ mod isolation;
 mod latest;
 mod log;
 mod notify;
+mod outage;
 mod push;
 mod renditions;
 mod restart;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeGaugeValue, EncodeMetric, MetricEncoder};
+use prometheus_client::encoding::{EncodeGaugeValue, EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -33,6 +33,8 @@ pub(super) struct Sampled {
     disk_free_bytes: Gauge<u64, AtomicU64>,
     puts_owed: MaybeGauge<u64>,
     puts_held: MaybeGauge<u64>,
+    bucket_owed: Family<BucketLabel, Gauge<u64, AtomicU64>>,
+    bucket_taking: Family<BucketLabel, Gauge<u64, AtomicU64>>,
     deliveries_owed: MaybeGauge<u64>,
     deliveries_dead: MaybeGauge<u64>,
     delivery_oldest_age: MaybeGauge<f64>,
@@ -83,6 +85,8 @@ pub struct Sample {
     pub disk_free_bytes: u64,
     /// What the database says is owed; `None` when it does not answer.
     pub owed: Option<Owed>,
+    /// How each bucket does that something waits for, or went to since the start.
+    pub buckets: Vec<BucketSample>,
     /// Worker processes that are up.
     pub workers_ready: u64,
     /// Worker processes that were replaced because they crashed, hung or broke the rules.
@@ -93,6 +97,24 @@ pub struct Sample {
     pub catalog_version: u64,
     /// Whole days until the certificate ends, negative when it has; `None` without one.
     pub certificate_days: Option<i64>,
+}
+
+/// One bucket.
+#[derive(Clone, Debug, Default)]
+pub struct BucketSample {
+    pub store: String,
+    pub bucket: String,
+    /// Snapshots that wait for it.
+    pub owed: u64,
+    /// Whether the last upload was taken, or none has failed.
+    pub is_taking: bool,
+}
+
+/// A bucket and the store that it is in, both of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BucketLabel {
+    store: String,
+    bucket: String,
 }
 
 /// What is owed, as far as the page tells.
@@ -140,6 +162,13 @@ impl Sampled {
                 None,
                 "Snapshots that a store refused and a person should look at",
             ),
+            bucket_owed: page.add("bucket_owed", "Snapshots that wait for a bucket", None, Family::default()),
+            bucket_taking: page.add(
+                "bucket_taking",
+                "1: the bucket took the last upload, or none has failed; 0: it fails or refuses",
+                None,
+                Family::default(),
+            ),
             deliveries_owed: page.maybe_gauge(
                 "deliveries_owed",
                 None,
@@ -174,6 +203,11 @@ impl Sampled {
 
     pub(super) fn set(&self, sample: &Sample) {
         // These counters belong to other parts, which only ever raise them; here they are copied.
+        for BucketSample { store, bucket, owed, is_taking } in &sample.buckets {
+            let label = BucketLabel { store: store.clone(), bucket: bucket.clone() };
+            self.bucket_owed.get_or_create(&label).set(*owed);
+            self.bucket_taking.get_or_create(&label).set(u64::from(*is_taking));
+        }
         let copy = |counter: &Counter, value: u64| counter.inner().store(value, Ordering::Relaxed);
         copy(&self.due, sample.due);
         copy(&self.taken, sample.taken);

@@ -1,0 +1,201 @@
+//! Object stores that are away, hang or refuse, and what becomes of the pictures meanwhile.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use framehook_domain::id::TemplateId;
+use framehook_domain::template::{SnapshotTemplate, SnapshotTemplateDraft};
+use framehook_server::commit::Recorded;
+use framehook_server::db::outbox::{self, State};
+use framehook_server::store::{PlaceState, PlaceStatus};
+use framehook_testkit::object_server::{ACCOUNT, BUCKETS, Kind, ObjectServer};
+use framehook_testkit::proxy::{Line, Proxy};
+use framehook_testkit::receiver::{Receiver, Reply};
+use framehook_testkit::wait;
+
+use crate::harness::{PATIENCE, Place, Process, Settings, room, telling_room};
+
+fn target() -> PathBuf {
+    let test = std::env::current_exe().expect("an executable");
+    test.ancestors().nth(3).expect("executables lie in target/PROFILE/deps").to_owned()
+}
+
+/// A COS server behind a line that can break, and the settings of a process that puts there.
+struct Cos {
+    server: ObjectServer,
+    line: Proxy,
+}
+
+impl Cos {
+    fn start() -> Self {
+        let server = ObjectServer::start(Kind::Cos, &target()).expect("an object server");
+        let line = Proxy::start(server.address()).expect("a proxy");
+        Self { server, line }
+    }
+
+    fn settings(&self, key: &str) -> Settings {
+        let (address, port, id) = (self.line.address(), self.line.address().port(), ACCOUNT.0);
+        let object_stores = format!(
+            "[[object_store]]\nname = \"tencent\"\nkind = \"cos\"\nsecret_id = \"{id}\"\nsecret_key = \"{key}\"\n\
+             endpoint = \"http://{{bucket}}.cos.{{region}}.example.com:{port}\"\nconnect_to = \"{address}\"\ntimeout = \"20s\""
+        );
+        Settings { object_stores, ..Settings::default() }
+    }
+
+    /// Whether every object is there, by the word of the vendor's SDK.
+    fn has_all(&self, keys: &[String]) -> bool {
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        self.server.read_all(BUCKETS[0], &keys).expect("the SDK").iter().all(Option::is_some)
+    }
+}
+
+fn places(process: &Process) -> Vec<PlaceStatus> {
+    process.block_on(process.storer.places()).expect("places")
+}
+
+fn place(process: &Process, store: &str) -> Option<PlaceStatus> {
+    places(process).into_iter().find(|place| place.store == store)
+}
+
+/// A template whose pictures stay in the data directory.
+fn local_template() -> Arc<SnapshotTemplate> {
+    let draft = SnapshotTemplateDraft {
+        name: "local".into(),
+        app_id: 1_250_000_000,
+        bucket: "shots".into(),
+        region: "local".into(),
+        ..SnapshotTemplateDraft::default()
+    };
+    Arc::new(SnapshotTemplate::validate(TemplateId(2), draft).expect("a template"))
+}
+
+fn commit(process: &Process, template: &Arc<SnapshotTemplate>) -> Recorded {
+    let picture = process.picture(&room(), template);
+    process.block_on(process.committer.commit(picture)).expect("committed").remove(0)
+}
+
+fn wait_for_delivered(process: &Process, count: usize) {
+    wait::until("every delivery", PATIENCE, || (process.count(State::Delivered) == count).then_some(()))
+        .unwrap_or_else(|error| panic!("{error}: {:?}", places(process)));
+}
+
+#[test]
+fn a_store_that_hangs_holds_up_no_other() {
+    let receiver = Receiver::start().expect("a receiver");
+    let place_ = Place::new(telling_room(&receiver.url("/")));
+    let cos = Cos::start();
+    cos.line.set(Line::Stalled);
+    let process = place_.start_with(cos.settings(ACCOUNT.1));
+    for _ in 0..20 {
+        process.commit(&room());
+    }
+    for stored in 1..=10 {
+        commit(&process, &local_template());
+        wait_for_delivered(&process, stored);
+    }
+    assert_eq!(place(&process, "tencent").expect("it is owed to").owed.pictures, 20);
+    cos.line.set(Line::Open);
+    wait_for_delivered(&process, 30);
+}
+
+#[test]
+fn an_outage_costs_a_few_tries_and_ends_with_everything_stored() {
+    let receiver = Receiver::start().expect("a receiver");
+    let place_ = Place::new(telling_room(&receiver.url("/")));
+    let cos = Cos::start();
+    cos.line.set(Line::Reset);
+    let process = place_.start_with(cos.settings(ACCOUNT.1));
+    let mut keys: Vec<String> = (0..100).map(|_| process.commit(&room()).key.to_string()).collect();
+    let failing = || place(&process, "tencent").filter(|place| place.state == PlaceState::Failing);
+    let failing = wait::until("the failure to be known", PATIENCE, failing).expect("failing");
+    assert_eq!((failing.owed.pictures, failing.owed.held), (100, 0));
+    let (error, mend) = failing.error.expect("an error");
+    assert!(error.contains("cannot be reached") && mend.contains("endpoint"), "{error}: {mend}");
+
+    // Killed in the middle of it, and started again on what it left.
+    process.kill();
+    let process = place_.start_with(cos.settings(ACCOUNT.1));
+    keys.extend((0..50).map(|_| process.commit(&room()).key.to_string()));
+    let tries = || {
+        let sum = "SELECT sum(put_attempts) FROM snapshot";
+        process.block_on(process.db.read(move |conn| Ok(conn.query_row(sum, [], |row| row.get::<_, i64>(0))?)))
+    };
+    wait::until("the circuit to open again", PATIENCE, || (tries().ok()? >= 6).then_some(())).expect("tried");
+    assert!(tries().expect("a sum") < 30, "the others are not tried while a few find out: {:?}", tries());
+    assert!(receiver.requests().is_empty(), "nobody is told of what is not there");
+
+    cos.line.set(Line::Open);
+    wait_for_delivered(&process, 150);
+    assert!(cos.has_all(&keys));
+    assert_eq!((process.spool.bytes(), receiver.requests().len()), (0, 150));
+    assert_eq!(place(&process, "tencent").map(|place| place.state), Some(PlaceState::Taking));
+}
+
+#[test]
+fn after_an_outage_fresh_pictures_do_not_wait_for_the_backlog() {
+    let receiver = Receiver::start().expect("a receiver");
+    let place_ = Place::new(telling_room(&receiver.url("/")));
+    let cos = Cos::start();
+    let process = place_.start_with(Settings { stores: false, ..cos.settings(ACCOUNT.1) });
+    let old: Vec<_> = (0..200).map(|_| process.commit(&room()).snapshot_id).collect();
+    process.stop();
+    place_.tamper("UPDATE snapshot SET recorded_ms = recorded_ms - 3600 * 1000");
+    // Slow enough for the backlog to be under way for a while.
+    receiver.on_request(|_| Reply::Status(200));
+    let process = place_.start_with(cos.settings(ACCOUNT.1));
+    let fresh: Vec<_> = (0..10).map(|_| process.commit(&room()).snapshot_id).collect();
+    wait_for_delivered(&process, 210);
+    let settled = "SELECT id, settled_ms FROM snapshot";
+    let settled = process.block_on(process.db.read(move |conn| {
+        let mut rows = conn.prepare(settled)?;
+        let rows = rows.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?)))?;
+        Ok(rows.collect::<Result<BTreeMap<_, _>, _>>()?)
+    }));
+    let settled = settled.expect("rows");
+    let at = |id: &framehook_domain::id::SnapshotId| settled[&id.0.as_bytes()[..]];
+    let last_fresh = fresh.iter().map(at).max().expect("some");
+    let before = old.iter().filter(|id| at(id) <= last_fresh).count();
+    assert!(before < 150, "{before} of 200 old pictures came before the last of 10 fresh ones");
+}
+
+#[test]
+fn wrong_credentials_hold_everything_until_somebody_mends_them() {
+    let receiver = Receiver::start().expect("a receiver");
+    let place_ = Place::new(telling_room(&receiver.url("/")));
+    let cos = Cos::start();
+    let process = place_.start_with(cos.settings("keyOfSomebodyElse"));
+    for _ in 0..20 {
+        process.commit(&room());
+    }
+    let refusing = || place(&process, "tencent").filter(|place| place.state == PlaceState::Refusing);
+    let refusing = wait::until("the refusal to be known", PATIENCE, refusing).expect("refusing");
+    assert_eq!((refusing.owed.pictures, refusing.owed.held), (20, 20));
+    let (error, mend) = refusing.error.expect("an error");
+    assert!(error.contains("SignatureDoesNotMatch") && mend.contains("secret_key"), "{error}: {mend}");
+    let counts = process.block_on(process.db.read(outbox::owed_counts)).expect("counts");
+    assert!(counts.puts_held > 0, "the alarm is raised");
+    process.stop();
+
+    let process = place_.start_with(cos.settings(ACCOUNT.1));
+    wait_for_delivered(&process, 20);
+    assert_eq!(place(&process, "tencent").map(|place| place.state), Some(PlaceState::Taking));
+}
+
+#[test]
+fn pictures_that_no_store_takes_wait_for_a_start_that_has_one() {
+    let receiver = Receiver::start().expect("a receiver");
+    let place_ = Place::new(telling_room(&receiver.url("/")));
+    let cos = Cos::start();
+    let mut settings = cos.settings(ACCOUNT.1);
+    settings.object_stores.push_str("\napp_ids = [7]");
+    let process = place_.start_with(settings);
+    let recorded = process.commit(&room());
+    assert!(recorded.pic_full_url.starts_with("http://shots-1250000000.cos.ap-guangzhou.myqcloud.com/"));
+    let held = || place(&process, "unclaimed").filter(|place| place.owed.held == 1);
+    wait::until("the alarm", PATIENCE, held).expect("held");
+    process.stop();
+    let process = place_.start_with(cos.settings(ACCOUNT.1));
+    wait_for_delivered(&process, 1);
+    assert!(cos.has_all(&[recorded.key.to_string()]));
+}

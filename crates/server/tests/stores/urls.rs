@@ -1,0 +1,158 @@
+//! Where receivers fetch objects, and what objects are put with.
+
+use framehook_domain::object_key::{Naming, ObjectFileName, ObjectKey, ObjectPattern, ObjectPrefix};
+use framehook_domain::stream::{AppName, DomainName, StreamId, StreamName};
+use framehook_domain::template::{ImageFormat, RenditionName, StoreTarget};
+use framehook_domain::time::{NameZone, UnixMs};
+use framehook_server::clock::Clock;
+use framehook_testkit::http;
+use framehook_testkit::object_server::{BUCKETS, Kind};
+use std::time::Duration;
+
+use crate::subject::{BUCKET, Subject, each_remote};
+
+/// A key with characters that a URL writes otherwise.
+fn odd_key() -> ObjectKey {
+    let pattern = ObjectPattern::new(
+        ObjectPrefix::parse("a!/{StreamID}").expect("a prefix"),
+        ObjectFileName::parse("b*{Ext}").expect("a file name"),
+    );
+    pattern.expect("a pattern").expand(&Naming {
+        stream: &StreamId {
+            domain: DomainName::parse("push.example.com").expect("a domain"),
+            app: AppName::parse("live").expect("an app"),
+            name: StreamName::parse("x+y=z@1~").expect("a stream"),
+        },
+        create_time: UnixMs(0),
+        zone: &NameZone::default(),
+        width: 1,
+        height: 1,
+        rendition: RenditionName::MAIN,
+        format: ImageFormat::Jpeg,
+    })
+}
+
+const ODD_PATH: &str = "/a%21/x%2By%3Dz%401~/b%2A.jpg";
+
+fn keys(more: &str) -> String {
+    format!("secret_id = \"A\"\nsecret_key = \"B\"\n{more}")
+}
+
+#[test]
+fn a_url_is_the_stores_own_unless_another_is_configured() {
+    let rows = [
+        (
+            Kind::Cos,
+            "public_url = \"https://cdn.example.com/live/\"",
+            format!("https://cdn.example.com/live{ODD_PATH}"),
+        ),
+        (
+            Kind::Cos,
+            "public_url = \"https://{bucket}.cos.{region}.tencentcos.cn\"",
+            format!("https://{BUCKET}.cos.ap-guangzhou.tencentcos.cn{ODD_PATH}"),
+        ),
+        (
+            Kind::S3,
+            "public_url = \"https://{bucket}.cdn.example.com\"",
+            format!("https://{BUCKET}.cdn.example.com{ODD_PATH}"),
+        ),
+    ];
+    for (kind, more, expected) in rows {
+        let subject = Subject::remote_as(kind, &keys(more));
+        assert_eq!(subject.store().full_url(subject.bucket(), &odd_key(), UnixMs(0)), expected);
+    }
+}
+
+#[test]
+fn a_template_finds_its_store_by_region_account_and_bucket() {
+    let subject = Subject::remote(Kind::Cos, "app_ids = [1250000000]");
+    let chosen = |app_id, region| {
+        let chosen = subject.stores().choose(&StoreTarget::new(app_id, "shots", region).expect("a target"));
+        (chosen.name.to_string(), chosen.bucket, chosen.store.is_some())
+    };
+    assert_eq!(chosen(1_250_000_000, "beijing"), ("cos".to_owned(), BUCKETS[0].to_owned(), true));
+    assert_eq!(chosen(1_250_000_000, "local"), ("local".to_owned(), BUCKETS[0].to_owned(), true));
+    assert_eq!(chosen(7, "beijing"), ("unclaimed".to_owned(), "shots-7".to_owned(), false));
+    let short = Subject::remote(Kind::S3, "short_bucket_names = true");
+    let target = StoreTarget::new(7, "shots", "us-east-1").expect("a target");
+    assert_eq!(short.stores().choose(&target).bucket, "shots");
+}
+
+#[test]
+fn a_signed_url_opens_its_object_and_nothing_else_does() {
+    each_remote(|subject, server| {
+        let more = if subject.to_string().contains("true") { "path_style = true" } else { "" };
+        let kind = if subject.to_string().starts_with("cos") { Kind::Cos } else { Kind::S3 };
+        let signing = Subject::remote(kind, &format!("{more}\nsigned_urls = true\nsigned_url_life = \"1h\""));
+        let (key, now) = (odd_key(), Clock::start().wall());
+        signing.put(key.as_str(), b"picture").unwrap_or_else(|error| panic!("{subject}: {error:?}"));
+        let url = signing.store().full_url(signing.bucket(), &key, now);
+        let address = signing.server().expect("a server").address();
+        let fetch = |url: &str| {
+            let (_, rest) = url.split_once("://").expect("a URL");
+            let (host, target) = rest.split_once('/').expect("a path");
+            let stream = http::connect(address, Duration::from_secs(20)).expect("a connection");
+            http::Connection::over(stream, host).request("GET", &format!("/{target}"), &[], b"").expect("an answer")
+        };
+        let opened = fetch(&url);
+        assert_eq!((opened.status, &*opened.body), (200, &b"picture"[..]), "{subject}: {url}");
+        assert_eq!(fetch(url.split_once('?').expect("a query").0).status, 403, "{subject}: unsigned");
+        let other = url.replace("b%2A.jpg", "c%2A.jpg");
+        assert_eq!(fetch(&other).status, 403, "{subject}: another object");
+        let old = signing.store().full_url(signing.bucket(), &key, now.minus(Duration::from_secs(3700)));
+        assert_eq!(fetch(&old).status, 403, "{subject}: expired");
+        let opens = |url: &str| signing.store().still_opens(signing.bucket(), key.as_str(), url, now);
+        assert!(opens(&url) && !opens(&old), "{subject}");
+        let plain = subject.store().full_url(subject.bucket(), &key, now);
+        assert!(!plain.contains('?') && plain.ends_with(ODD_PATH), "{plain}");
+        let _ = server;
+    });
+}
+
+#[test]
+fn objects_are_put_with_what_is_configured() {
+    let rows = [
+        (
+            Kind::Cos,
+            "acl = \"public-read\"\nstorage_class = \"STANDARD_IA\"\nencryption = \"AES256\"",
+            vec![
+                ("x-cos-acl", "public-read"),
+                ("x-cos-storage-class", "STANDARD_IA"),
+                ("x-cos-server-side-encryption", "AES256"),
+                ("content-type", "image/jpeg"),
+            ],
+        ),
+        (
+            Kind::S3,
+            "path_style = true\nstorage_class = \"STANDARD_IA\"\nencryption = \"aws:kms\"\nkms_key_id = \"key-1\"",
+            vec![
+                ("x-amz-storage-class", "STANDARD_IA"),
+                ("x-amz-server-side-encryption", "aws:kms"),
+                ("x-amz-server-side-encryption-aws-kms-key-id", "key-1"),
+                ("content-type", "image/jpeg"),
+            ],
+        ),
+    ];
+    for (kind, more, expected) in rows {
+        let subject = Subject::remote(kind, more);
+        subject.put("a.jpg", b"picture").unwrap_or_else(|error| panic!("{subject}: {error:?}"));
+        let read = subject.server().expect("a server").read(BUCKET, "a.jpg").expect("read").expect("an object");
+        for (name, value) in expected {
+            assert_eq!(read.facts.get(name).map(String::as_str), Some(value), "{kind:?}: {:?}", read.facts);
+        }
+    }
+}
+
+#[test]
+fn retention_is_a_tag_and_a_rule_of_the_bucket() {
+    each_remote(|subject, server| {
+        for days in [7, 30, 7] {
+            subject.put_for(days, &format!("{days}.jpg")).unwrap_or_else(|error| panic!("{subject}: {error:?}"));
+        }
+        let rules = server.lifecycle(BUCKET).unwrap_or_else(|error| panic!("{subject}: {error:?}"));
+        for days in [7, 30] {
+            let id = format!("framehook-retention-days-{days}");
+            assert_eq!(rules.iter().filter(|rule| **rule == id).count(), 1, "{subject}: {rules:?}");
+        }
+    });
+}
