@@ -96,7 +96,7 @@ CREATE INDEX snapshot_fresh ON snapshot (store, bucket, recorded_ms) WHERE put_s
 CREATE INDEX snapshot_backlog ON snapshot (store, bucket, put_due_ms) WHERE put_state = 'owed';
 CREATE INDEX snapshot_alarm ON snapshot (id) WHERE put_alarm = 1;
 -- What retention walks: pictures that may expire, that are about to, and that nothing else remembers.
-CREATE INDEX snapshot_kept ON snapshot (template_id, create_time_ms) WHERE put_state = 'stored';
+CREATE INDEX snapshot_kept ON snapshot (template_id, create_time_ms) WHERE put_state = 'stored' AND store = 'local';
 CREATE INDEX snapshot_expiring ON snapshot (id) WHERE put_state = 'expiring';
 CREATE INDEX snapshot_forgotten ON snapshot (template_id) WHERE is_forgotten = 1;
 
@@ -134,7 +134,7 @@ CREATE TABLE latest_object (
     put_error      TEXT,
     PRIMARY KEY (store, bucket, object_key)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX latest_owed ON latest_object (put_due_ms) WHERE is_owed = 1;
+CREATE INDEX latest_owed ON latest_object (store, bucket, put_due_ms) WHERE is_owed = 1;
 CREATE INDEX latest_idle ON latest_object (create_time_ms) WHERE is_owed = 0;
 
 -- How many pictures were taken in each five minutes. Counted in the transaction that records a picture, so a count is

@@ -178,7 +178,6 @@ impl World {
                 }
                 Event::Ended { process, delivery, outcome } if process == self.process => {
                     self.settle(delivery, OUTCOMES[outcome as usize]);
-                    self.serve_blocked();
                 }
                 // Nobody is left who waits for it.
                 Event::Ended { .. } => {}
@@ -302,7 +301,9 @@ impl World {
                 }
             }
         }
-        self.serve(receiver);
+        // Its slot is for whoever's turn it is, and it waits for its own like the others.
+        self.blocked.insert(receiver);
+        self.serve_blocked();
     }
 
     /// The process dies and the next one starts at once: what was under way is sent again, as the same attempt.

@@ -22,7 +22,7 @@ use crate::notify::Replayer;
 use crate::notify::address::AddressPolicy;
 use crate::notify::resolve::Resolver;
 use crate::shutdown::Stage;
-use crate::store::{Local, LocalStore, Stores, UrlSigner};
+use crate::store::{Local, LocalStore, Stores, StoresError, UrlSigner};
 use crate::timeline::Timeline;
 
 /// Why a data directory could not be used without a server.
@@ -30,6 +30,8 @@ use crate::timeline::Timeline;
 pub enum OfflineError {
     #[error("no server has run on {} yet; is it the right --data-dir?", .0.display())]
     Unused(PathBuf),
+    #[error(transparent)]
+    Stores(#[from] StoresError),
     #[error("no server answers, and its data cannot be used")]
     Open(#[from] OpenError),
     #[error("there is no master key: set FRAMEHOOK_MASTER_KEY as the server has it")]
@@ -84,7 +86,7 @@ pub async fn ask(
         db: db.clone(),
         vault: vault.clone(),
         // Nothing is committed here, so no URL is made.
-        stores: Stores::new(Local::new(Arc::new(files), "", signer)),
+        stores: Stores::open(Local::new(Arc::new(files), "", signer), &config.object_stores, clock)?,
         clock,
         timeline: Timeline::new(clock),
         // The next start finds what is owed.

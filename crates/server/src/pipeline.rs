@@ -315,9 +315,10 @@ impl Pipeline {
         for want in pick.wants {
             let Some(due) = committing.push.hand_over(now, want.ticket) else { continue };
             committing.dues.push(due);
-            let renditions = want.template.all_renditions().map(spec).filter_map(|spec| {
-                let index = asked.iter().position(|asked| *asked == spec)?;
-                Some(rendition(ids.next()?, self.snapshot_id(pick.arrival), images.get(index)?.clone()))
+            let renditions = want.template.all_renditions().map(spec).map(|spec| {
+                let index = asked.iter().position(|asked| *asked == spec).expect("every rendition was asked for");
+                let id = ids.next().expect("it never ends");
+                rendition(id, self.snapshot_id(pick.arrival), images[index].clone())
             });
             pictures.push(Taken {
                 subscriber: Some(want.subscriber),

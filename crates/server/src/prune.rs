@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use framehook_domain::id::SnapshotId;
 use framehook_domain::time::UnixMs;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::db::prune::{BATCH_ROWS, LogSize, log_size, prune_before, prune_oldest, prune_untold, vacuum_some};
@@ -105,27 +107,34 @@ pub async fn prune(db: &Db, wall: UnixMs, limits: LogLimits) -> Result<usize, Db
 /// Those of the database. A file that cannot be removed is logged, and tried again in the next round.
 pub async fn expire(db: &Db, files: &Arc<LocalStore>, wall: UnixMs) -> Result<usize, DbError> {
     let mut removed = 0;
+    // First what an earlier process, or an earlier round, has left; what cannot be removed is passed over.
+    let mut after = SnapshotId(Uuid::nil());
     loop {
-        // First what an earlier process, or an earlier round, has left.
-        let mut batch = db.read(|conn| retention::marked(conn, BATCH_ROWS)).await?;
+        let batch = db.read(move |conn| retention::marked(conn, after, BATCH_ROWS)).await?;
+        let Some(last) = batch.last() else { break };
+        after = last.id;
+        removed += remove_files(db, files, batch, wall).await?;
+    }
+    loop {
+        let batch = db.write(move |tx| retention::mark(tx, wall, BATCH_ROWS)).await?;
         if batch.is_empty() {
-            batch = db.write(move |tx| retention::mark(tx, wall, BATCH_ROWS)).await?;
-        }
-        let asked = batch.len();
-        let files = Arc::clone(files);
-        let remove = move || batch.into_iter().filter(|picture| remove_file(&files, picture)).collect::<Vec<_>>();
-        let gone = tokio::task::spawn_blocking(remove).await.map_err(|_| DbError::Stopped)?;
-        let ids: Vec<_> = gone.iter().map(|picture| picture.id).collect();
-        let settled = ids.len();
-        if settled > 0 {
-            db.write(move |tx| retention::settle(tx, &ids, wall)).await?;
-            removed += settled;
-        }
-        // What could not be removed would be found again at once.
-        if asked == 0 || settled < asked {
             return Ok(removed);
         }
+        removed += remove_files(db, files, batch, wall).await?;
     }
+}
+
+/// Removes the files of pictures that are marked. Returns how many are gone.
+async fn remove_files(db: &Db, files: &Arc<LocalStore>, batch: Vec<Expiring>, wall: UnixMs) -> Result<usize, DbError> {
+    let files = Arc::clone(files);
+    let remove = move || batch.into_iter().filter(|picture| remove_file(&files, picture)).collect::<Vec<_>>();
+    let gone = tokio::task::spawn_blocking(remove).await.map_err(|_| DbError::Stopped)?;
+    let ids: Vec<_> = gone.iter().map(|picture| picture.id).collect();
+    let settled = ids.len();
+    if settled > 0 {
+        db.write(move |tx| retention::settle(tx, &ids, wall)).await?;
+    }
+    Ok(settled)
 }
 
 fn remove_file(files: &LocalStore, picture: &Expiring) -> bool {

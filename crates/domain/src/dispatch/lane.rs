@@ -12,6 +12,9 @@ const WINDOW_START: usize = 4;
 /// The part of the longest pause that the first takes; each later one is twice as long.
 const PAUSE_START: u32 = 8;
 
+/// For so many of the longest pauses failures of begun deliveries may put a probe off.
+const PUT_OFF_MAX: u32 = 4;
+
 /// Whether a receiver is paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
@@ -42,6 +45,8 @@ pub(super) struct LaneState {
     last_was_slow: bool,
     breaker: BreakerState,
     is_probing: bool,
+    /// When the last probe ended.
+    asked_at: Option<Mono>,
 }
 
 /// An attempt's end.
@@ -67,6 +72,7 @@ impl LaneState {
             last_was_slow: false,
             breaker: BreakerState::Closed { failures: 0 },
             is_probing: false,
+            asked_at: None,
         }
     }
 
@@ -120,6 +126,7 @@ impl LaneState {
         self.last_was_slow = ended.now.since(ended.started) >= super::SLOW_AFTER;
         if ended.is_probe {
             self.is_probing = false;
+            self.asked_at = Some(ended.now);
         }
         match ended.felt {
             Felt::Good => self.grow(),
@@ -165,7 +172,11 @@ impl LaneState {
             }
             // What began before it opened failed of what opened it.
             (BreakerState::Open { since, pause, .. }, Felt::Bad) if ended.started >= since => {
-                BreakerState::Open { since, probe_at: ended.now.plus(pause), pause: (pause * 2).min(pause_max) }
+                // One that goes on failing says that it is too early for another, but not for ever: it may be of a flow
+                // that fails for reasons of its own, while the others of this receiver would be taken.
+                let put_off_until = self.asked_at.unwrap_or(since).plus(pause_max * PUT_OFF_MAX);
+                let probe_at = ended.now.plus(pause).min(put_off_until);
+                BreakerState::Open { since, probe_at, pause: (pause * 2).min(pause_max) }
             }
             // A probe that could not even be sent: try again later, but learn nothing from it.
             (BreakerState::Open { since, pause, .. }, Felt::Nothing) if ended.is_probe => {

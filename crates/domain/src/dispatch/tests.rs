@@ -160,6 +160,24 @@ fn only_one_probe_runs_and_retries_count_as_probes() {
 }
 
 #[test]
+fn retries_that_fail_for_ever_do_not_put_a_probe_off_for_ever() {
+    let mut dispatch = Dispatch::new(Limits { breaker_failures: 1, ..LIMITS });
+    let mut now = attempt(&mut dispatch, 1, at(0), 5, Felt::Bad);
+    let opened = now;
+    // One flow's retries fail every second, more often than the longest pause is long.
+    while dispatch.gate(Lane(1), now) != Gate::Probe {
+        assert!(now.since(opened) < Duration::from_secs(200), "nobody else is ever asked for");
+        let retry = dispatch.begin(Lane(1), Flow(1), false, now);
+        now = now.plus(Duration::from_secs(1));
+        dispatch.end(retry, Felt::Bad, now);
+    }
+    // Another flow is taken, which closes the breaker for all.
+    let probe = dispatch.begin(Lane(1), Flow(2), true, now);
+    dispatch.end(probe, Felt::Good, now);
+    assert!(matches!(dispatch.gate(Lane(1), now), Gate::Any { .. }));
+}
+
+#[test]
 fn failures_of_before_it_opened_put_no_probe_off() {
     let mut dispatch = Dispatch::new(Limits { breaker_failures: 2, ..LIMITS });
     let held = fill(&mut dispatch, 1, at(0));

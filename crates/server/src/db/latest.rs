@@ -4,10 +4,10 @@
 use framehook_domain::id::SnapshotId;
 use framehook_domain::template::ImageFormat;
 use framehook_domain::time::UnixMs;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::row::{blob, number, stored, uuid};
-use super::snapshot::FailedPut;
+use super::snapshot::{FailedPut, Place};
 use super::{DbError, Tx};
 
 /// A picture that is to be the newest under a key.
@@ -103,15 +103,36 @@ pub struct OwedLatest {
     pub attempts: u32,
 }
 
-/// What is due, the longest due first.
+/// Every bucket that something is owed to, one step in the index for each.
 ///
 /// # Errors
 /// Those of the database.
-pub fn due(conn: &Connection, now: UnixMs, limit: usize) -> Result<Vec<OwedLatest>, DbError> {
-    let mut statement = conn.prepare_cached(
-        "SELECT * FROM latest_object WHERE is_owed = 1 AND put_due_ms <= ?1 ORDER BY put_due_ms LIMIT ?2",
+pub fn owed_places(conn: &Connection) -> Result<Vec<Place>, DbError> {
+    let mut next = conn.prepare_cached(
+        "SELECT store, bucket FROM latest_object WHERE is_owed = 1 AND (store, bucket) > (?1, ?2)
+         ORDER BY store, bucket LIMIT 1",
     )?;
-    let mut rows = statement.query(params![now.0, stored(limit)])?;
+    let mut places: Vec<Place> = Vec::new();
+    loop {
+        let (store, bucket) = places.last().map_or(("", ""), |place| (&*place.store, &*place.bucket));
+        let place = |row: &Row<'_>| Ok(Place { store: row.get(0)?, bucket: row.get(1)? });
+        match next.query_row([store, bucket], place).optional()? {
+            Some(place) => places.push(place),
+            None => return Ok(places),
+        }
+    }
+}
+
+/// What is due in one bucket, the longest due first.
+///
+/// # Errors
+/// Those of the database.
+pub fn due(conn: &Connection, place: &Place, now: UnixMs, limit: usize) -> Result<Vec<OwedLatest>, DbError> {
+    let mut statement = conn.prepare_cached(
+        "SELECT * FROM latest_object WHERE is_owed = 1 AND store = ?1 AND bucket = ?2 AND put_due_ms <= ?3
+         ORDER BY put_due_ms LIMIT ?4",
+    )?;
+    let mut rows = statement.query(params![place.store, place.bucket, now.0, stored(limit)])?;
     let mut due = Vec::new();
     while let Some(row) = rows.next()? {
         let format: String = row.get("format")?;
@@ -130,14 +151,17 @@ pub fn due(conn: &Connection, now: UnixMs, limit: usize) -> Result<Vec<OwedLates
     Ok(due)
 }
 
-/// When the next put falls due.
+/// When the next put into a bucket falls due.
 ///
 /// # Errors
 /// Those of the database.
-pub fn next_due(conn: &Connection, after: UnixMs) -> Result<Option<UnixMs>, DbError> {
+pub fn next_due(conn: &Connection, place: &Place, after: UnixMs) -> Result<Option<UnixMs>, DbError> {
     let next: Option<i64> = conn
-        .prepare_cached("SELECT min(put_due_ms) FROM latest_object WHERE is_owed = 1 AND put_due_ms > ?1")?
-        .query_row([after.0], |row| row.get(0))?;
+        .prepare_cached(
+            "SELECT min(put_due_ms) FROM latest_object
+             WHERE is_owed = 1 AND store = ?1 AND bucket = ?2 AND put_due_ms > ?3",
+        )?
+        .query_row(params![place.store, place.bucket, after.0], |row| row.get(0))?;
     Ok(next.map(UnixMs))
 }
 

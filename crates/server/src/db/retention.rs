@@ -32,29 +32,30 @@ fn expiring(row: &Row<'_>) -> Result<Expiring, rusqlite::Error> {
 /// # Errors
 /// Those of the database.
 pub fn mark(tx: &Tx<'_>, wall: UnixMs, rows: usize) -> Result<Vec<Expiring>, DbError> {
+    // The store's name stands in the text, since no parameter can choose an index of a part of the rows.
     let mut mark = tx.prepare_cached(
         "UPDATE snapshot SET put_state = 'expiring' WHERE id IN
              (SELECT snapshot.id FROM snapshot_template AS template CROSS JOIN snapshot ON template_id = template.id
-              WHERE retention_days IS NOT NULL AND put_state = 'stored' AND store = ?1
-                AND create_time_ms < ?2 - retention_days * ?3
+              WHERE retention_days IS NOT NULL AND put_state = 'stored' AND store = 'local'
+                AND create_time_ms < ?1 - retention_days * ?2
                 AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.event_id = snapshot.event_id
                                 AND settled_ms IS NULL)
-              ORDER BY template.id, create_time_ms LIMIT ?4)
+              ORDER BY template.id, create_time_ms LIMIT ?3)
          RETURNING id, bucket, object_key",
     )?;
-    let marked = mark.query_map(params![LocalStore::NAME, wall.0, DAY_MS, stored(rows)], expiring)?;
+    let marked = mark.query_map(params![wall.0, DAY_MS, stored(rows)], expiring)?;
     Ok(marked.collect::<Result<_, _>>()?)
 }
 
-/// At most `rows` pictures that are marked, by this process or by one before it.
+/// At most `rows` pictures that are marked, by this process or by one before it: the next ones after an id.
 ///
 /// # Errors
 /// Those of the database.
-pub fn marked(conn: &Connection, rows: usize) -> Result<Vec<Expiring>, DbError> {
+pub fn marked(conn: &Connection, after: SnapshotId, rows: usize) -> Result<Vec<Expiring>, DbError> {
     let mut statement = conn.prepare_cached(
-        "SELECT id, bucket, object_key FROM snapshot WHERE put_state = 'expiring' ORDER BY id LIMIT ?1",
+        "SELECT id, bucket, object_key FROM snapshot WHERE put_state = 'expiring' AND id > ?1 ORDER BY id LIMIT ?2",
     )?;
-    let marked = statement.query_map([stored(rows)], expiring)?;
+    let marked = statement.query_map(params![blob(after.0), stored(rows)], expiring)?;
     Ok(marked.collect::<Result<_, _>>()?)
 }
 

@@ -162,7 +162,10 @@ impl Order {
     }
 
     fn sign(&self, draft: &mut SigningDraft) {
-        if let (Some(_), None, Some(Some(_))) = (&self.key, &self.previous_key, self.previous_key_until_ms) {
+        // A request that is sent twice must not put the new key in the place of the one before.
+        if let (Some(key), None, Some(Some(_))) = (&self.key, &self.previous_key, self.previous_key_until_ms)
+            && *key != draft.key
+        {
             draft.previous_key = draft.key.take();
         }
         if let Some(key) = &self.key {
@@ -315,6 +318,11 @@ mod tests {
         assert_eq!(signed(new()), (text("new"), None, None), "it is gone unless its time is given");
         let until = Order { previous_key_until_ms: Some(Some(9)), ..new() };
         assert_eq!(signed(until), (text("new"), text("old"), Some(UnixMs(9))));
+        let mut twice = start.clone();
+        for _ in 0..2 {
+            Order { previous_key_until_ms: Some(Some(9)), ..new() }.sign(&mut twice);
+        }
+        assert_eq!(twice.previous_key, text("old"), "the same request again changes nothing");
         let other = Order { previous_key: Some(text("older")), ..new() };
         assert_eq!(signed(other), (text("new"), text("older"), None));
         let alone = Order { previous_key_until_ms: Some(Some(9)), ..Order::default() };

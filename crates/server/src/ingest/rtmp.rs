@@ -360,6 +360,7 @@ impl Connection<'_> {
         let goodbye = async {
             self.flush().await?;
             self.stream.end()?;
+            self.stream.set_low_water(1)?;
             loop {
                 self.stream.readable().await?;
                 match SCRATCH.with_borrow_mut(|scratch| self.stream.try_read(scratch)) {

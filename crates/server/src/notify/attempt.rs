@@ -207,9 +207,12 @@ async fn settle_attempt(parts: &NotifierParts, claim: &Claim, attempted: Attempt
         }
     };
     match parts.db.write_until_done(make).await {
-        Ok(_) => {
+        Ok(is_settled) => {
             fail_point::pass("attempt_settled");
-            tell(parts, claim, &attempted, next);
+            // Else it was cancelled meanwhile, or replayed: what comes of it is no longer this attempt's to say.
+            if is_settled {
+                tell(parts, claim, &attempted, next);
+            }
         }
         // The notifier finds the claim that nobody holds any more, or the next start does; it is sent again with the same
         // id.
@@ -246,7 +249,8 @@ async fn bury(parts: &NotifierParts, claim: &Claim) {
     let verdict = Verdict::Dead(DeadReason::TemplateDeleted);
     let make = || move |tx: &crate::db::Tx<'_>| settle(tx, id, epoch, None, verdict, wall);
     match parts.db.write_until_done(make).await {
-        Ok(_) => parts.telemetry.tell(Some(&claim.stream), || Happening::DeliveryDead {
+        Ok(false) => {}
+        Ok(true) => parts.telemetry.tell(Some(&claim.stream), || Happening::DeliveryDead {
             attempt: happening::Attempt {
                 delivery_id: id.delivery.0,
                 event_type: claim.endpoint.kind.event_type(),

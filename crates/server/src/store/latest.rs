@@ -16,9 +16,6 @@ use crate::telemetry::event::{Chain, PutEnded};
 /// Puts at a time in one bucket. Each overwrites, so a queue never grows: what waits is one picture for each stream.
 const BUCKET_SLOTS: usize = 8;
 
-/// Rows looked at in one round; the next round follows as soon as one of their puts has ended.
-const ROUND_ROWS: usize = 256;
-
 /// How long the task sleeps at most without being woken.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -65,9 +62,17 @@ impl LatestStorer {
     /// Starts a put for everything that is due and has a slot. Tells how long there is nothing more to start.
     async fn start_due(self: &Arc<Self>) -> Result<Duration, DbError> {
         let now = self.parts.timeline.now();
-        let limit = ROUND_ROWS + self.running().values().map(Vec::len).sum::<usize>();
-        let look =
-            move |conn: &rusqlite::Connection| Ok((latest::due(conn, now, limit)?, latest::next_due(conn, now)?));
+        // Each bucket for itself, so that one that hangs hides nobody: as many rows as it has slots, beside those that are
+        // under way and will be passed over.
+        let look = move |conn: &rusqlite::Connection| {
+            let (mut due, mut next_due) = (Vec::new(), None);
+            for place in latest::owed_places(conn)? {
+                due.extend(latest::due(conn, &place, now, 2 * BUCKET_SLOTS)?);
+                let next = latest::next_due(conn, &place, now)?;
+                next_due = [next_due, next].into_iter().flatten().min();
+            }
+            Ok((due, next_due))
+        };
         let (due, next_due) = self.parts.db.read_puts(look).await?;
         for put in due {
             if self.take_slot(&put) {

@@ -90,6 +90,27 @@ fn a_picture_goes_when_its_days_are_over_and_with_it_the_directory_that_it_leave
 }
 
 #[test]
+fn one_that_cannot_be_removed_holds_up_no_other() {
+    let place = Place::new(telling_nobody());
+    let process = place.start();
+    keep_for(&process, Some(7));
+    let (stuck, first) = (stored(&place, &process, "a"), stored(&place, &process, "b"));
+    // A directory where the file was.
+    let path = object(&place, &stuck);
+    std::fs::remove_file(&path).expect("removed");
+    std::fs::create_dir_all(path.join("in the way")).expect("made");
+    assert_eq!(expire_at(&process, after(8)), 1);
+    assert_eq!(state(&process, &first), Some(PutState::Expired));
+    // It is found again in the next round, and those that have come since go all the same.
+    let second = stored(&place, &process, "c");
+    assert_eq!(expire_at(&process, after(8)), 1);
+    assert_eq!(state(&process, &second), Some(PutState::Expired));
+    assert_eq!(state(&process, &stuck), Some(PutState::Expiring));
+    std::fs::remove_dir_all(&path).expect("removed");
+    assert_eq!(expire_at(&process, after(8)), 1, "once it can be removed it is");
+}
+
+#[test]
 fn changed_days_apply_to_the_pictures_that_are_there() {
     let place = Place::new(telling_nobody());
     let process = place.start();

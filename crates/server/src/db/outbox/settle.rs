@@ -53,7 +53,7 @@ pub fn settle(
     wall: UnixMs,
 ) -> Result<bool, DbError> {
     if let Some(attempted) = attempted {
-        record(tx, claim.delivery, epoch, attempted)?;
+        record(tx, claim, epoch, attempted)?;
     }
     let (state, due, step, settled) = match verdict {
         Verdict::Delivered => ("delivered", None, Duration::ZERO, Some(wall.0)),
@@ -85,11 +85,16 @@ pub fn settle(
     Ok(changed > 0)
 }
 
-fn record(tx: &Tx<'_>, delivery: DeliveryId, epoch: Epoch, attempted: &Attempted) -> Result<(), DbError> {
+fn record(tx: &Tx<'_>, claim: ClaimId, epoch: Epoch, attempted: &Attempted) -> Result<(), DbError> {
     // The number is given out here, not at the claim: an attempt that a crash cut off has none and is made again.
+    // One that ends after its delivery was cancelled and replayed belongs to the round before.
     let number: Option<i64> = tx
-        .prepare_cached("UPDATE delivery SET attempts = attempts + 1 WHERE id = ?1 RETURNING attempts")?
-        .query_row([blob(delivery.0)], |row| row.get(0))
+        .prepare_cached(
+            "UPDATE delivery SET attempts = attempts + 1,
+                    round_start = round_start + (state <> 'claimed' OR claims <> ?2)
+             WHERE id = ?1 RETURNING attempts",
+        )?
+        .query_row(params![blob(claim.delivery.0), stored(claim.number)], |row| row.get(0))
         .optional()?;
     let Some(number) = number else { return Ok(()) };
     tx.prepare_cached(
@@ -97,7 +102,7 @@ fn record(tx: &Tx<'_>, delivery: DeliveryId, epoch: Epoch, attempted: &Attempted
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?
     .execute(params![
-        blob(delivery.0),
+        blob(claim.delivery.0),
         number,
         epoch.0,
         attempted.started.0,

@@ -50,6 +50,8 @@ impl Refusal {
             "XAmzContentChecksumMismatch",
         ];
         let passes = match self.status {
+            // Not implemented, and a version that is not spoken: no waiting brings what is not there.
+            501 | 505 => false,
             408 | 409 | 425 | 429 | 500.. => true,
             _ => ON_THE_WAY.contains(&self.code.as_str()) || self.code == "SlowDown",
         };
