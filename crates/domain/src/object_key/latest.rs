@@ -41,8 +41,8 @@ impl LatestKey {
         &self.text
     }
 
-    /// The key of a rendition beside the main one: with its name before the extension, unless it says already where that
-    /// goes.
+    /// The key of a rendition beside the main one: in a folder of its name, unless the key says already where that goes. In
+    /// the file's name it could be mistaken for the end of another stream's.
     ///
     /// # Errors
     /// It becomes longer than a key may be.
@@ -50,8 +50,9 @@ impl LatestKey {
         if self.parts.contains(&Part::Placeholder(Placeholder::Rendition)) {
             return Ok(self.clone());
         }
-        let (stem, extension) = self.text.split_at(self.text.find("{Ext}").unwrap_or(self.text.len()));
-        Self::parse(&format!("{stem}-{{Rendition}}{extension}"))
+        let file_at = self.text.trim_end_matches('/').rfind('/').map_or(0, |slash| slash + 1);
+        let (folders, file) = self.text.split_at(file_at);
+        Self::parse(&format!("{folders}{{Rendition}}/{file}"))
     }
 
     pub fn expand(&self, naming: &Naming<'_>) -> ObjectKey {
@@ -93,8 +94,9 @@ mod tests {
     #[test]
     fn a_rendition_has_one_of_its_own() {
         let of = |text| LatestKey::parse(text).and_then(|key| key.of_a_rendition()).expect("a key").text;
-        assert_eq!(of("latest/{StreamID}{Ext}"), "latest/{StreamID}-{Rendition}{Ext}");
+        assert_eq!(of("latest/{StreamID}{Ext}"), "latest/{Rendition}/{StreamID}{Ext}");
         assert_eq!(of("{Rendition}/{StreamID}{Ext}"), "{Rendition}/{StreamID}{Ext}");
-        assert_eq!(of("cover"), "cover-{Rendition}");
+        assert_eq!(of("cover"), "{Rendition}/cover");
+        assert_eq!(of("/latest/{AppName}/"), "/latest/{Rendition}/{AppName}/");
     }
 }

@@ -69,7 +69,7 @@ fn each_picture_overwrites_the_one_before_and_nobody_is_told() {
         let (main, thumb) = (main.bytes.clone(), thumb.bytes.clone());
         assert!(commit(&process, picture).is_empty(), "nothing is recorded to be announced");
         shows(&place, "room_1001.jpg", &main);
-        shows(&place, "room_1001-thumb.webp", &thumb);
+        shows(&place, "thumb/room_1001.webp", &thumb);
     }
     empty_spool(&place, &process);
     assert!(process.list(of_kind(EventKind::Snapshot)).is_empty());
