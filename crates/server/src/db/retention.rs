@@ -10,7 +10,6 @@ use rusqlite::{Connection, Row, params};
 
 use super::row::{blob, stored, uuid};
 use super::{DbError, Tx};
-use crate::store::LocalStore;
 
 const DAY_MS: i64 = 86_400_000;
 

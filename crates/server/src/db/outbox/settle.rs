@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use framehook_domain::callback::EventKind;
-use framehook_domain::id::{DeliveryId, TemplateId};
+use framehook_domain::id::TemplateId;
 use framehook_domain::retry::{DeadReason, Outcome};
 use framehook_domain::time::UnixMs;
 use rusqlite::{OptionalExtension as _, params};
