@@ -5,8 +5,8 @@
 //!
 //! - its *window*, which grows while the receiver copes and is halved when it does not ([`lane`](self) holds both machines);
 //! - its *breaker*, which pauses new work for a receiver that failed several times in a row and probes it. Deliveries that
-//!   have had an attempt go on by their schedule and serve as probes, so a schedule stays exact; those that have had none
-//!   wait. Nothing is dropped, and no attempt is counted that was not made;
+//!   have had an attempt go on by their schedule, as far as the window has room, and serve as probes; those that have had
+//!   none wait. Nothing is dropped, and no attempt is counted that was not made;
 //! - the *slots* of the sender. A lane that answers promptly has one for itself; beyond it, lanes share. Slow lanes share at
 //!   most half of them, so they can only ever delay each other;
 //! - the *turn*: of all endpoints that could be served, the one that has held slots for the least time goes first.

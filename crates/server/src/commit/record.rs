@@ -129,7 +129,7 @@ impl CommitParts {
             put_due: announcing.now,
         };
         let own = Some((image.latest_id, newest.file_size_bytes));
-        match latest::offer(tx, &newest)? {
+        match latest::offer(tx, &newest, announcing.wall)? {
             Offered::Taken { superseded } => Ok(superseded),
             Offered::Older => Ok(own),
             Offered::KeyInUse => {

@@ -140,6 +140,18 @@ impl ObjectStore {
                 return Some((field, "expected an http:// or https:// URL without user, query or fragment".to_owned()));
             }
         }
+        if self.kind == StoreKind::Cos
+            && !self.endpoint.is_empty()
+            && !self.endpoint.contains("{bucket}")
+            && self.buckets.len() != 1
+        {
+            let what = "leads to one bucket: name that alone in buckets, or say with {bucket} where the name goes";
+            return Some(("endpoint", what.to_owned()));
+        }
+        let in_host = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if !self.region.bytes().all(in_host) {
+            return Some(("region", "allowed: a-z, 0-9 and hyphens".to_owned()));
+        }
         if self.secret_id.expose().is_empty() != self.secret_key.expose().is_empty() {
             return Some(("secret_key", "is required with secret_id, and the other way round".to_owned()));
         }
@@ -210,6 +222,16 @@ mod tests {
             ("a region that is the local store's", format!("{whole}regions = [\"local\"]"), "object_store[1].regions"),
             ("an endpoint of another scheme", format!("{whole}endpoint = \"ftp://a\""), "object_store[1].endpoint"),
             ("S3's encryption for COS", format!("{whole}encryption = \"aws:kms\""), "object_store[1].encryption"),
+            (
+                "an endpoint of one bucket for all of them",
+                format!("{whole}endpoint = \"https://pictures.example.com\""),
+                "object_store[1].endpoint",
+            ),
+            (
+                "a region that no host can have in it",
+                format!("name = \"a\"\nkind = \"s3\"\n{KEYS}regions = [\"ceph\"]\nregion = \"RegionOne\""),
+                "object_store[1].region",
+            ),
             ("a header that is none", format!("{whole}acl = \"public read\""), "object_store[1].acl"),
             ("S3 without a region", format!("name = \"a\"\nkind = \"s3\"\n{KEYS}"), "object_store[1].regions"),
             (

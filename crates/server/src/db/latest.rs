@@ -4,10 +4,10 @@
 use framehook_domain::id::SnapshotId;
 use framehook_domain::template::ImageFormat;
 use framehook_domain::time::UnixMs;
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::row::{blob, number, stored, uuid};
-use super::snapshot::{FailedPut, Place};
+use super::snapshot::{FailedPut, Place, walk_places};
 use super::{DbError, Tx};
 
 /// A picture that is to be the newest under a key.
@@ -39,11 +39,12 @@ pub enum Offered {
     KeyInUse,
 }
 
-/// Owes a picture to its key, unless a newer one is there.
+/// Owes a picture to its key, unless a newer one is there. One that claims to be of after `wall` is of a clock that was wrong,
+/// and gives way.
 ///
 /// # Errors
 /// Those of the database.
-pub fn offer(tx: &Tx<'_>, new: &Newest<'_>) -> Result<Offered, DbError> {
+pub fn offer(tx: &Tx<'_>, new: &Newest<'_>, wall: UnixMs) -> Result<Offered, DbError> {
     let announced = tx
         .prepare_cached("SELECT 1 FROM snapshot WHERE store = ?1 AND bucket = ?2 AND object_key = ?3")?
         .exists(params![new.store, new.bucket, new.key])?;
@@ -61,7 +62,7 @@ pub fn offer(tx: &Tx<'_>, new: &Newest<'_>) -> Result<Offered, DbError> {
         })
         .optional()?;
     let superseded = match known {
-        Some((age, ..)) if age >= (new.create_time.0, new.id) => return Ok(Offered::Older),
+        Some((age, ..)) if age >= (new.create_time.0, new.id) && age.0 <= wall.0 => return Ok(Offered::Older),
         Some(((_, id), bytes, true)) => Some((id, bytes?)),
         Some((.., false)) | None => None,
     };
@@ -103,24 +104,14 @@ pub struct OwedLatest {
     pub attempts: u32,
 }
 
-/// Every bucket that something is owed to, one step in the index for each.
+/// Every place that a latest object is owed to.
 ///
 /// # Errors
 /// Those of the database.
 pub fn owed_places(conn: &Connection) -> Result<Vec<Place>, DbError> {
-    let mut next = conn.prepare_cached(
-        "SELECT store, bucket FROM latest_object WHERE is_owed = 1 AND (store, bucket) > (?1, ?2)
-         ORDER BY store, bucket LIMIT 1",
-    )?;
-    let mut places: Vec<Place> = Vec::new();
-    loop {
-        let (store, bucket) = places.last().map_or(("", ""), |place| (&*place.store, &*place.bucket));
-        let place = |row: &Row<'_>| Ok(Place { store: row.get(0)?, bucket: row.get(1)? });
-        match next.query_row([store, bucket], place).optional()? {
-            Some(place) => places.push(place),
-            None => return Ok(places),
-        }
-    }
+    let next = "SELECT store, bucket FROM latest_object WHERE is_owed = 1 AND (store, bucket) > (?1, ?2)
+                ORDER BY store, bucket LIMIT 1";
+    walk_places(conn, next)
 }
 
 /// What is due in one bucket, the longest due first.
@@ -163,6 +154,42 @@ pub fn next_due(conn: &Connection, place: &Place, after: UnixMs) -> Result<Optio
         )?
         .query_row(params![place.store, place.bucket, after.0], |row| row.get(0))?;
     Ok(next.map(UnixMs))
+}
+
+/// Owes what was owed to one place to another. What has a newer picture there is of no use any more: its id, and its bytes in
+/// the spool.
+///
+/// # Errors
+/// Those of the database.
+pub fn move_owed(
+    tx: &Tx<'_>,
+    from: &Place,
+    region: &str,
+    to: &Place,
+    now: UnixMs,
+) -> Result<Vec<(SnapshotId, u64)>, DbError> {
+    let here = "is_owed = 1 AND store = ?1 AND bucket = ?2 AND region = ?3";
+    let moved = format!("UPDATE OR IGNORE latest_object SET store = ?4, bucket = ?5, put_due_ms = ?6 WHERE {here}");
+    tx.execute(&moved, params![from.store, from.bucket, region, to.store, to.bucket, now.0])?;
+    // Whatever has come under such a key since the other store was configured came later.
+    let mut left = tx.prepare(&format!("DELETE FROM latest_object WHERE {here} RETURNING id, file_size"))?;
+    let mut rows = left.query(params![from.store, from.bucket, region])?;
+    let mut superseded = Vec::new();
+    while let Some(row) = rows.next()? {
+        superseded.push((SnapshotId(uuid(row, "id")?), number(row, "file_size")?));
+    }
+    Ok(superseded)
+}
+
+/// Buckets and regions of latest objects that are owed to a store of this name.
+///
+/// # Errors
+/// Those of the database.
+pub fn buckets_of(conn: &Connection, store: &str) -> Result<Vec<(String, String)>, DbError> {
+    let sql = "SELECT DISTINCT bucket, region FROM latest_object WHERE is_owed = 1 AND store = ?1";
+    let mut buckets = conn.prepare(sql)?;
+    let rows = buckets.query_map([store], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.map(|row| row.map_err(DbError::from)).collect()
 }
 
 /// A picture is in its store. If a newer one came meanwhile, that stays owed, and due now.

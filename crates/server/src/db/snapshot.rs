@@ -186,15 +186,20 @@ pub struct Place {
     pub bucket: String,
 }
 
-/// Every place that something is owed to. A step in an index for each, however much waits.
+/// Every place that a picture is owed to.
 ///
 /// # Errors
 /// Those of the database.
 pub fn owed_places(conn: &Connection) -> Result<Vec<Place>, DbError> {
-    let mut next = conn.prepare_cached(
-        "SELECT store, bucket FROM snapshot WHERE put_state = 'owed' AND (store, bucket) > (?1, ?2)
-         ORDER BY store, bucket LIMIT 1",
-    )?;
+    let next = "SELECT store, bucket FROM snapshot WHERE put_state = 'owed' AND (store, bucket) > (?1, ?2)
+                ORDER BY store, bucket LIMIT 1";
+    walk_places(conn, next)
+}
+
+/// Every place that `next` finds, which gives the first one behind a store and a bucket: a step in an index for each, however
+/// many rows they have.
+pub(super) fn walk_places(conn: &Connection, next: &str) -> Result<Vec<Place>, DbError> {
+    let mut next = conn.prepare_cached(next)?;
     let mut places: Vec<Place> = Vec::new();
     loop {
         let (store, bucket) = places.last().map_or(("", ""), |place| (&*place.store, &*place.bucket));

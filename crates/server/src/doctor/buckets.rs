@@ -67,6 +67,7 @@ mod tests {
     #[tokio::test]
     async fn a_bucket_that_cannot_be_reached_is_bad() {
         let text = "[[object_store]]\nname = \"a\"\nkind = \"cos\"\nsecret_id = \"A\"\nsecret_key = \"B\"\n\
+                    buckets = [\"framehook-1250000000\"]\n\
                     endpoint = \"http://127.0.0.1:1\"\n[[snapshot_template]]\nname = \"t\"\ncos_region = \"beijing\"";
         let config = Config::parse(text, &Sources::default()).unwrap_or_else(|error| panic!("{error}"));
         let findings = buckets(&config, Clock::start()).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use framehook_domain::catalog::Catalog;
 use framehook_domain::dispatch::{Felt, LaneFacts, Limits, Ticket};
+use framehook_domain::time::Mono;
 use tokio::sync::{Notify, watch};
 
 use super::Schedules;
@@ -61,13 +62,25 @@ pub struct NotifierParts {
 /// Sends what is owed.
 pub struct Notifier {
     pub(super) parts: NotifierParts,
+    /// Held over the whole of a look at the outbox.
     rounds: Mutex<Rounds>,
+    /// Attempts that have ended since `rounds` was last taken: whoever ends one must not wait for a look. There are never more
+    /// than attempts under way.
+    ended: Mutex<Vec<Ended>>,
+}
+
+/// An attempt's end, not yet told to [`Rounds`].
+struct Ended {
+    claim: ClaimId,
+    ticket: Ticket,
+    felt: Felt,
+    at: Mono,
 }
 
 impl Notifier {
     pub fn new(parts: NotifierParts) -> Arc<Self> {
         let rounds = Mutex::new(Rounds::new(parts.limits));
-        Arc::new(Self { parts, rounds })
+        Arc::new(Self { parts, rounds, ended: Mutex::default() })
     }
 
     /// Runs until `stage` is told to end; attempts under way then are tasks of the stage and finish.
@@ -222,7 +235,15 @@ impl Notifier {
     }
 
     fn rounds(&self) -> MutexGuard<'_, Rounds> {
-        self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+        for Ended { claim, ticket, felt, at } in std::mem::take(&mut *self.ended()) {
+            rounds.give_back(claim, ticket, felt, at);
+        }
+        rounds
+    }
+
+    fn ended(&self) -> MutexGuard<'_, Vec<Ended>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -245,8 +266,8 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket.take() else { return };
-        let now = self.notifier.parts.clock.mono();
-        self.notifier.rounds().give_back(self.claim, ticket, self.felt, now);
+        let at = self.notifier.parts.clock.mono();
+        self.notifier.ended().push(Ended { claim: self.claim, ticket, felt: self.felt, at });
         self.notifier.parts.wake.notify_one();
     }
 }

@@ -1,7 +1,7 @@
 //! One look at the outbox: which deliveries are taken up, by what is due, what receivers have room for and whose turn it is.
 //!
-//! A look costs as much as there are endpoints with something newly due, not as much as there are endpoints or deliveries:
-//! the database notes those (`outbox::newly_due`), and when something of each is due next is remembered here. Every few
+//! The database is asked about the endpoints with something newly due, which it notes (`outbox::newly_due`), and about those
+//! whose time has come, not about all endpoints or deliveries: when something of each is due next is remembered here. Every few
 //! seconds everything is looked at anew, so nothing hangs on what is remembered.
 
 use std::cmp::Reverse;

@@ -58,6 +58,8 @@ pub struct Remote {
     signed_url_life_secs: Option<u32>,
     /// Buckets and days whose lifecycle rule has been seen to.
     rules: Mutex<HashSet<(String, u32)>>,
+    /// Held while a rule is added: a bucket's rules are one document, and two that are added at once would lose one.
+    adding: tokio::sync::Mutex<()>,
 }
 
 impl Remote {
@@ -105,6 +107,7 @@ impl Remote {
                 .collect(),
             signed_url_life_secs: life.map(|secs| u32::try_from(secs).unwrap_or(u32::MAX)),
             rules: Mutex::default(),
+            adding: tokio::sync::Mutex::default(),
         }
     }
 
@@ -212,6 +215,7 @@ impl Remote {
 
     /// Adds the rule for `days` to the bucket's lifecycle, if it is not there. Whatever else is there stays.
     async fn add_rule(&self, bucket: Bucket<'_>, days: u32) -> Result<(), StoreError> {
+        let _adding = self.adding.lock().await;
         let lifecycle =
             |method, headers, body| Call { method, bucket, key: "", parameters: &[("lifecycle", "")], headers, body };
         let known = self.call(lifecycle(rusty_s3::Method::Get, Vec::new(), Bytes::new())).await?;

@@ -14,7 +14,7 @@ use super::{Bucket, Retry, StoreError, Stores, Upload, backoff};
 use crate::audit::{Caller, Change};
 use crate::clock::Clock;
 use crate::db::snapshot::{self, FailedPut, OwedPut, OwedTo, Place};
-use crate::db::{Db, DbError, Tx, audit, dues};
+use crate::db::{Db, DbError, Tx, audit, dues, latest};
 use crate::entropy::Entropy;
 use crate::fail_point;
 use crate::shutdown::Stage;
@@ -183,15 +183,30 @@ impl Storer {
             dues::clamp_puts(tx, timeline.now())?;
             // A start is what a person makes after mending something.
             snapshot::try_held(tx, timeline.now())?;
-            for (bucket, region) in snapshot::buckets_of(tx, Stores::UNCLAIMED)? {
-                let Some(chosen) = stores.choose_again(&bucket, &region) else { continue };
+            let claimed = |bucket: String, region: &str| {
+                let chosen = stores.choose_again(&bucket, region)?;
                 let from = Place { store: Stores::UNCLAIMED.to_owned(), bucket };
-                let to = Place { store: chosen.name.to_string(), bucket: chosen.bucket };
-                snapshot::move_owed(tx, &from, &region, &to, timeline.now())?;
+                Some((from, Place { store: chosen.name.to_string(), bucket: chosen.bucket }))
+            };
+            for (bucket, region) in snapshot::buckets_of(tx, Stores::UNCLAIMED)? {
+                if let Some((from, to)) = claimed(bucket, &region) {
+                    snapshot::move_owed(tx, &from, &region, &to, timeline.now())?;
+                }
             }
-            Ok(())
+            let mut superseded = Vec::new();
+            for (bucket, region) in latest::buckets_of(tx, Stores::UNCLAIMED)? {
+                if let Some((from, to)) = claimed(bucket, &region) {
+                    superseded.extend(latest::move_owed(tx, &from, &region, &to, timeline.now())?);
+                }
+            }
+            Ok(superseded)
         };
-        self.parts.db.write(prepare).await
+        let superseded = self.parts.db.write(prepare).await?;
+        let spool = Arc::clone(&self.parts.spool);
+        let let_go = move || superseded.into_iter().for_each(|(id, bytes)| spool.remove(id, bytes));
+        // A panic in there leaves files to the next start.
+        let _ = tokio::task::spawn_blocking(let_go).await;
+        Ok(())
     }
 
     /// Starts a put for everything that is due and has a slot. Tells how long there is nothing more to start.

@@ -106,6 +106,21 @@ fn a_picture_that_comes_late_does_not_overwrite_a_newer_one() {
 }
 
 #[test]
+fn a_clock_that_was_far_ahead_does_not_keep_newer_pictures_away() {
+    let place = Place::new(telling_room("http://127.0.0.1:1/"));
+    let process = place.start();
+    let template = template(Objects::Latest);
+    // A hundred years on.
+    let (wrong, right) =
+        (picture(&process, &room(), &template, 3_155_760_000), picture(&process, &room(), &template, 2));
+    let bytes = [&wrong, &right].map(|picture| picture.pictures[0].renditions[0].bytes.clone());
+    commit(&process, wrong);
+    shows(&place, "room_1001.jpg", &bytes[0]);
+    commit(&process, right);
+    shows(&place, "room_1001.jpg", &bytes[1]);
+}
+
+#[test]
 fn what_is_overtaken_while_nothing_is_put_is_dropped_and_a_kill_loses_nothing() {
     let place = Place::new(telling_room("http://127.0.0.1:1/"));
     let process = place.start_with(Settings { stores: false, notifies: false, ..Settings::default() });

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use framehook_domain::id::TemplateId;
-use framehook_domain::template::{SnapshotTemplate, SnapshotTemplateDraft};
+use framehook_domain::template::{Objects, SnapshotTemplate, SnapshotTemplateDraft};
 use framehook_server::commit::Recorded;
 use framehook_server::db::outbox::{self, State};
 use framehook_server::store::{PlaceState, PlaceStatus};
@@ -14,7 +14,7 @@ use framehook_testkit::proxy::{Line, Proxy};
 use framehook_testkit::receiver::{Receiver, Reply};
 use framehook_testkit::wait;
 
-use crate::harness::{PATIENCE, Place, Process, Settings, room, telling_room};
+use crate::harness::{PATIENCE, Place, Process, Settings, room, telling_room, template};
 
 fn target() -> PathBuf {
     let test = std::env::current_exe().expect("an executable");
@@ -192,10 +192,14 @@ fn pictures_that_no_store_takes_wait_for_a_start_that_has_one() {
     let process = place_.start_with(settings);
     let recorded = process.commit(&room());
     assert!(recorded.pic_full_url.starts_with("http://shots-1250000000.cos.ap-guangzhou.myqcloud.com/"));
+    let latest = SnapshotTemplate { objects: Objects::Latest, ..SnapshotTemplate::clone(&template()) };
+    let latest = process.picture(&room(), &Arc::new(latest));
+    process.block_on(process.committer.commit(latest)).expect("committed");
     let held = || place(&process, "unclaimed").filter(|place| place.owed.held == 1);
     wait::until("the alarm", PATIENCE, held).expect("held");
     process.stop();
     let process = place_.start_with(cos.settings(ACCOUNT.1));
     wait_for_delivered(&process, 1);
-    assert!(cos.has_all(&[recorded.key.to_string()]));
+    wait::until("an empty spool", PATIENCE, || (process.spool.bytes() == 0).then_some(())).expect("nothing is owed");
+    assert!(cos.has_all(&[recorded.key.to_string(), "latest/push.example.com/live/room_1001.jpg".to_owned()]));
 }
