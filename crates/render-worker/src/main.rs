@@ -21,6 +21,7 @@ mod fingerprint;
 mod jail;
 mod judge;
 mod measure;
+mod memory;
 mod orientation;
 mod picture;
 mod probe;
@@ -50,6 +51,7 @@ framehook-render turns one entry point of a video stream into images. The server
 
 fn main() -> ExitCode {
     decode::silence_library();
+    memory::keep_freed();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match *arguments {

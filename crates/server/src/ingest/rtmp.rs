@@ -6,6 +6,7 @@
 
 mod pace;
 mod publisher;
+mod rhythm;
 mod transport;
 
 use std::cell::RefCell;
@@ -267,7 +268,7 @@ impl Connection<'_> {
     fn set_pace(&mut self) -> io::Result<()> {
         let now = self.ingest.lives.clock.mono();
         let next_read = match self.session.phase() {
-            Phase::Media => self.pace.next_read(now, self.publisher.picks_from(now)),
+            Phase::Media => self.pace.next_read(now, self.publisher.picks_from(now), self.publisher.next_keyframe()),
             _ => None,
         };
         if next_read.is_some() != self.next_read.is_some() {

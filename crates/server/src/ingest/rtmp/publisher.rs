@@ -11,6 +11,7 @@ use framehook_media::flv::VideoCodec;
 use framehook_media::h264::Sps;
 use framehook_rtmp::{Event, Media, MediaKind, PublishRequest, UnpublishedBy};
 
+use super::rhythm::Rhythm;
 use crate::live::{Hold, Lives, Passed};
 use crate::telemetry::event::{SessionBegan, SessionEnded};
 
@@ -38,6 +39,7 @@ struct Held {
     /// An encoder's config that cannot be read, and a codec of which no pictures can be made, are told once per publish: a
     /// peer could alternate between two for ever.
     told: Told,
+    rhythm: Rhythm,
 }
 
 #[derive(Default)]
@@ -69,6 +71,11 @@ impl<'a> Publisher<'a> {
     /// The first moment from `now` on at which an entry point may be picked. `None` while nothing wants one.
     pub(super) fn picks_from(&self, now: Mono) -> Option<Mono> {
         self.held.as_ref().and_then(|held| held.hold.push.picks_from(now))
+    }
+
+    /// When the next keyframe is expected; `None` while there is no telling.
+    pub(super) fn next_keyframe(&self) -> Option<Mono> {
+        self.held.as_ref().and_then(|held| held.rhythm.next_keyframe())
     }
 
     pub(super) fn holds(&self) -> bool {
@@ -107,7 +114,13 @@ impl<'a> Publisher<'a> {
         let push = &hold.push;
         SessionBegan { peer: self.peer, stream: push.stream(), sequence: push.sequence() }.emit(&self.lives.telemetry);
         self.heard = self.lives.clock.mono();
-        self.held = Some(Held { hold, since: self.heard, from_byte: self.received_bytes, told: Told::default() });
+        self.held = Some(Held {
+            hold,
+            since: self.heard,
+            from_byte: self.received_bytes,
+            told: Told::default(),
+            rhythm: Rhythm::default(),
+        });
         let Early { config, encoder, unsupported } = std::mem::take(&mut self.early);
         if let Some(config) = config {
             self.configured(&config);
@@ -157,12 +170,16 @@ impl<'a> Publisher<'a> {
                 }
             }
             Event::EntryPoint(unit) => {
-                if let Some(held) = &self.held {
+                if let Some(held) = &mut self.held {
+                    held.rhythm.picture(unit.dts_ms, true, self.heard);
                     self.lives.entry_point(&held.hold.push, unit);
                 }
             }
             Event::Media(media) => {
-                if let Some(held) = &self.held {
+                if let Some(held) = &mut self.held {
+                    if let MediaKind::Picture { keyframe, .. } = media.kind {
+                        held.rhythm.picture(media.timestamp_ms, keyframe, self.heard);
+                    }
                     held.hold.push.media(passed(&media), media.len as usize, self.heard);
                 }
             }
