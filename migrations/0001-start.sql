@@ -214,6 +214,8 @@ CREATE INDEX delivery_waiting ON delivery (endpoint_id) WHERE state = 'waiting';
 CREATE INDEX delivery_claimed ON delivery (claim_epoch) WHERE state = 'claimed';
 CREATE INDEX delivery_open ON delivery (id) WHERE settled_ms IS NULL;
 CREATE INDEX delivery_dead ON delivery (id) WHERE state = 'dead';
+CREATE INDEX delivery_dead_by_endpoint ON delivery (endpoint_id, id) WHERE state = 'dead';
+CREATE INDEX delivery_dead_once ON delivery (endpoint_id, id) WHERE state = 'dead' AND round_start = 0;
 CREATE INDEX delivery_cancelled ON delivery (id) WHERE state = 'cancelled';
 CREATE INDEX delivery_by_event ON delivery (event_id);
 CREATE INDEX delivery_by_endpoint ON delivery (endpoint_id, id);
@@ -235,6 +237,46 @@ CREATE TABLE attempt (
     url         TEXT NOT NULL,
     PRIMARY KEY (delivery_id, number)
 ) STRICT;
+
+-- Orders to send many settled deliveries again, a few per second. NULL in a column that limits it: whatever it is.
+CREATE TABLE replay (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    -- Names with commas between them.
+    states       TEXT NOT NULL,
+    domain       TEXT,
+    app          TEXT,
+    stream       TEXT,
+    template_id  INTEGER,
+    endpoint_id  INTEGER,
+    kind         INTEGER,
+    -- Made at or after, and before.
+    since_ms     INTEGER,
+    until_ms     INTEGER NOT NULL,
+    -- Where they are sent instead of their templates' URLs; as in `endpoint`.
+    url          BLOB,
+    url_digest   BLOB,
+    per_sec      INTEGER NOT NULL,
+    -- 1: their receiver had recovered; only those that were never sent again. 0: a person asked for it.
+    is_automatic INTEGER NOT NULL,
+    created_ms   INTEGER NOT NULL,
+    -- NULL while it goes on.
+    ended_ms     INTEGER,
+    is_cancelled INTEGER NOT NULL DEFAULT 0,
+    -- Deliveries that became due by it, and those that could not, since their pictures were gone.
+    replayed     INTEGER NOT NULL DEFAULT 0,
+    refused      INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX replay_open ON replay (id) WHERE ended_ms IS NULL;
+CREATE INDEX replay_ended ON replay (ended_ms) WHERE ended_ms IS NOT NULL;
+
+-- How far each has come: an endpoint stands here until all of its deliveries have been looked at.
+CREATE TABLE replay_part (
+    replay_id   INTEGER NOT NULL REFERENCES replay (id) ON DELETE CASCADE,
+    endpoint_id INTEGER NOT NULL,
+    -- The last delivery that was looked at.
+    after_id    BLOB NOT NULL,
+    PRIMARY KEY (replay_id, endpoint_id)
+) STRICT, WITHOUT ROWID;
 
 
 -- Configuration -------------------------------------------------------------------------------------------------------
@@ -324,6 +366,8 @@ CREATE TABLE callback_template (
     -- NULL: what the configuration says.
     connect_timeout_ms      INTEGER,
     timeout_ms              INTEGER,
+    -- Dead letters no older than so are sent again when their receiver answers; NULL: they wait for a person.
+    replay_recovered_ms     INTEGER,
     managed_by              TEXT NOT NULL CHECK (managed_by IN ('file', 'api')),
     created_ms              INTEGER NOT NULL,
     updated_ms              INTEGER NOT NULL

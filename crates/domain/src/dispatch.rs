@@ -221,6 +221,11 @@ impl Dispatch {
         self.lanes.get(&lane).map_or_else(|| LaneState::new(self.limits).facts(), LaneState::facts)
     }
 
+    /// Whether attempts are under way in a lane or its breaker is open: to forget it would lose more than its window.
+    pub fn is_engaged(&self, lane: Lane) -> bool {
+        self.lanes.get(&lane).is_some_and(|state| !state.is_forgettable())
+    }
+
     /// Whose slot the next attempt of a lane would take, if there is one for it.
     fn place(&self, lane: &LaneState) -> Option<Place> {
         let Limits { slots, .. } = self.limits;

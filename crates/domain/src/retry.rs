@@ -250,6 +250,8 @@ pub enum DeadReason {
     ObjectExpired,
     /// The receiver answered 410: it wants no more of it.
     Gone,
+    /// What the database holds of it is not anything that we write.
+    Damaged,
 }
 
 impl DeadReason {
@@ -260,6 +262,7 @@ impl DeadReason {
             Self::TemplateDeleted => "template_deleted",
             Self::ObjectExpired => "object_expired",
             Self::Gone => "gone",
+            Self::Damaged => "damaged",
         }
     }
 }

@@ -42,7 +42,7 @@ use crate::notify::address::AddressPolicy;
 use crate::notify::client::{Client, Limits as ClientLimits};
 use crate::notify::resolve::Resolver;
 use crate::notify::tls::{Tls, TlsError};
-use crate::notify::{Notifier, NotifierParts, Replayer, Schedules};
+use crate::notify::{Notifier, NotifierParts, Recovered, Replayer, Replays, Schedules};
 use crate::pipeline::{self, Pipeline};
 use crate::prune::{self, AuditLimits, LogLimits};
 use crate::push_log::PushLog;
@@ -257,6 +257,7 @@ impl Server {
         // From commit to callback.
         let latest_wake = Arc::new(Notify::new());
         let (storer_wake, notifier_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let replays_wake = Arc::new(Notify::new());
         let owed = db.read(owed_files).await?;
         let limits =
             SpoolLimits { bytes_max: config.spool.bytes_max.0, disk_reserve_bytes: config.spool.disk_reserve.0 };
@@ -310,6 +311,7 @@ impl Server {
         }
         let resolver = Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone()));
         let client = Arc::new(Client::new(resolver, tls, ClientLimits::default(), &stages.attempts));
+        let recovered = Recovered::default();
         let notifier = Notifier::new(NotifierParts {
             db: db.clone(),
             catalog: catalog.watch(),
@@ -320,6 +322,7 @@ impl Server {
             timeline: timeline.clone(),
             telemetry: Arc::clone(&telemetry),
             wake: Arc::clone(&notifier_wake),
+            recovered: recovered.clone(),
             schedules: schedules(config),
             deadline: config.deliver.timeout,
             overdue_after: config.deliver.overdue_after,
@@ -419,7 +422,15 @@ impl Server {
             catalog: catalog.watch(),
             configuration: Arc::clone(&catalog),
             resolver: Arc::new(Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone()))),
-            replayer: Replayer { db: db.clone(), vault, stores, clock, timeline: timeline.clone(), notifier_wake },
+            replayer: Replayer {
+                db: db.clone(),
+                vault,
+                stores,
+                clock,
+                timeline: timeline.clone(),
+                notifier_wake,
+                replays_wake,
+            },
             notifier: Arc::clone(&notifier),
             credentials,
             keys: Arc::clone(&keys),
@@ -430,6 +441,8 @@ impl Server {
 
         // Everything is there: let it run, from right to left, so that nothing is handed to a part that does not.
         stages.attempts.spawn_vital("notifier", Arc::clone(&notifier).run(stages.attempts.clone()));
+        let replays = Replays { replayer: shared.replayer.clone(), catalog: catalog.watch(), recovered };
+        stages.attempts.spawn_vital("replays", replays.run(stages.attempts.token()));
         stages.puts.spawn_vital("storer", Arc::clone(&storer).run());
         stages.puts.spawn_vital("latest storer", latest.run());
         for worker in workers.workers {

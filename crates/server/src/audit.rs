@@ -7,6 +7,7 @@ mod inventory;
 
 use std::net::IpAddr;
 
+use framehook_domain::callback::EventKind;
 use framehook_domain::id::{DeliveryId, SnapshotId};
 use framehook_domain::stream::StreamId;
 use framehook_domain::task::ScreenshotTask;
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::credentials::AccessKey;
 use crate::db::outbox::State;
+use crate::db::replays::{Order, ReplayId};
 use crate::db::secret::Vault;
 
 pub(crate) use inventory::changes;
@@ -76,10 +78,12 @@ pub enum Noun {
     Key,
     Delivery,
     Snapshot,
+    /// An order to send many deliveries again.
+    Replay,
 }
 
 impl Noun {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Domain,
         Self::SnapshotTemplate,
         Self::CallbackTemplate,
@@ -90,6 +94,7 @@ impl Noun {
         Self::Key,
         Self::Delivery,
         Self::Snapshot,
+        Self::Replay,
     ];
 
     pub fn name(self) -> &'static str {
@@ -104,6 +109,7 @@ impl Noun {
             Self::Key => "key",
             Self::Delivery => "delivery",
             Self::Snapshot => "snapshot",
+            Self::Replay => "replay",
         }
     }
 
@@ -156,6 +162,29 @@ impl Change {
         let state = |state: State| json!({ "state": state.name() });
         let (before, after) = (before.map(state), Some(state(after)));
         Self { noun: Noun::Delivery, id: id.to_string(), verb, before, after }
+    }
+
+    /// Many deliveries are to be sent again, to another URL if one was given.
+    pub fn replay_ordered(id: ReplayId, order: &Order, url: Option<&CallbackUrl>, vault: &Vault) -> Self {
+        let Order { filter, per_sec, .. } = order;
+        let states: Vec<_> = filter.states.iter().map(|state| state.name()).collect();
+        let after = json!({
+            "state": states.join(","),
+            "stream": filter.stream.as_ref().map(ToString::to_string),
+            "template": filter.template.map(|template| template.0),
+            "endpoint": filter.endpoint.map(|endpoint| endpoint.0),
+            "event_type": filter.kind.map(EventKind::event_type),
+            "since_ms": filter.since.map(|since| since.0),
+            "until_ms": filter.until.map(|until| until.0),
+            "per_sec": per_sec,
+            "url": url.map(|url| inventory::url_view(url, vault)),
+        });
+        Self { noun: Noun::Replay, id: id.0.to_string(), verb: "create", before: None, after: Some(after) }
+    }
+
+    /// A replay of many deliveries was ended before its time.
+    pub fn replay_cancelled(id: ReplayId) -> Self {
+        Self { noun: Noun::Replay, id: id.0.to_string(), verb: "cancel", before: None, after: None }
     }
 
     /// A picture that was owed to its store was given up.

@@ -24,6 +24,7 @@ pub mod outbox;
 pub mod prune;
 pub mod push;
 mod reader;
+pub mod replays;
 pub mod retention;
 mod row;
 pub mod secret;

@@ -22,6 +22,7 @@ mod page;
 mod parameter;
 mod patience;
 mod problem;
+mod replays;
 mod resource;
 mod route;
 mod rules;
@@ -198,7 +199,8 @@ impl FromRef<Arc<Shared>> for Records {
 
 /// These pages alone, for the owner of a data directory that no server runs on.
 pub(crate) fn offline_pages(records: Records) -> Router {
-    keys::pages().merge(audit::pages()).merge(deliveries::pages()).layer(Extension(Caller::Control)).with_state(records)
+    let pages = keys::pages().merge(audit::pages()).merge(deliveries::pages()).merge(replays::pages());
+    pages.layer(Extension(Caller::Control)).with_state(records)
 }
 
 /// Where connections come from.

@@ -1,8 +1,9 @@
 //! Owed callbacks and the sender that carries them.
 //!
 //! The [`Notifier`] finds its work in the database: it claims deliveries that are due, as far as their receivers have room
-//! (`notifier`, `rounds`), makes one attempt of each (`attempt`) and settles it, in one transaction with the attempt's record. A signal only wakes it earlier, so a
-//! restart is the same as a nudge.
+//! (`notifier`, `rounds`), makes one attempt of each (`attempt`) and settles it, in one transaction with the attempt's record
+//! and with everything else that ended meanwhile (`settler`). A signal only wakes it earlier, so a restart is the same as a
+//! nudge.
 
 pub mod address;
 mod attempt;
@@ -10,12 +11,15 @@ pub mod attempt_error;
 pub mod client;
 mod connection;
 pub mod endpoint;
+mod lanes;
 mod notifier;
 mod pool;
 mod replay;
+mod replays;
 pub mod resolve;
 mod retry_after;
 mod rounds;
+mod settler;
 #[cfg(test)]
 mod ssrf_corpus;
 pub mod tls;
@@ -26,7 +30,8 @@ use framehook_domain::callback::EventKind;
 use framehook_domain::retry::Schedule;
 
 pub use notifier::{Notifier, NotifierParts};
-pub use replay::{ReplayError, Replayer};
+pub use replay::{REPLAYS_MAX, ReplayError, Replayer};
+pub use replays::{Recovered, Replays};
 
 /// How often and how far apart the attempts of each kind of event are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -91,6 +91,7 @@ pub async fn ask(
         timeline: Timeline::new(clock),
         // The next start finds what is owed.
         notifier_wake: Arc::default(),
+        replays_wake: Arc::default(),
     };
     let resolver = Arc::new(Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone())));
     let credentials = Arc::new(Credentials::open(dir, &entropy)?.0);

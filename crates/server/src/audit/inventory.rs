@@ -174,6 +174,7 @@ fn callback_template_view(template: &CallbackTemplate, vault: &Vault) -> Value {
         "schedule": template.sending.plan.name(),
         "connect_timeout_ms": template.sending.connect_timeout.map(|time| time.as_millis() as u64),
         "timeout_ms": template.sending.timeout.map(|time| time.as_millis() as u64),
+        "replay_recovered_ms": template.sending.replay_recovered.map(|age| age.as_millis() as u64),
         "urls": urls,
         "record_exception_levels": levels,
         "verify_tls": template.verify_tls,

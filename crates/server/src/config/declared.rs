@@ -112,6 +112,9 @@ section! {
         connect_timeout: Option<Duration> = "" in "100ms"..="1m",
         /// Time for one attempt; `deliver.timeout` where it is left out.
         timeout: Option<Duration> = "" in "100ms"..="5m",
+        /// Dead letters no older than this are sent again by themselves, once each, when their receiver takes callbacks again.
+        /// Without it they wait for a person.
+        replay_recovered: Option<Duration> = "" in "1m"..="30d",
     }
 }
 
@@ -328,6 +331,7 @@ fn callback_template(table: CallbackTemplateTable) -> Result<CallbackTemplate, R
             schedule: Some(table.schedule.name().to_owned()),
             connect_timeout: table.connect_timeout,
             timeout: table.timeout,
+            replay_recovered: table.replay_recovered,
         },
         urls: CallbackUrls {
             snapshot_notify: url(table.snapshot_notify_url),

@@ -149,7 +149,8 @@ pub fn update_callback_template(
              updated_ms = max(?6, updated_ms + 1), snapshot_notify = ?7, stream_begin_notify = ?8, stream_end_notify = ?9, record_notify = ?10,
              record_status_notify = ?11, record_exception_notify = ?12, porn_censorship_notify = ?13,
              push_exception_notify = ?14, audio_audit_notify = ?15, record_exception_levels = ?16, previous_key = ?17,
-             previous_key_until_ms = ?18, ed25519_key = ?19, schedule = ?20, connect_timeout_ms = ?21, timeout_ms = ?22
+             previous_key_until_ms = ?18, ed25519_key = ?19, schedule = ?20, connect_timeout_ms = ?21, timeout_ms = ?22,
+             replay_recovered_ms = ?23
          WHERE id = ?1",
     )?
     .execute(params![
@@ -175,6 +176,7 @@ pub fn update_callback_template(
         template.sending.plan.name(),
         template.sending.connect_timeout.map(|time| stored(time.as_millis())),
         template.sending.timeout.map(|time| stored(time.as_millis())),
+        template.sending.replay_recovered.map(|age| stored(age.as_millis())),
     ])?;
     Ok(())
 }
@@ -379,6 +381,7 @@ fn callback_template(row: &Row<'_>, vault: &Vault) -> Result<Managed<CallbackTem
             schedule: row.get("schedule")?,
             connect_timeout: row.get::<_, Option<u32>>("connect_timeout_ms")?.map(milliseconds),
             timeout: row.get::<_, Option<u32>>("timeout_ms")?.map(milliseconds),
+            replay_recovered: row.get::<_, Option<u32>>("replay_recovered_ms")?.map(milliseconds),
         },
         urls: CallbackUrls {
             snapshot_notify: snapshot?,

@@ -23,12 +23,13 @@ pub use claim::{
     void_old_claims,
 };
 pub use endpoint::{EndpointOwed, endpoints};
+pub(super) use ledger::first_id_of;
 pub use ledger::{
-    AttemptRow, DeliveryDetail, DeliveryRow, Filter, OwedCounts, PAGE_ROWS_MAX, State, list, of_event, owed_counts,
-    show,
+    AttemptRow, DeliveryDetail, DeliveryRow, Filter, OwedCounts, PAGE_ROWS_MAX, State, count, list, of_event,
+    owed_counts, show,
 };
 pub use replay::{ObjectRef, OwnUrl, ReplayRefused, cancel, object_of, replay, state_of};
-pub use settle::{Attempted, Verdict, bury_without_template, settle};
+pub use settle::{Attempted, Burial, Buried, Settlement, Verdict, bury_without_template, settle};
 
 use super::row::blob;
 use super::{DbError, Tx};

@@ -8,7 +8,7 @@ use framehook_domain::time::UnixMs;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::row::stored;
-use super::{DbError, Tx, latest};
+use super::{DbError, Tx, latest, replays};
 use crate::store::LocalStore;
 
 /// Rows removed in one transaction: a few milliseconds of the writer's time, so that nobody waits for pruning.
@@ -25,7 +25,7 @@ pub struct Pruned {
     pub events: usize,
     pub pushes: usize,
     pub snapshots: usize,
-    /// Names that were wanted more than once, and URLs that were given for a replay.
+    /// Names that were wanted more than once, URLs that were given for a replay, and replays that have ended.
     pub leftovers: usize,
 }
 
@@ -73,6 +73,7 @@ pub fn prune_before(tx: &Tx<'_>, before: UnixMs) -> Result<Pruned, DbError> {
         )?
         .execute([stored(BATCH_ROWS)])?;
     pruned.leftovers += latest::prune(tx, before, BATCH_ROWS)?;
+    pruned.leftovers += replays::prune(tx, before, BATCH_ROWS)?;
     Ok(pruned)
 }
 

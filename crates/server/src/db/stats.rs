@@ -12,7 +12,7 @@ pub struct DbStats {
     pub operations: u64,
     /// Commits, each with one sync.
     pub commits: u64,
-    /// SQL statements, savepoints and commits included.
+    /// SQL statements, savepoints and commits included. What a trigger does belongs to the statement that sets it off.
     pub statements: u64,
     /// Operations in the largest commit.
     pub batch_max: u64,

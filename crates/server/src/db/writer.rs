@@ -128,8 +128,11 @@ impl Writer {
         let counted = Arc::clone(&stats);
         conn.trace_v2(
             TraceEventCodes::SQLITE_TRACE_STMT,
-            Some(move |_: TraceEvent<'_>| {
-                counted.statements.fetch_add(1, Ordering::Relaxed);
+            Some(move |event: TraceEvent<'_>| {
+                // A trigger's program is told of as well, as a comment: it is a part of the statement that sets it off.
+                if matches!(event, TraceEvent::Stmt(_, sql) if !sql.starts_with("--")) {
+                    counted.statements.fetch_add(1, Ordering::Relaxed);
+                }
             }),
         )?;
         let counted = Arc::clone(&stats);

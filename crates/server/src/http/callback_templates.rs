@@ -53,6 +53,8 @@ pub(super) struct View {
     connect_timeout_ms: Option<u64>,
     /// Time for one attempt; `deliver.timeout` of the configuration where there is none.
     timeout_ms: Option<u64>,
+    /// How old dead letters may be that are sent again by themselves when their receiver takes callbacks again.
+    replay_recovered_ms: Option<u64>,
     #[serde(flatten)]
     kept: Kept,
 }
@@ -113,6 +115,11 @@ pub(super) struct Order {
     #[serde(deserialize_with = "given_or_null")]
     #[schemars(range(min = 100, max = 300_000))]
     timeout_ms: Option<Option<u64>>,
+    /// Dead letters no older than this are sent again by themselves, once each, when their receiver takes callbacks again.
+    /// Without it they wait for a person.
+    #[serde(deserialize_with = "given_or_null")]
+    #[schemars(range(min = 60_000, max = 2_592_000_000_u64))]
+    replay_recovered_ms: Option<Option<u64>>,
     /// What an ed25519 key is made of, if one is needed.
     #[serde(skip)]
     seed: Option<[u8; 32]>,
@@ -155,6 +162,7 @@ impl Order {
         let ms = |given: &Option<Option<u64>>| given.map(|given| given.map(Duration::from_millis));
         set(&mut draft.sending.connect_timeout, &ms(&self.connect_timeout_ms));
         set(&mut draft.sending.timeout, &ms(&self.timeout_ms));
+        set(&mut draft.sending.replay_recovered, &ms(&self.replay_recovered_ms));
         set(&mut draft.urls.snapshot_notify, &self.snapshot_notify_url);
         set(&mut draft.urls.stream_begin_notify, &self.stream_begin_notify_url);
         set(&mut draft.urls.stream_end_notify, &self.stream_end_notify_url);
@@ -226,6 +234,7 @@ impl Noun for CallbackTemplate {
             schedule: template.sending.plan.name(),
             connect_timeout_ms: template.sending.connect_timeout.map(|time| time.as_millis() as u64),
             timeout_ms: template.sending.timeout.map(|time| time.as_millis() as u64),
+            replay_recovered_ms: template.sending.replay_recovered.map(|age| age.as_millis() as u64),
             kept: Kept::of(known),
         }
     }

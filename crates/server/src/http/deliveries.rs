@@ -27,6 +27,7 @@ use crate::notify::ReplayError;
 use crate::notify::resolve::Resolver;
 
 const ALL: &str = "/v1/deliveries";
+const COUNT: &str = "/v1/deliveries/count";
 const ONE: &str = "/v1/deliveries/{id}";
 const REPLAY: &str = "/v1/deliveries/{id}/replay";
 const REPLAY_MANY: &str = "/v1/deliveries/replay";
@@ -37,28 +38,28 @@ const CANCEL: &str = "/v1/deliveries/{id}/cancel";
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     /// `waiting`, `due`, `claimed`, `delivered`, `dead` or `cancelled`; several with commas.
-    state: Option<String>,
+    pub(super) state: Option<String>,
     /// `domain/app/name`
-    stream: Option<String>,
+    pub(super) stream: Option<String>,
     /// A callback template's number.
-    template: Option<i64>,
+    pub(super) template: Option<i64>,
     /// An endpoint's number, as deliveries show it.
-    endpoint: Option<i64>,
+    pub(super) endpoint: Option<i64>,
     /// 200 (a picture), 1 (a push began) or 0 (a push ended).
-    event_type: Option<u16>,
+    pub(super) event_type: Option<u16>,
     /// Made at or after, ms since 1970.
-    since_ms: Option<i64>,
+    pub(super) since_ms: Option<i64>,
     /// Made before.
-    until_ms: Option<i64>,
+    pub(super) until_ms: Option<i64>,
     /// The page after another: its `next_cursor`.
-    cursor: Option<Uuid>,
+    pub(super) cursor: Option<Uuid>,
     /// At most so many, 100 if it is left out.
     #[schemars(range(min = 1, max = 1000))]
-    limit: Option<usize>,
+    pub(super) limit: Option<usize>,
 }
 
 impl ListQuery {
-    fn filter(&self) -> Result<Filter, Problem> {
+    pub(super) fn filter(&self) -> Result<Filter, Problem> {
         let state = |name: &str| {
             DeliveryState::from_name(name).ok_or_else(|| {
                 let known: Vec<_> = DeliveryState::ALL.iter().map(|state| state.name()).collect();
@@ -199,6 +200,7 @@ impl From<AttemptRow> for AttemptView {
 pub(super) fn pages() -> Router<Records> {
     Router::new()
         .route(ALL, get(list))
+        .route(COUNT, get(count))
         .route(ONE, get(show))
         .route(REPLAY, post(replay))
         .route(REPLAY_MANY, post(replay_many))
@@ -213,6 +215,27 @@ async fn list(
     let rows = db.read(move |conn| outbox::list(conn, &filter, limit)).await?;
     let next_cursor = (rows.len() == limit).then(|| rows.last().map(|row| row.id.0)).flatten();
     Ok(Json(DeliveryList { deliveries: rows.into_iter().map(DeliveryView::from).collect(), next_cursor }))
+}
+
+/// How many deliveries match.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DeliveryCount")]
+struct CountView {
+    deliveries: usize,
+    /// Whether there may be more: counting ends at a million.
+    is_at_least: bool,
+}
+
+/// Where counting ends: some seconds of a reader's time.
+const COUNTED_MAX: usize = 1_000_000;
+
+async fn count(
+    State(Records { db, .. }): State<Records>,
+    InQuery(query): InQuery<ListQuery>,
+) -> Result<Json<CountView>, Problem> {
+    let filter = query.filter()?;
+    let deliveries = db.read(move |conn| outbox::count(conn, &filter, COUNTED_MAX)).await?;
+    Ok(Json(CountView { deliveries, is_at_least: deliveries == COUNTED_MAX }))
 }
 
 async fn show(
@@ -250,7 +273,7 @@ async fn replay(
 }
 
 /// Refuses a URL that callbacks may not go to.
-async fn judge(resolver: &Resolver, url: Option<&str>) -> Result<(), Problem> {
+pub(super) async fn judge(resolver: &Resolver, url: Option<&str>) -> Result<(), Problem> {
     let Some(url) = url else { return Ok(()) };
     let judged = check_receiver(resolver, &CallbackUrl::parse("url", url)?).await;
     judged.map_err(|forbidden| Problem::bad_value("url", forbidden.what))
@@ -261,6 +284,7 @@ impl From<ReplayError> for Problem {
         match error {
             ReplayError::Refused(ReplayRefused::Unknown) => unknown(),
             ReplayError::Refused(refused) => Self::conflict(refused.to_string()),
+            ReplayError::TooMany => Self::conflict(error.to_string()),
             ReplayError::Url(error) => Self::bad_value("url", error.to_string()),
             ReplayError::Store(error) => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
             ReplayError::Db(error) => error.into(),
@@ -363,6 +387,9 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get(ALL, "list_deliveries", "Search deliveries, the newest first", list)
             .query::<ListQuery>()
             .answers::<DeliveryList>(200, "A page of them."),
+        Route::get(COUNT, "count_deliveries", "Count the deliveries that such a search would find", count)
+            .query::<ListQuery>()
+            .answers::<CountView>(200, "How many."),
         id(Route::get(ONE, "get_delivery", "Show a delivery with its body and every attempt", show))
             .answers::<DeliveryDetailView>(200, "The delivery.")
             .problems(&[404]),

@@ -80,7 +80,7 @@ async fn list(
     };
     let rows = shared.db.read(move |conn| outbox::endpoints(conn, EndpointId(after), limit)).await?;
     let next_cursor = (rows.len() == limit).then(|| rows.last().map(|row| row.id.0.to_string())).flatten();
-    let (mono, now) = (shared.clock.mono(), shared.clock.wall());
+    let (mono, now) = (shared.clock.mono(), shared.replayer.timeline.now());
     let view = |row: EndpointOwed| EndpointView {
         id: row.id.0,
         template: row.template.0,

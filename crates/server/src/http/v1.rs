@@ -6,8 +6,8 @@ use axum::Router;
 
 use super::route::Route;
 use super::{
-    Shared, audit, callback_templates, deliveries, docs, domains, endpoints, events, keys, on_demand, openapi, rules,
-    screenshot_tasks, snapshot_templates, snapshots, stores, streams,
+    Shared, audit, callback_templates, deliveries, docs, domains, endpoints, events, keys, on_demand, openapi, replays,
+    rules, screenshot_tasks, snapshot_templates, snapshots, stores, streams,
 };
 
 /// In the order of the document, which is that of a newcomer's questions.
@@ -32,6 +32,7 @@ pub(super) fn routes() -> Vec<Route> {
         snapshots::routes(),
         stores::routes(),
         deliveries::routes(),
+        replays::routes(),
         endpoints::routes(),
         events::routes(),
         keys::routes(),

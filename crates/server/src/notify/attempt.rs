@@ -17,10 +17,12 @@ use super::client::{AttemptReport, AttemptRequest};
 use super::endpoint::Endpoint;
 use super::notifier::NotifierParts;
 use super::retry_after;
+use super::settler::{End, Ended, Settler};
 use super::tls::Certificates;
-use crate::db::outbox::{Attempted, Claim, EndpointRow, Verdict, settle};
+use crate::db::outbox::{Attempted, Buried, Claim, EndpointRow};
 use crate::db::secret::Vault;
 use crate::fail_point;
+use crate::telemetry::Telemetry;
 use crate::telemetry::event::{self, AttemptEnded, Chain};
 use crate::telemetry::happening::{self, Happening};
 
@@ -72,20 +74,21 @@ impl Target {
 
 /// Makes the attempt of a claimed delivery and settles it. Waits out a full disk with the outcome in hand. Tells what it
 /// says about the receiver.
-pub(super) async fn run_attempt(parts: &NotifierParts, claim: &Claim) -> Felt {
+pub(super) async fn run_attempt(parts: &NotifierParts, settler: &Settler, claim: &Claim) -> Felt {
     let catalog = Arc::clone(&parts.catalog.borrow());
     let started = parts.clock.wall();
-    let (mut plan, mut retry_after) = (Plan::default(), None);
+    let (mut plan, mut retry_after, mut wants_dead_letters) = (Plan::default(), None, false);
     let attempted = match Target::of(&catalog, &parts.vault, &claim.endpoint) {
         Ok(target) => {
             plan = target.sending.plan;
+            wants_dead_letters = target.sending.replay_recovered.is_some();
             let report = send(parts, claim, &target, started).await;
             fail_point::pass("attempt_answered");
             retry_after = asked_wait(&report, parts.clock.wall());
             attempted(started, &target.endpoint, report)
         }
         Err(NoTarget::TemplateDeleted) => {
-            bury(parts, claim).await;
+            bury(parts, settler, claim).await;
             return Felt::Nothing;
         }
         Err(NoTarget::Unusable(why)) => Attempted {
@@ -108,8 +111,11 @@ pub(super) async fn run_attempt(parts: &NotifierParts, claim: &Claim) -> Felt {
         }
     };
     let felt = attempted.outcome.felt();
+    if attempted.outcome.is_delivered() && wants_dead_letters {
+        parts.recovered.note(claim.endpoint.id);
+    }
     report(parts, claim, &attempted, next);
-    settle_attempt(parts, claim, attempted, next, ended).await;
+    settle_attempt(parts, settler, claim, attempted, next, ended).await;
     felt
 }
 
@@ -191,22 +197,22 @@ fn report(parts: &NotifierParts, claim: &Claim, attempted: &Attempted, next: Opt
     .emit(&parts.telemetry);
 }
 
-async fn settle_attempt(parts: &NotifierParts, claim: &Claim, attempted: Attempted, next: Option<Next>, ended: Mono) {
+async fn settle_attempt(
+    parts: &NotifierParts,
+    settler: &Settler,
+    claim: &Claim,
+    attempted: Attempted,
+    next: Option<Next>,
+    judged: Mono,
+) {
     let attempted = Arc::new(attempted);
-    let (id, epoch, wall) = (claim.id, parts.db.epoch(), parts.clock.wall());
-    let make = || {
-        let (attempted, timeline) = (Arc::clone(&attempted), parts.timeline.clone());
-        move |tx: &crate::db::Tx<'_>| {
-            let verdict = match next {
-                None => Verdict::Delivered,
-                // Counted from the moment the attempt was judged failed, not from now.
-                Some(Next::After(step)) => Verdict::Retry { due: timeline.at(ended).plus(step), step },
-                Some(Next::Dead(reason)) => Verdict::Dead(reason),
-            };
-            settle(tx, id, epoch, Some(&attempted), verdict, wall)
-        }
+    let end = match next {
+        None => End::Delivered,
+        Some(Next::After(step)) => End::Retry { judged, step },
+        Some(Next::Dead(reason)) => End::Dead(reason),
     };
-    match parts.db.write_until_done(make).await {
+    let ended = Ended { claim: claim.id, attempted: Some(Arc::clone(&attempted)), end, wall: parts.clock.wall() };
+    match settler.settle(ended).await {
         Ok(is_settled) => {
             fail_point::pass("attempt_settled");
             // Else it was cancelled meanwhile, or replayed: what comes of it is no longer this attempt's to say.
@@ -218,7 +224,8 @@ async fn settle_attempt(parts: &NotifierParts, claim: &Claim, attempted: Attempt
         // id.
         Err(error) => {
             let error = Chain(&error);
-            tracing::warn!(delivery = %id.delivery, %error, "an attempt's outcome could not be written down");
+            let delivery = claim.id.delivery;
+            tracing::warn!(%delivery, %error, "an attempt's outcome could not be written down");
         }
     }
 }
@@ -244,26 +251,32 @@ fn tell(parts: &NotifierParts, claim: &Claim, attempted: &Attempted, next: Optio
 }
 
 /// The template is gone: no request is made and nothing is recorded as an attempt.
-async fn bury(parts: &NotifierParts, claim: &Claim) {
-    let (id, epoch, wall) = (claim.id, parts.db.epoch(), parts.clock.wall());
-    let verdict = Verdict::Dead(DeadReason::TemplateDeleted);
-    let make = || move |tx: &crate::db::Tx<'_>| settle(tx, id, epoch, None, verdict, wall);
-    match parts.db.write_until_done(make).await {
+async fn bury(parts: &NotifierParts, settler: &Settler, claim: &Claim) {
+    let (end, wall) = (End::Dead(DeadReason::TemplateDeleted), parts.clock.wall());
+    match settler.settle(Ended { claim: claim.id, attempted: None, end, wall }).await {
         Ok(false) => {}
-        Ok(true) => parts.telemetry.tell(Some(&claim.stream), || Happening::DeliveryDead {
-            attempt: happening::Attempt {
-                delivery_id: id.delivery.0,
-                event_type: claim.endpoint.kind.event_type(),
-                url: String::new(),
-                attempt: 0,
-                outcome: DeadReason::TemplateDeleted.name(),
-                status: None,
-                duration_ms: 0,
-            },
-        }),
+        Ok(true) => tell_buried(
+            &parts.telemetry,
+            &Buried { delivery: claim.id.delivery, kind: claim.endpoint.kind, stream: claim.stream.clone() },
+        ),
         Err(error) => {
-            let error = Chain(&error);
-            tracing::warn!(delivery = %id.delivery, %error, "a delivery without a template could not be settled");
+            let (delivery, error) = (claim.id.delivery, Chain(&error));
+            tracing::warn!(%delivery, %error, "a delivery without a template could not be settled");
         }
     }
+}
+
+/// Tells listeners that a delivery is dead since its template, or the template's URL, is gone.
+pub(super) fn tell_buried(telemetry: &Telemetry, buried: &Buried) {
+    telemetry.tell(Some(&buried.stream), || Happening::DeliveryDead {
+        attempt: happening::Attempt {
+            delivery_id: buried.delivery.0,
+            event_type: buried.kind.event_type(),
+            url: String::new(),
+            attempt: 0,
+            outcome: DeadReason::TemplateDeleted.name(),
+            status: None,
+            duration_ms: 0,
+        },
+    });
 }

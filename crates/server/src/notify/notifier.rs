@@ -9,11 +9,13 @@ use framehook_domain::time::Mono;
 use tokio::sync::{Notify, watch};
 
 use super::Schedules;
-use super::attempt::run_attempt;
+use super::attempt::{run_attempt, tell_buried};
 use super::client::Client;
+use super::replays::Recovered;
 use super::rounds::{Look, Overdue, Round, Rounds};
+use super::settler::Settler;
 use crate::clock::Clock;
-use crate::db::outbox::{self, Claim, ClaimId, EndpointId, EndpointRow};
+use crate::db::outbox::{self, Burial, Claim, ClaimId, EndpointId, EndpointRow};
 use crate::db::secret::Vault;
 use crate::db::{Db, DbError, dues};
 use crate::entropy::Entropy;
@@ -32,8 +34,9 @@ const DB_WAIT: Duration = Duration::from_secs(1);
 /// tight loop.
 const LOST_CLAIM_WAIT: Duration = Duration::from_secs(5);
 
-/// Deliveries of a deleted template that become dead in one transaction.
-const BURIED_AT_ONCE: usize = 1000;
+/// Deliveries of a deleted template that become dead in one transaction. Half of what a listener may be behind, so that one
+/// which keeps up hears of each.
+const BURIED_AT_ONCE: usize = 500;
 
 /// The parts a [`Notifier`] is built from.
 #[derive(Clone)]
@@ -50,6 +53,8 @@ pub struct NotifierParts {
     pub telemetry: Arc<Telemetry>,
     /// Signalled when deliveries have become due.
     pub wake: Arc<Notify>,
+    /// Where it is noted which receivers answer.
+    pub recovered: Recovered,
     pub schedules: Schedules,
     /// Of one attempt, from resolving to the answer's head. CSS: 20 s.
     pub deadline: Duration,
@@ -86,6 +91,8 @@ impl Notifier {
     /// Runs until `stage` is told to end; attempts under way then are tasks of the stage and finish.
     pub async fn run(self: Arc<Self>, stage: Stage) {
         let token = stage.token();
+        // It ends after the last attempt, each of which holds it.
+        let settler = Settler::start(self.parts.db.clone(), self.parts.timeline.clone(), &stage);
         let mut catalog = self.parts.catalog.clone();
         // The configuration may have changed while no process ran.
         catalog.mark_changed();
@@ -109,7 +116,7 @@ impl Notifier {
                     self.rounds().distrust();
                     self.tell_overdue();
                 }
-                self.claim(&stage).await
+                self.claim(&stage, &settler).await
             };
             let wait = match round.await {
                 Ok(next) => next.map_or(LOOK_EVERY, |wait| wait.min(LOOK_EVERY)),
@@ -189,8 +196,7 @@ impl Notifier {
     }
 
     async fn bury_without_template(&self) -> Result<(), DbError> {
-        let mut buried = BURIED_AT_ONCE;
-        while buried == BURIED_AT_ONCE {
+        loop {
             let catalog = Arc::clone(&self.parts.catalog.borrow());
             let wall = self.parts.clock.wall();
             let bury = move |tx: &crate::db::Tx<'_>| {
@@ -199,21 +205,24 @@ impl Notifier {
                 };
                 outbox::bury_without_template(tx, has_url, BURIED_AT_ONCE, wall)
             };
-            buried = self.parts.db.write(bury).await?;
-            if buried > 0 {
-                tracing::warn!(buried, "callbacks of a deleted template or URL are dead letters now");
+            let Burial { count, buried } = self.parts.db.write(bury).await?;
+            if count > 0 {
+                tracing::warn!(buried = count, "callbacks of a deleted template or URL are dead letters now");
+            }
+            buried.iter().for_each(|buried| tell_buried(&self.parts.telemetry, buried));
+            if count < BURIED_AT_ONCE {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// Claims what is due and starts its attempts. Tells after which time there may be more.
-    async fn claim(self: &Arc<Self>, stage: &Stage) -> Result<Option<Duration>, DbError> {
+    async fn claim(self: &Arc<Self>, stage: &Stage, settler: &Settler) -> Result<Option<Duration>, DbError> {
         let (notifier, catalog) = (Arc::clone(self), Arc::clone(&self.parts.catalog.borrow()));
         let claim = move |tx: &crate::db::Tx<'_>| {
             let NotifierParts { vault, clock, timeline, .. } = &notifier.parts;
             let (mono, epoch) = (clock.mono(), notifier.parts.db.epoch());
-            let look = Look { epoch, catalog: &catalog, vault, mono, now: timeline.at(mono) };
+            let look = Look { epoch, catalog: &catalog, vault, mono, now: timeline.at(mono), wall: clock.wall() };
             let Round { claims, next } = notifier.rounds().claim(tx, &look)?;
             // From here on a claim takes its slot along: if the transaction fails after all, they are given back together.
             let with_slot = |(claim, ticket): (Claim, Ticket)| {
@@ -225,9 +234,9 @@ impl Notifier {
         };
         let (claims, next) = self.parts.db.write(claim).await.inspect_err(|_| self.rounds().distrust())?;
         for (claim, slot) in claims {
-            let notifier = Arc::clone(self);
+            let (notifier, settler) = (Arc::clone(self), settler.clone());
             stage.spawn(async move {
-                let felt = run_attempt(&notifier.parts, &claim).await;
+                let felt = run_attempt(&notifier.parts, &settler, &claim).await;
                 slot.give_back(felt);
             });
         }

@@ -10,7 +10,8 @@ use tokio::sync::Notify;
 use super::attempt::URL_PURPOSE;
 use crate::audit::{Caller, Change};
 use crate::clock::Clock;
-use crate::db::outbox::{self, ObjectRef, OwnUrl, ReplayRefused};
+use crate::db::outbox::{self, Filter, ObjectRef, OwnUrl, ReplayRefused};
+use crate::db::replays::{self, Order, ReplayId};
 use crate::db::secret::Vault;
 use crate::db::{Db, DbError, Tx, audit};
 use crate::store::{Bucket, StoreError, Stores};
@@ -25,9 +26,15 @@ pub enum ReplayError {
     Url(#[source] FieldError),
     #[error("cannot tell whether the picture still exists")]
     Store(#[source] StoreError),
+    /// More replays of many deliveries than [`REPLAYS_MAX`] go on.
+    #[error("{REPLAYS_MAX} replays go on; cancel one, or wait until one has ended")]
+    TooMany,
     #[error("the database failed")]
     Db(#[from] DbError),
 }
+
+/// Replays of many deliveries that may go on at a time: each takes its turn several times in a second.
+pub const REPLAYS_MAX: usize = 100;
 
 /// Takes settled deliveries up again. Whether an address may be called is judged by whoever takes the URL in, and again
 /// when it is sent.
@@ -39,6 +46,8 @@ pub struct Replayer {
     pub clock: Clock,
     pub timeline: Timeline,
     pub notifier_wake: Arc<Notify>,
+    /// Wakes who carries out replays of many deliveries.
+    pub replays_wake: Arc<Notify>,
 }
 
 impl Replayer {
@@ -48,14 +57,8 @@ impl Replayer {
     /// See [`ReplayError`].
     pub async fn replay(&self, by: &Caller, id: DeliveryId, url: Option<&str>) -> Result<(), ReplayError> {
         let url = url.map(|url| CallbackUrl::parse("url", url)).transpose().map_err(ReplayError::Url)?;
-        let own_url = url.as_ref().map(|url| {
-            let url = url.expose().as_str();
-            OwnUrl { sealed: self.vault.seal(URL_PURPOSE, url), digest: self.vault.digest(URL_PURPOSE, url) }
-        });
-        let object_is_there = match self.db.read(move |conn| outbox::object_of(conn, id)).await? {
-            Some(object) if object.is_stored => self.can_be_fetched(object).await?,
-            _ => true,
-        };
+        let own_url = url.as_ref().map(|url| self.own_url(url));
+        let object_is_there = self.object_is_there(id).await?;
         let (timeline, by, vault) = (self.timeline.clone(), by.clone(), self.vault.clone());
         let replay = move |tx: &Tx<'_>| {
             let before = outbox::state_of(tx, id)?;
@@ -71,6 +74,68 @@ impl Replayer {
         self.db.write(replay).await??;
         self.notifier_wake.notify_one();
         Ok(())
+    }
+
+    /// Owes settled deliveries again that match `filter`, `per_sec` of them in a second and only while nothing else is due
+    /// where they go: to `url` if one is given. Returns the order's number; it is carried out from now on.
+    ///
+    /// # Errors
+    /// See [`ReplayError`].
+    pub async fn order(
+        &self,
+        by: &Caller,
+        filter: Filter,
+        url: Option<&str>,
+        per_sec: u32,
+    ) -> Result<ReplayId, ReplayError> {
+        let url = url.map(|url| CallbackUrl::parse("url", url)).transpose().map_err(ReplayError::Url)?;
+        let own_url = url.as_ref().map(|url| self.own_url(url));
+        let order = Order { filter, own_url, per_sec, is_automatic: false };
+        let (clock, by, vault) = (self.clock, by.clone(), self.vault.clone());
+        let write = move |tx: &Tx<'_>| {
+            if replays::open_count(tx)? >= REPLAYS_MAX {
+                return Ok(Err(ReplayError::TooMany));
+            }
+            let wall = clock.wall();
+            let id = replays::order(tx, &order, wall)?;
+            audit::note(tx, &by, &Change::replay_ordered(id, &order, url.as_ref(), &vault), wall)?;
+            Ok(Ok(id))
+        };
+        let id = self.db.write_checked(write).await??;
+        self.replays_wake.notify_one();
+        Ok(id)
+    }
+
+    /// Lets an order send nothing more. `false`: it had ended, or is not known.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn cancel(&self, by: &Caller, id: ReplayId) -> Result<bool, DbError> {
+        let (clock, by) = (self.clock, by.clone());
+        let cancel = move |tx: &Tx<'_>| {
+            let cancelled = replays::cancel(tx, id, clock.wall())?;
+            if cancelled {
+                audit::note(tx, &by, &Change::replay_cancelled(id), clock.wall())?;
+            }
+            Ok(cancelled)
+        };
+        self.db.write(cancel).await
+    }
+
+    fn own_url(&self, url: &CallbackUrl) -> OwnUrl {
+        let url = url.expose().as_str();
+        OwnUrl { sealed: self.vault.seal(URL_PURPOSE, url), digest: self.vault.digest(URL_PURPOSE, url) }
+    }
+
+    /// Whether the picture that a delivery announces, if it announces one, can be fetched if it was stored.
+    ///
+    /// # Errors
+    /// The store does not tell, or the database failed.
+    pub(super) async fn object_is_there(&self, id: DeliveryId) -> Result<bool, ReplayError> {
+        match self.db.read(move |conn| outbox::object_of(conn, id)).await? {
+            Some(object) if object.is_stored => self.can_be_fetched(object).await,
+            _ => Ok(true),
+        }
     }
 
     /// Whether an object that was stored is still there, and whether its URL still opens it.

@@ -13,7 +13,7 @@ use framehook_domain::catalog::Catalog;
 use framehook_domain::dispatch::{Dispatch, Felt, Flow, Gate, Lane, LaneFacts, Limits, Ticket};
 use framehook_domain::time::{Mono, UnixMs};
 
-use super::attempt::Target;
+use super::lanes::Lanes;
 use crate::db::outbox::{self, Claim, ClaimId, Due, EndpointId, EndpointRow, Which};
 use crate::db::secret::Vault;
 use crate::db::{DbError, Epoch, Tx};
@@ -26,6 +26,8 @@ pub(super) struct Look<'a> {
     pub(super) mono: Mono,
     /// The same instant on the timeline of due times.
     pub(super) now: UnixMs,
+    /// The wall clock, for people.
+    pub(super) wall: UnixMs,
 }
 
 /// What a look gave.
@@ -80,6 +82,30 @@ struct Rows {
     is_all: bool,
 }
 
+impl Rows {
+    fn can_tell(&self, which: Which) -> bool {
+        self.which == which && (self.is_all || !self.due.is_empty())
+    }
+}
+
+/// What a look has given out so far.
+#[derive(Default)]
+struct Given {
+    /// Chosen and not claimed in the database yet.
+    chosen: Vec<(Due, Arc<EndpointRow>)>,
+    tickets: Vec<Ticket>,
+    claims: Vec<(Claim, Ticket)>,
+    /// Some rows were damaged, and those behind them have not been looked at.
+    has_gaps: bool,
+}
+
+/// Endpoints whose rows are read in one statement: those whose turn it is next. More would be read in vain where slots are
+/// few.
+const READ_TOGETHER: usize = 32;
+
+/// Endpoints that are looked through to find those. Most of the others may lead to receivers without room.
+const LOOKED_THROUGH: usize = 8 * READ_TOGETHER;
+
 impl Rounds {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
@@ -102,14 +128,20 @@ impl Rounds {
     /// # Errors
     /// Those of the database; nothing is under way then that was not before.
     pub(super) fn claim(&mut self, tx: &Tx<'_>, look: &Look<'_>) -> Result<Round, DbError> {
-        let mut claims = Vec::new();
-        let taken = self.find_waiting(tx, look).and_then(|()| self.take(tx, look, &mut claims));
-        match taken {
-            Ok(()) => Ok(Round { claims, next: self.next(look) }),
+        let mut given = Given::default();
+        let looked = self.find_waiting(tx, look).and_then(|()| self.give_out(tx, look, &mut given));
+        match looked {
+            Ok(()) => {
+                let next = if given.has_gaps { Some(Duration::ZERO) } else { self.next(look) };
+                Ok(Round { claims: given.claims, next })
+            }
             Err(error) => {
                 self.is_stale = true;
-                for (claim, ticket) in claims {
+                for (claim, ticket) in given.claims {
                     self.give_back(claim.id, ticket, Felt::Nothing, look.mono);
+                }
+                for ticket in given.tickets {
+                    self.dispatch.end(ticket, Felt::Nothing, look.mono);
                 }
                 Err(error)
             }
@@ -118,7 +150,7 @@ impl Rounds {
 
     /// What is known of the receiver of an endpoint that was looked at under this configuration.
     pub(super) fn receiver_of(&self, endpoint: EndpointId) -> Option<LaneFacts> {
-        self.lanes.known.get(&endpoint).map(|(_, lane)| self.dispatch.lane(*lane))
+        self.lanes.known(endpoint).map(|lane| self.dispatch.lane(lane))
     }
 
     /// The endpoints whose oldest delivery has been due for longer than `after`, with its age: those for which that is new,
@@ -148,71 +180,107 @@ impl Rounds {
     fn find_waiting(&mut self, tx: &Tx<'_>, look: &Look<'_>) -> Result<(), DbError> {
         let newly_due = outbox::newly_due(tx)?;
         let followed = self.lanes.follow(look.catalog);
+        let (waiting, dispatch) = (&self.waiting, &self.dispatch);
+        self.lanes.evict_idle(|id| waiting.contains_key(&id), |lane| dispatch.is_engaged(lane));
         if self.is_stale || followed {
             self.waiting.clear();
-            for endpoint in outbox::all_due(tx)? {
-                self.find(tx, look, endpoint)?;
-            }
+            let due = outbox::all_due(tx)?;
+            self.find(tx, look, &due)?;
             self.is_stale = false;
         } else {
-            for endpoint in newly_due {
-                self.find(tx, look, endpoint)?;
-            }
+            self.find(tx, look, &newly_due)?;
         }
         Ok(())
     }
 
-    /// Looks up when something of an endpoint is due.
-    fn find(&mut self, tx: &Tx<'_>, look: &Look<'_>, id: EndpointId) -> Result<(), DbError> {
-        let first = outbox::first_due(tx, id, Which::Any, 1)?;
-        let (Some(first), Some((row, lane))) = (first.first(), self.lanes.of(tx, look, id)?) else {
-            self.waiting.remove(&id);
+    /// Looks up when something of each of these endpoints is due.
+    fn find(&mut self, tx: &Tx<'_>, look: &Look<'_>, ids: &[EndpointId]) -> Result<(), DbError> {
+        if ids.is_empty() {
             return Ok(());
-        };
-        self.waiting.insert(id, Waiting { row, lane, first: first.at, first_begun: None });
+        }
+        let first = outbox::first_due(tx, ids, Which::Any, 1)?;
+        for &id in ids {
+            let due = first.get(&id).and_then(|due| due.first());
+            let (Some(due), Some((row, lane))) = (due, self.lanes.of(tx, look.catalog, look.vault, id)?) else {
+                self.waiting.remove(&id);
+                continue;
+            };
+            self.waiting.insert(id, Waiting { row, lane, first: due.at, first_begun: None });
+        }
         Ok(())
     }
 
-    fn take(&mut self, tx: &Tx<'_>, look: &Look<'_>, claims: &mut Vec<(Claim, Ticket)>) -> Result<(), DbError> {
+    /// Gives out what is due: turn by turn, until the slots, the receivers' room or the deliveries come to an end.
+    fn give_out(&mut self, tx: &Tx<'_>, look: &Look<'_>, given: &mut Given) -> Result<(), DbError> {
         let is_due = self.waiting.iter().filter(|(_, waiting)| waiting.first <= look.now);
         let turn = |dispatch: &Dispatch, id: EndpointId| Reverse((dispatch.turn(Flow(id.0)), id));
         let mut turns: BinaryHeap<_> = is_due.map(|(id, _)| turn(&self.dispatch, *id)).collect();
         let mut read: HashMap<EndpointId, Rows> = HashMap::new();
         while let Some(Reverse((_, id))) = turns.pop() {
-            let Some(waiting) = self.waiting.get_mut(&id) else { continue };
-            let (which, room, is_probe) = match self.dispatch.gate(waiting.lane, look.mono) {
-                Gate::Full => continue,
-                Gate::Any { room } => (Which::Any, room, false),
-                Gate::Begun { room } => (Which::Begun, room, false),
-                Gate::Probe => (Which::Any, 1, true),
-            };
-            if which == Which::Begun && waiting.first_begun.is_some_and(|at| at.is_none_or(|at| at > look.now)) {
-                continue;
-            }
-            let rows = match read.get_mut(&id) {
-                Some(rows) if rows.which == which && (rows.is_all || !rows.due.is_empty()) => rows,
-                _ => {
-                    // One more than can be used, to know when the next falls due.
-                    let limit = room + 1;
-                    let due = VecDeque::from(outbox::first_due(tx, id, which, limit)?);
-                    let is_all = due.len() < limit;
-                    read.entry(id).insert_entry(Rows { which, due, is_all }).into_mut()
+            let Some((which, room, is_probe)) = self.room(id, look) else { continue };
+            if !read.get(&id).is_some_and(|rows| rows.can_tell(which)) {
+                if read.remove(&id).is_some() {
+                    // What was chosen must not be read as due again.
+                    self.claim_chosen(tx, look, given)?;
                 }
-            };
-            let next = rows.due.front().copied();
-            match (which, next) {
+                let mut together = vec![(id, room)];
+                let others = turns.iter().map(|Reverse((_, other))| *other).filter(|other| !read.contains_key(other));
+                for other in others.take(LOOKED_THROUGH) {
+                    if together.len() == READ_TOGETHER {
+                        break;
+                    }
+                    let of_other = self.room(other, look).filter(|(of_other, ..)| *of_other == which);
+                    together.extend(of_other.map(|(_, room, _)| (other, room)));
+                }
+                read_rows(tx, which, &together, &mut read)?;
+            }
+            let Some((waiting, rows)) = self.waiting.get_mut(&id).zip(read.get_mut(&id)) else { continue };
+            match (which, rows.due.front().copied()) {
                 (_, Some(due)) if due.at <= look.now => {
                     rows.due.pop_front();
-                    let row = Arc::clone(&waiting.row);
-                    let claim = outbox::claim(tx, look.epoch, due, &row)?;
-                    let ticket = self.dispatch.begin(waiting.lane, Flow(id.0), is_probe, look.mono);
-                    self.claims.insert(claim.id);
-                    claims.push((claim, ticket));
+                    given.chosen.push((due, Arc::clone(&waiting.row)));
+                    given.tickets.push(self.dispatch.begin(waiting.lane, Flow(id.0), is_probe, look.mono));
                     turns.push(turn(&self.dispatch, id));
                 }
                 (Which::Any, Some(due)) => waiting.first = due.at,
                 (Which::Any, None) => drop(self.waiting.remove(&id)),
                 (Which::Begun, next) => waiting.first_begun = Some(next.map(|due| due.at)),
+            }
+        }
+        self.claim_chosen(tx, look, given)
+    }
+
+    /// Which of an endpoint's deliveries may go out now, how many of them, and whether the next is a probe.
+    fn room(&mut self, id: EndpointId, look: &Look<'_>) -> Option<(Which, usize, bool)> {
+        let waiting = self.waiting.get(&id)?;
+        match self.dispatch.gate(waiting.lane, look.mono) {
+            Gate::Full => None,
+            Gate::Any { room } => Some((Which::Any, room, false)),
+            Gate::Probe => Some((Which::Any, 1, true)),
+            Gate::Begun { room } => {
+                let none_is_due = waiting.first_begun.is_some_and(|at| at.is_none_or(|at| at > look.now));
+                (!none_is_due).then_some((Which::Begun, room, false))
+            }
+        }
+    }
+
+    /// Claims in the database what was chosen since the last time.
+    fn claim_chosen(&mut self, tx: &Tx<'_>, look: &Look<'_>, given: &mut Given) -> Result<(), DbError> {
+        if given.chosen.is_empty() {
+            return Ok(());
+        }
+        let claims = outbox::claim(tx, look.epoch, look.wall, &given.chosen)?;
+        given.chosen.clear();
+        for (claim, ticket) in claims.into_iter().zip(given.tickets.drain(..)) {
+            match claim {
+                Some(claim) => {
+                    self.claims.insert(claim.id);
+                    given.claims.push((claim, ticket));
+                }
+                None => {
+                    self.dispatch.end(ticket, Felt::Nothing, look.mono);
+                    given.has_gaps = true;
+                }
             }
         }
         Ok(())
@@ -249,60 +317,20 @@ impl Rounds {
     }
 }
 
-/// Where each endpoint leads, remembered for as long as the configuration stays: finding out takes opening and parsing a
-/// URL.
-#[derive(Debug, Default)]
-struct Lanes {
-    /// The configuration that they are true of.
-    version: u64,
-    known: HashMap<EndpointId, (Arc<EndpointRow>, Lane)>,
-    /// By scheme, host and port. They outlive a change of the configuration, as what a receiver was like does.
-    names: HashMap<String, Lane>,
-    /// Numbers are not used twice, so that no receiver is taken for another.
-    given_out: u32,
-}
-
-/// Endpoints and receivers that are remembered, some 200 bytes each. There are three endpoints for each template, and one
-/// for each URL that replays are sent to.
-const LANES_MAX: usize = 10_000;
-
-/// The lane of endpoints that lead nowhere: their deliveries are settled without a request.
-const NOWHERE: Lane = Lane(0);
-
-impl Lanes {
-    /// Forgets what another configuration made of the endpoints. Tells whether it did.
-    fn follow(&mut self, catalog: &Catalog) -> bool {
-        let changed = self.version != catalog.version();
-        if changed || self.known.len() >= LANES_MAX {
-            self.version = catalog.version();
-            self.known.clear();
-        }
-        if self.names.len() >= LANES_MAX {
-            self.names.clear();
-        }
-        changed
+/// Reads what is due first of some endpoints, one row more than each has room for, to know when the next falls due.
+fn read_rows(
+    tx: &Tx<'_>,
+    which: Which,
+    together: &[(EndpointId, usize)],
+    read: &mut HashMap<EndpointId, Rows>,
+) -> Result<(), DbError> {
+    let ids: Vec<EndpointId> = together.iter().map(|(id, _)| *id).collect();
+    let limit = together.iter().map(|(_, room)| room + 1).max().unwrap_or(1);
+    let mut due = outbox::first_due(tx, &ids, which, limit)?;
+    for id in ids {
+        let due = VecDeque::from(due.remove(&id).unwrap_or_default());
+        let is_all = due.len() < limit;
+        read.insert(id, Rows { which, due, is_all });
     }
-
-    /// By scheme, host and port.
-    fn of(
-        &mut self,
-        tx: &Tx<'_>,
-        look: &Look<'_>,
-        id: EndpointId,
-    ) -> Result<Option<(Arc<EndpointRow>, Lane)>, DbError> {
-        if let Some((row, lane)) = self.known.get(&id) {
-            return Ok(Some((Arc::clone(row), *lane)));
-        }
-        let Some(row) = outbox::endpoint(tx, id)? else { return Ok(None) };
-        let lane = match Target::of(look.catalog, look.vault, &row) {
-            Ok(target) => *self.names.entry(target.endpoint.origin().to_string()).or_insert_with(|| {
-                self.given_out += 1;
-                Lane(self.given_out)
-            }),
-            Err(_) => NOWHERE,
-        };
-        let row = Arc::new(row);
-        self.known.insert(id, (Arc::clone(&row), lane));
-        Ok(Some((row, lane)))
-    }
+    Ok(())
 }

@@ -30,7 +30,7 @@ use framehook_server::notify::address::AddressPolicy;
 use framehook_server::notify::client::{Client, Limits as ClientLimits};
 use framehook_server::notify::resolve::Resolver;
 use framehook_server::notify::tls::Tls;
-use framehook_server::notify::{Notifier, NotifierParts, Replayer, Schedules};
+use framehook_server::notify::{Notifier, NotifierParts, Recovered, Replayer, Replays, Schedules};
 use framehook_server::push_log::PushLog;
 use framehook_server::shutdown::Stage;
 use framehook_server::store::spool::{Spool, SpoolLimits};
@@ -186,6 +186,7 @@ impl Place {
         let policy = AddressPolicy::new(vec![settings.allow.parse().expect("a block")]);
         let tls = Tls::new(None).expect("system roots");
         let client = Arc::new(Client::new(Resolver::new(policy), tls, ClientLimits::default(), &attempts));
+        let recovered = Recovered::default();
         let notifier = Notifier::new(NotifierParts {
             db: db.clone(),
             catalog: self.catalog.subscribe(),
@@ -196,6 +197,7 @@ impl Place {
             timeline: timeline.clone(),
             telemetry: Arc::clone(&telemetry),
             wake: Arc::clone(&notifier_wake),
+            recovered: recovered.clone(),
             schedules: Schedules { snapshot: settings.schedule, push: settings.schedule },
             deadline: settings.deadline,
             overdue_after: settings.overdue_after,
@@ -224,7 +226,12 @@ impl Place {
         };
         let (watched, token) = (Arc::clone(&spool), commits.token());
         commits.spawn(async move { watched.watch_disk(token).await });
-        let replayer = Replayer { db: db.clone(), vault, stores, clock, timeline, notifier_wake };
+        let replays_wake = Arc::new(Notify::new());
+        let replayer = Replayer { db: db.clone(), vault, stores, clock, timeline, notifier_wake, replays_wake };
+        if settings.notifies {
+            let replays = Replays { replayer: replayer.clone(), catalog: self.catalog.subscribe(), recovered };
+            attempts.spawn(replays.run(attempts.token()));
+        }
         Process {
             runtime: tokio::runtime::Builder::new_current_thread().build().expect("a placeholder"),
             stages: [commits, puts, attempts],

@@ -14,6 +14,7 @@ mod notify;
 mod outage;
 mod push;
 mod renditions;
+mod replays;
 mod restart;
 mod retention;
 mod sending;

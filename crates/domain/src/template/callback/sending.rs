@@ -12,6 +12,10 @@ pub const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..
 /// What the time for a connection may be: a minute is more than TCP's first four tries take.
 pub const CONNECT_TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
 
+/// How old dead letters may be that are sent again when their receiver has recovered. The least is what a restart takes, the
+/// most a month: by then what they tell is history.
+const REPLAY_RECOVERED_RANGE: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(30 * 24 * 3600);
+
 /// How callbacks are sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sending {
@@ -20,6 +24,9 @@ pub struct Sending {
     pub connect_timeout: Option<Duration>,
     /// Of a whole attempt. `None`: that of the configuration.
     pub timeout: Option<Duration>,
+    /// Dead letters no older than so are sent again, once each, when their receiver takes callbacks again. `None`: they wait
+    /// for a person.
+    pub replay_recovered: Option<Duration>,
 }
 
 /// The same as plain values.
@@ -29,6 +36,7 @@ pub struct SendingDraft {
     pub schedule: Option<String>,
     pub connect_timeout: Option<Duration>,
     pub timeout: Option<Duration>,
+    pub replay_recovered: Option<Duration>,
 }
 
 impl Sending {
@@ -37,6 +45,7 @@ impl Sending {
             schedule: Some(self.plan.name().into()),
             connect_timeout: self.connect_timeout,
             timeout: self.timeout,
+            replay_recovered: self.replay_recovered,
         }
     }
 
@@ -60,6 +69,12 @@ impl Sending {
                 "100 milliseconds to 1 minute",
             )?,
             timeout: within("timeout", draft.timeout, TIMEOUT_RANGE, "100 milliseconds to 5 minutes")?,
+            replay_recovered: within(
+                "replay_recovered",
+                draft.replay_recovered,
+                REPLAY_RECOVERED_RANGE,
+                "1 minute to 30 days",
+            )?,
         })
     }
 }
@@ -75,7 +90,10 @@ mod tests {
             schedule: Some(schedule.into()),
             connect_timeout,
             timeout,
+            replay_recovered: None,
         };
+        let recovered =
+            |secs| SendingDraft { replay_recovered: Some(Duration::from_secs(secs)), ..SendingDraft::default() };
         let rows = [
             ("nothing given", SendingDraft::default(), None),
             ("all given", draft("patient", Some(ms(100)), Some(ms(300_000))), None),
@@ -83,6 +101,9 @@ mod tests {
             ("hasty connection", draft("css", Some(ms(99)), None), Some("connect_timeout")),
             ("slow connection", draft("css", Some(ms(60_001)), None), Some("connect_timeout")),
             ("hasty attempt", draft("css", None, Some(ms(99))), Some("timeout")),
+            ("dead letters of a month", recovered(30 * 86_400), None),
+            ("dead letters of seconds", recovered(59), Some("replay_recovered")),
+            ("dead letters of years", recovered(1_000_000_000), Some("replay_recovered")),
             ("slow attempt", draft("css", None, Some(ms(300_001))), Some("timeout")),
         ];
         for (name, draft, refused) in rows {

@@ -1,11 +1,12 @@
 //! Taking up deliveries that are due. Which of them, and in what order, is decided in `notify`.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use framehook_domain::callback::EventKind;
 use framehook_domain::id::{DeliveryId, SnapshotId, TemplateId};
+use framehook_domain::retry::DeadReason;
 use framehook_domain::stream::StreamId;
 use framehook_domain::time::UnixMs;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -13,6 +14,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::EndpointId;
 use crate::db::row::{blob, number, stored, stream_id, uuid, uuid_opt};
 use crate::db::{DbError, Epoch, Tx};
+use crate::telemetry::event::Chain;
 
 /// One claim of a delivery among all that were ever made of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,8 +110,8 @@ fn endpoints(tx: &Tx<'_>, sql: &str) -> Result<Vec<EndpointId>, DbError> {
 ///
 /// # Errors
 /// Those of the database.
-pub fn endpoint(tx: &Tx<'_>, id: EndpointId) -> Result<Option<EndpointRow>, DbError> {
-    tx.prepare_cached("SELECT id, callback_template_id, kind, url_override FROM endpoint WHERE id = ?1")?
+pub fn endpoint(conn: &Connection, id: EndpointId) -> Result<Option<EndpointRow>, DbError> {
+    conn.prepare_cached("SELECT id, callback_template_id, kind, url_override FROM endpoint WHERE id = ?1")?
         .query_row([id.0], |row| Ok(endpoint_row(row)))
         .optional()?
         .transpose()
@@ -131,56 +133,111 @@ pub struct Due {
     pub at: UnixMs,
 }
 
-/// The first of an endpoint's deliveries in state `due`, by their due times; at most `limit`.
+/// The first of each of these endpoints' deliveries in state `due`, by their due times; at most `limit` of each. Endpoints
+/// without any are left out.
 ///
 /// # Errors
 /// Those of the database.
-pub fn first_due(tx: &Tx<'_>, endpoint: EndpointId, which: Which, limit: usize) -> Result<Vec<Due>, DbError> {
-    // The conditions stand in the text: SQLite uses their partial indexes only then.
+pub fn first_due(
+    tx: &Tx<'_>,
+    endpoints: &[EndpointId],
+    which: Which,
+    limit: usize,
+) -> Result<HashMap<EndpointId, Vec<Due>>, DbError> {
     let mut first = tx.prepare_cached(match which {
-        Which::Any => {
-            "SELECT rowid, due_ms FROM delivery WHERE state = 'due' AND endpoint_id = ?1 ORDER BY due_ms LIMIT ?2"
-        }
-        Which::Begun => {
-            "SELECT rowid, due_ms FROM delivery WHERE state = 'due' AND attempts > round_start AND endpoint_id = ?1
-             ORDER BY due_ms LIMIT ?2"
-        }
+        Which::Any => FIRST_ANY,
+        Which::Begun => FIRST_BEGUN,
     })?;
-    let read = |row: &Row<'_>| Ok(Due { row: row.get(0)?, at: UnixMs(row.get(1)?) });
-    let rows = first.query_map(params![endpoint.0, stored(limit)], read)?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let asked: Vec<i64> = endpoints.iter().map(|endpoint| endpoint.0).collect();
+    let mut rows = first.query(params![list(&asked), stored(limit)])?;
+    let mut found: HashMap<EndpointId, Vec<Due>> = HashMap::new();
+    while let Some(row) = rows.next()? {
+        let due = Due { row: row.get("rowid")?, at: UnixMs(row.get("due_ms")?) };
+        found.entry(EndpointId(row.get("endpoint_id")?)).or_default().push(due);
+    }
+    // They were found by their due times and read by their places in the table.
+    found.values_mut().for_each(|due| due.sort_unstable_by_key(|due| (due.at, due.row)));
+    Ok(found)
 }
 
-/// Claims a delivery that was found to be due in the same transaction.
+// The conditions stand in the text: SQLite uses their partial indexes only then. CROSS JOIN keeps the order of the tables.
+const FIRST_ANY: &str = "SELECT delivery.rowid, due_ms, endpoint_id FROM json_each(?1) AS asked CROSS JOIN delivery
+     WHERE delivery.rowid IN (SELECT rowid FROM delivery AS first WHERE state = 'due' AND endpoint_id = asked.value
+                              ORDER BY due_ms LIMIT ?2)";
+const FIRST_BEGUN: &str = "SELECT delivery.rowid, due_ms, endpoint_id FROM json_each(?1) AS asked CROSS JOIN delivery
+     WHERE delivery.rowid IN (SELECT rowid FROM delivery AS first
+                              WHERE state = 'due' AND attempts > round_start AND endpoint_id = asked.value
+                              ORDER BY due_ms LIMIT ?2)";
+
+/// Rows of the database or endpoints, for a statement about all of them.
+fn list(numbers: &[i64]) -> String {
+    serde_json::json!(numbers).to_string()
+}
+
+/// Claims deliveries that were found to be due in the same transaction, each with where it goes: two statements, however many
+/// they are. The claims come in the same order. `None`: the row is damaged, and the delivery is dead now, as one that no
+/// attempt could be made of.
 ///
 /// # Errors
 /// Those of the database.
-pub fn claim(tx: &Tx<'_>, epoch: Epoch, due: Due, endpoint: &Arc<EndpointRow>) -> Result<Claim, DbError> {
-    tx.prepare_cached("UPDATE delivery SET state = 'claimed', claim_epoch = ?2, claims = claims + 1 WHERE rowid = ?1")?
-        .execute(params![due.row, epoch.0])?;
+pub fn claim(
+    tx: &Tx<'_>,
+    epoch: Epoch,
+    wall: UnixMs,
+    due: &[(Due, Arc<EndpointRow>)],
+) -> Result<Vec<Option<Claim>>, DbError> {
+    let asked: Vec<i64> = due.iter().map(|(due, _)| due.row).collect();
+    let asked = list(&asked);
+    tx.prepare_cached(CLAIM)?.execute(params![asked, epoch.0])?;
+    let mut select = tx.prepare_cached(CLAIMED)?;
+    let mut rows = select.query([asked])?;
+    let mut claims = Vec::with_capacity(due.len());
+    for (due, endpoint) in due {
+        let row = rows.next()?.ok_or(DbError::Damaged { what: "the list of claims" })?;
+        match read_claim(row, endpoint) {
+            Ok(claim) => claims.push(Some(claim)),
+            Err(error) => {
+                bury_damaged(tx, *due, wall, &error)?;
+                claims.push(None);
+            }
+        }
+    }
+    Ok(claims)
+}
+
+const CLAIM: &str = "UPDATE delivery SET state = 'claimed', claim_epoch = ?2, claims = claims + 1
+     WHERE rowid IN (SELECT value FROM json_each(?1))";
+const CLAIMED: &str = "SELECT delivery.id AS id, claims, attempts, attempts - round_start AS tried, waited_ms,
+            event.body AS body, event.domain AS domain, event.app AS app, event.stream AS stream,
+            snapshot.trace AS trace, snapshot.create_time_ms AS create_time_ms
+     FROM json_each(?1) AS claimed CROSS JOIN delivery ON delivery.rowid = claimed.value
+         LEFT JOIN event ON event.id = delivery.event_id LEFT JOIN snapshot ON snapshot.id = event.snapshot_id
+     ORDER BY claimed.key";
+
+fn read_claim(row: &Row<'_>, endpoint: &Arc<EndpointRow>) -> Result<Claim, DbError> {
+    let trace = uuid_opt(row, "trace")?.map(SnapshotId);
+    let create_time = row.get::<_, Option<i64>>("create_time_ms")?.map(UnixMs);
+    Ok(Claim {
+        id: ClaimId { delivery: DeliveryId(uuid(row, "id")?), number: number(row, "claims")? },
+        endpoint: Arc::clone(endpoint),
+        attempt: number::<u32>(row, "attempts")?.saturating_add(1),
+        attempt_of_round: number::<u32>(row, "tried")?.saturating_add(1),
+        waited: Duration::from_millis(number(row, "waited_ms")?),
+        body: row.get::<_, String>("body")?.into_bytes(),
+        stream: stream_id(row)?,
+        picture: trace.zip(create_time),
+    })
+}
+
+/// Takes a delivery whose row says nothing that could be sent out of the others' way. It is dead, for a person to see.
+fn bury_damaged(tx: &Tx<'_>, due: Due, wall: UnixMs, error: &DbError) -> Result<(), DbError> {
+    let Due { row, .. } = due;
+    tracing::error!(row, error = %Chain(error), "a row of the table `delivery`, or of its event, is damaged: it cannot be sent and is dead");
     tx.prepare_cached(
-        "SELECT delivery.id AS id, claims, attempts, attempts - round_start AS tried, waited_ms, event.body AS body, event.domain AS domain, event.app AS app,
-                event.stream AS stream, snapshot.trace AS trace,
-                snapshot.create_time_ms AS create_time_ms
-         FROM delivery JOIN event ON event.id = delivery.event_id LEFT JOIN snapshot ON snapshot.id = event.snapshot_id
-         WHERE delivery.rowid = ?1",
+        "UPDATE delivery SET state = 'dead', settled_ms = ?2, outcome = ?3, claim_epoch = NULL WHERE rowid = ?1",
     )?
-    .query_row([due.row], |row| {
-        Ok((|| {
-            let trace = uuid_opt(row, "trace")?.map(SnapshotId);
-            let create_time = row.get::<_, Option<i64>>("create_time_ms")?.map(UnixMs);
-            Ok(Claim {
-                id: ClaimId { delivery: DeliveryId(uuid(row, "id")?), number: number(row, "claims")? },
-                endpoint: Arc::clone(endpoint),
-                attempt: number::<u32>(row, "attempts")?.saturating_add(1),
-                attempt_of_round: number::<u32>(row, "tried")?.saturating_add(1),
-                waited: Duration::from_millis(number(row, "waited_ms")?),
-                body: row.get::<_, String>("body")?.into_bytes(),
-                stream: stream_id(row)?,
-                picture: trace.zip(create_time),
-            })
-        })())
-    })?
+    .execute(params![row, wall.0, DeadReason::Damaged.name()])?;
+    Ok(())
 }
 
 /// Takes back every claim of an older process: its attempt may or may not have reached the receiver, so it is made again,
@@ -286,10 +343,58 @@ mod tests {
         }
         conn.execute("UPDATE delivery SET attempts = 2, round_start = 1 WHERE id = x'01'", []).unwrap();
         conn.execute("UPDATE delivery SET attempts = 2, round_start = 2 WHERE id = x'02'", []).unwrap();
-        let due = |which| -> Vec<i64> {
-            first_due(&tx, EndpointId(1), which, 2).unwrap().into_iter().map(|due| due.at.0).collect()
+        owe(&conn, 4, 3, "due", 5);
+        let due = |which| -> Vec<(i64, Vec<i64>)> {
+            let found = first_due(&tx, &[1, 2, 3].map(EndpointId), which, 2).unwrap();
+            let mut found: Vec<_> =
+                found.into_iter().map(|(id, due)| (id.0, due.iter().map(|due| due.at.0).collect())).collect();
+            found.sort();
+            found
         };
-        assert_eq!((due(Which::Any), due(Which::Begun)), (vec![10, 20], vec![30]));
+        assert_eq!(due(Which::Any), [(1, vec![10, 20]), (3, vec![5])]);
+        assert_eq!(due(Which::Begun), [(1, vec![30])]);
+    }
+
+    fn endpoint_row(id: i64) -> Arc<EndpointRow> {
+        let (id, template) = (EndpointId(id), TemplateId(id));
+        Arc::new(EndpointRow { id, template, kind: EventKind::Snapshot, url_override: None })
+    }
+
+    #[test]
+    fn many_are_claimed_at_once_and_a_damaged_one_stops_none_of_them() {
+        let conn = open();
+        let tx = Tx { conn: &conn };
+        conn.execute_batch(
+            "INSERT INTO event VALUES (x'01', 200, 1, NULL, 'push.example.com', 'live', 'room', '{\"a\":1}', 0, 1);
+             INSERT INTO event VALUES (x'02', 200, 1, NULL, 'push.example.com', 'live', 'no such name', '{}', 0, 1);
+             INSERT INTO event VALUES (x'03', 200, 1, NULL, 'push.example.com', 'live', 'room', CAST(x'ff' AS TEXT), 0, 1);",
+        )
+        .unwrap();
+        for (id, event) in [(1_u8, 1_u8), (2, 2), (3, 3), (4, 1)] {
+            conn.execute(
+                "INSERT INTO delivery (id, event_id, endpoint_id, state, due_ms, created_ms) VALUES (?1, ?2, 1, 'due', ?3, 0)",
+                params![[id; 16], [event], id],
+            )
+            .unwrap();
+        }
+        let due = first_due(&tx, &[EndpointId(1)], Which::Any, 9).unwrap().remove(&EndpointId(1)).unwrap();
+        // Not by their due times, as a look whose turns are fair may want them.
+        let due: Vec<_> = due.into_iter().rev().map(|due| (due, endpoint_row(1))).collect();
+        let claims = claim(&tx, Epoch(3), UnixMs(77), &due).unwrap();
+        let ids: Vec<_> =
+            claims.iter().map(|claim| claim.as_ref().map(|claim| claim.id.delivery.0.as_bytes()[0])).collect();
+        assert_eq!(ids, [Some(4), None, None, Some(1)]);
+        let first = claims[0].as_ref().unwrap();
+        assert_eq!((first.id.number, first.attempt, &first.body[..]), (1, 1, &br#"{"a":1}"#[..]));
+        let states: Vec<(String, Option<i64>, Option<String>)> = conn
+            .prepare("SELECT state, settled_ms, outcome FROM delivery ORDER BY id")
+            .unwrap()
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let (claimed, dead) = (("claimed".into(), None, None), ("dead".into(), Some(77), Some("damaged".into())));
+        assert_eq!(states, [claimed.clone(), dead.clone(), dead, claimed]);
     }
 
     /// A look must not grow with what is owed: each of its searches ends in an index.
@@ -297,21 +402,23 @@ mod tests {
     fn every_search_of_a_look_ends_in_its_index() {
         let conn = open();
         let rows = [
-            ("SELECT min(endpoint_id) FROM delivery WHERE state = 'due' AND endpoint_id > 5", "delivery_due"),
-            (
-                "SELECT rowid, due_ms FROM delivery WHERE state = 'due' AND endpoint_id = 1 ORDER BY due_ms LIMIT 2",
-                "delivery_due",
-            ),
-            (
-                "SELECT rowid, due_ms FROM delivery WHERE state = 'due' AND attempts > round_start AND endpoint_id = 1
-                 ORDER BY due_ms LIMIT 2",
-                "delivery_begun",
-            ),
+            ("SELECT min(endpoint_id) FROM delivery WHERE state = 'due' AND endpoint_id > ?1 AND ?2", "delivery_due"),
+            (FIRST_ANY, "delivery_due"),
+            (FIRST_BEGUN, "delivery_begun"),
+            (CLAIM, "INTEGER PRIMARY KEY"),
+            (CLAIMED, "INTEGER PRIMARY KEY"),
         ];
         for (sql, index) in rows {
-            let plan: String =
-                conn.query_row(&format!("EXPLAIN QUERY PLAN {sql}"), [], |row| row.get("detail")).unwrap();
-            assert!(plan.starts_with("SEARCH") && plan.contains(&format!("INDEX {index} ")), "{sql}: {plan}");
+            let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            explain.raw_bind_parameter(1, "[1]").unwrap();
+            let mut steps = explain.raw_query();
+            let mut plan = Vec::new();
+            while let Some(step) = steps.next().unwrap() {
+                plan.push(step.get::<_, String>("detail").unwrap());
+            }
+            assert!(plan.iter().any(|step| step.contains(index)), "{sql}: {plan:#?}");
+            let walks = plan.iter().any(|step| step.starts_with("SCAN") && !step.contains("VIRTUAL TABLE"));
+            assert!(!walks, "{sql}: {plan:#?}");
         }
     }
 }

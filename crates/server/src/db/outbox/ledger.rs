@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter};
 use super::EndpointId;
 use crate::db::DbError;
 use crate::db::row::{blob, number, stream_id, uuid, uuid_opt};
+use crate::telemetry::event::Chain;
 
 /// Where a delivery stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -76,6 +77,9 @@ pub struct Filter {
 /// Most rows of one page.
 pub const PAGE_ROWS_MAX: usize = 1000;
 
+/// Damaged rows that a page is filled up in spite of. More of them than so, side by side, would cut a list short.
+const DAMAGED_MAX: usize = 100;
+
 /// A delivery as a list shows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeliveryRow {
@@ -127,8 +131,10 @@ pub struct DeliveryDetail {
 const COLUMNS: &str = "delivery.id AS id, delivery.event_id AS event_id, event.kind AS kind, event.domain AS domain,
     event.app AS app, event.stream AS stream, event.snapshot_id AS snapshot_id, event.body AS body,
     endpoint_id, endpoint.callback_template_id AS callback_template_id, endpoint.url_override IS NOT NULL AS has_own_url, state,
-    attempts, due_ms, delivery.created_ms AS created_ms, settled_ms, outcome
-    FROM delivery JOIN event ON event.id = delivery.event_id JOIN endpoint ON endpoint.id = delivery.endpoint_id";
+    attempts, due_ms, delivery.created_ms AS created_ms, settled_ms, outcome";
+
+const TABLES: &str =
+    "delivery JOIN event ON event.id = delivery.event_id JOIN endpoint ON endpoint.id = delivery.endpoint_id";
 
 fn delivery_row(row: &Row<'_>) -> Result<DeliveryRow, DbError> {
     let state: String = row.get("state")?;
@@ -158,11 +164,20 @@ fn delivery_row(row: &Row<'_>) -> Result<DeliveryRow, DbError> {
 pub fn list(conn: &Connection, filter: &Filter, limit: usize) -> Result<Vec<DeliveryRow>, DbError> {
     let limit = limit.min(PAGE_ROWS_MAX);
     let mut found = Vec::new();
-    for (sql, values) in searches(filter, limit) {
+    for (sql, values) in searches(filter, COLUMNS, limit + DAMAGED_MAX) {
         let mut statement = conn.prepare(&sql)?;
         let mut rows = statement.query(params_from_iter(values))?;
-        while let Some(row) = rows.next()? {
-            found.push(delivery_row(row)?);
+        let mut wanted = limit;
+        while let Some(row) = rows.next()?.filter(|_| wanted > 0) {
+            match delivery_row(row) {
+                Ok(row) => {
+                    found.push(row);
+                    wanted -= 1;
+                }
+                Err(error) if error.is_fatal() => return Err(error),
+                // The others can be shown.
+                Err(error) => tracing::error!(error = %Chain(&error), "a damaged delivery cannot be listed"),
+            }
         }
     }
     // Each search found its newest; the newest of all are among them.
@@ -171,12 +186,26 @@ pub fn list(conn: &Connection, filter: &Filter, limit: usize) -> Result<Vec<Deli
     Ok(found)
 }
 
+/// Counts deliveries, up to `max` of them.
+///
+/// # Errors
+/// Those of the database.
+pub fn count(conn: &Connection, filter: &Filter, max: usize) -> Result<usize, DbError> {
+    let mut count = 0;
+    for (sql, values) in searches(filter, "1", max) {
+        let sql = format!("SELECT count(*) FROM ({sql})");
+        count += conn.prepare(&sql)?.query_row(params_from_iter(values), |row| row.get::<_, u32>(0))? as usize;
+    }
+    Ok(count.min(max))
+}
+
 /// The log holds millions of rows, and a page is a few of them. So there is one search for each group of states that has an
 /// index in the order of the page, and each stops at its `limit`.
-fn searches(filter: &Filter, limit: usize) -> Vec<(String, Vec<Value>)> {
+fn searches(filter: &Filter, columns: &str, limit: usize) -> Vec<(String, Vec<Value>)> {
     let (conditions, values) = conditions(filter);
     let search = |state: &str| {
-        let sql = format!("SELECT {COLUMNS} WHERE {conditions}{state} ORDER BY delivery.id DESC LIMIT {limit}");
+        let sql =
+            format!("SELECT {columns} FROM {TABLES} WHERE {conditions}{state} ORDER BY delivery.id DESC LIMIT {limit}");
         (sql, values.clone())
     };
     if filter.states.is_empty() {
@@ -234,7 +263,7 @@ fn conditions(filter: &Filter) -> (String, Vec<Value>) {
 }
 
 /// What no UUIDv7 of that millisecond is below (RFC 9562, 5.7: 48 bits of milliseconds come first).
-fn first_id_of(time: UnixMs) -> [u8; 16] {
+pub(in crate::db) fn first_id_of(time: UnixMs) -> [u8; 16] {
     const MS_MAX: i64 = (1 << 48) - 1;
     let ms = u128::from(time.0.clamp(0, MS_MAX).unsigned_abs());
     (ms << 80).to_be_bytes()
@@ -245,7 +274,7 @@ fn first_id_of(time: UnixMs) -> [u8; 16] {
 /// # Errors
 /// Those of the database.
 pub fn show(conn: &Connection, id: DeliveryId) -> Result<Option<DeliveryDetail>, DbError> {
-    let mut statement = conn.prepare_cached(&format!("SELECT {COLUMNS} WHERE delivery.id = ?1"))?;
+    let mut statement = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM {TABLES} WHERE delivery.id = ?1"))?;
     let mut rows = statement.query([blob(id.0)])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let (body, row) = (row.get("body")?, delivery_row(row)?);
@@ -275,7 +304,7 @@ pub fn show(conn: &Connection, id: DeliveryId) -> Result<Option<DeliveryDetail>,
 /// # Errors
 /// Those of the database.
 pub fn of_event(conn: &Connection, event: EventId) -> Result<Vec<DeliveryRow>, DbError> {
-    let sql = format!("SELECT {COLUMNS} WHERE delivery.event_id = ?1 ORDER BY delivery.id");
+    let sql = format!("SELECT {COLUMNS} FROM {TABLES} WHERE delivery.event_id = ?1 ORDER BY delivery.id");
     let mut statement = conn.prepare_cached(&sql)?;
     let mut rows = statement.query([blob(event.0)])?;
     let mut deliveries = Vec::new();
@@ -348,12 +377,20 @@ mod tests {
             ("every open one", states(&[State::Waiting, State::Due, State::Claimed]), 1),
             ("what needs a person", states(&[State::Due, State::Dead, State::Cancelled]), 3),
             ("dead ones of a template", Filter { template: Some(TemplateId(1)), ..states(&[State::Dead]) }, 1),
+            ("a stream's dead ones", Filter { stream: Some(stream.clone()), ..states(&[State::Dead]) }, 1),
             ("a stream", Filter { stream: Some(stream), ..Filter::default() }, 1),
+            ("an endpoint", Filter { endpoint: Some(EndpointId(1)), ..Filter::default() }, 1),
+            ("an endpoint's dead ones", Filter { endpoint: Some(EndpointId(1)), ..states(&[State::Dead]) }, 1),
+            (
+                "an endpoint's delivered ones",
+                Filter { endpoint: Some(EndpointId(1)), ..states(&[State::Delivered]) },
+                1,
+            ),
             ("since", Filter { since: Some(UnixMs(1)), ..Filter::default() }, 1),
             ("until", Filter { until: Some(UnixMs(1)), ..Filter::default() }, 1),
         ];
         for (name, filter, expected) in rows {
-            let searches = searches(&filter, 100);
+            let searches = searches(&filter, COLUMNS, 100);
             assert_eq!(searches.len(), expected, "{name}");
             for (sql, values) in searches {
                 let plan = plan(&conn, &sql, values);

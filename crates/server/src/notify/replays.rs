@@ -1,0 +1,281 @@
+//! Carries out replays of many deliveries: by a person's order, and for receivers that have recovered.
+//!
+//! What is replayed stays below what is owed anyway. A few deliveries at a time become due, as the order's rate allows, and
+//! only at endpoints where nothing else is due: so a new callback never stands behind more than one portion, and a receiver
+//! that fails again gets no more. How far an order has come is in the database, in the transaction that takes the deliveries up.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use framehook_domain::catalog::Catalog;
+use framehook_domain::id::DeliveryId;
+use framehook_domain::time::Mono;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::replay::{REPLAYS_MAX, ReplayError, Replayer};
+use crate::db::outbox::{self, EndpointId, Filter, State};
+use crate::db::replays::{self, Order, Part, Portion, Replay, ReplayId};
+use crate::db::{DbError, Tx};
+use crate::telemetry::event::Chain;
+
+/// How often replays go on while there are any.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How often it is looked whether there are any, and whether a receiver has recovered.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Deliveries taken up in one transaction at most: some ten milliseconds of the writer's time.
+const PORTION_MAX: usize = 250;
+
+/// Endpoints of one replay that get a portion in one tick at most.
+const PARTS_AT_ONCE: usize = 32;
+
+/// Pictures that a store is asked for at a time.
+const ASKED_AT_ONCE: usize = 16;
+
+/// Wait before a replay goes on whose store did not say whether a picture is still there.
+const STORE_WAIT: Duration = Duration::from_secs(5);
+
+/// Deliveries per second of an automatic replay: a receiver that has just come back is spared.
+const AUTOMATIC_PER_SEC: u32 = 20;
+
+/// Endpoints that took a callback since they were asked for, of those whose dead letters are then sent again. Clones share
+/// them. There are never more than endpoints.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered(Arc<Mutex<HashSet<EndpointId>>>);
+
+impl Recovered {
+    pub(super) fn note(&self, endpoint: EndpointId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(endpoint);
+    }
+
+    fn take(&self) -> HashSet<EndpointId> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Carries out replays of many deliveries.
+#[derive(Debug)]
+pub struct Replays {
+    pub replayer: Replayer,
+    pub catalog: watch::Receiver<Arc<Catalog>>,
+    pub recovered: Recovered,
+}
+
+/// How far a replay may go on now.
+#[derive(Debug)]
+struct Pace {
+    /// Until when its rate was counted.
+    at: Mono,
+    /// Thousandths of deliveries that it may send.
+    credit: u64,
+    /// The endpoint that had its turn last.
+    after: EndpointId,
+    held_until: Mono,
+}
+
+impl Pace {
+    fn new(now: Mono) -> Self {
+        Self { at: now, credit: 0, after: EndpointId(0), held_until: now }
+    }
+
+    /// How many deliveries may be sent at `now`. What was not used in half a second is lost, so that nothing bursts out of a
+    /// pause.
+    fn allowance(&mut self, now: Mono, per_sec: u32) -> usize {
+        let elapsed_ms = u64::try_from(now.since(self.at).as_millis()).unwrap_or(u64::MAX);
+        self.at = now;
+        let most = (u64::from(per_sec) * 500).max(1000);
+        self.credit = self.credit.saturating_add(elapsed_ms.saturating_mul(per_sec.into())).min(most);
+        usize::try_from(self.credit / 1000).unwrap_or(usize::MAX)
+    }
+
+    fn spend(&mut self, deliveries: usize) {
+        self.credit = self.credit.saturating_sub(deliveries as u64 * 1000);
+    }
+}
+
+impl Replays {
+    /// Runs until `token` ends it. Where it stands then, the next start goes on.
+    pub async fn run(self, token: CancellationToken) {
+        let mut paces = HashMap::new();
+        loop {
+            let woken = self.replayer.replays_wake.notified();
+            let wait = match self.step(&mut paces).await {
+                Ok(true) => TICK,
+                Ok(false) => LOOK_EVERY,
+                Err(DbError::Stopped) => return,
+                Err(error) => {
+                    tracing::warn!(error = %Chain(&error), "replays cannot go on");
+                    LOOK_EVERY
+                }
+            };
+            tokio::select! {
+                () = token.cancelled() => return,
+                () = woken => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Takes each replay one portion further. Tells whether any goes on.
+    async fn step(&self, paces: &mut HashMap<ReplayId, Pace>) -> Result<bool, DbError> {
+        for endpoint in self.recovered.take() {
+            self.replay_recovered(endpoint).await?;
+        }
+        let open = self.replayer.db.read(replays::open).await?;
+        paces.retain(|id, _| open.iter().any(|replay| replay.id == *id));
+        for replay in &open {
+            let now = self.replayer.clock.mono();
+            let pace = paces.entry(replay.id).or_insert_with(|| Pace::new(now));
+            let allowance = pace.allowance(now, replay.order.per_sec);
+            if allowance > 0 && pace.held_until <= now {
+                self.go_on(replay, pace, allowance).await?;
+            }
+        }
+        Ok(!open.is_empty())
+    }
+
+    /// Takes up at most `allowance` deliveries, at the endpoints whose turn it is.
+    async fn go_on(&self, replay: &Replay, pace: &mut Pace, mut allowance: usize) -> Result<(), DbError> {
+        let (id, after) = (replay.id, pace.after);
+        let parts = self.replayer.db.read(move |conn| {
+            let next = replays::parts(conn, id, after, PARTS_AT_ONCE)?;
+            // All have had their turn: from the first again.
+            if next.is_empty() { replays::parts(conn, id, EndpointId(0), PARTS_AT_ONCE) } else { Ok(next) }
+        });
+        for part in parts.await? {
+            if allowance == 0 {
+                break;
+            }
+            pace.after = part.endpoint;
+            match self.take_up(replay, part, allowance.min(PORTION_MAX)).await {
+                Ok(taken) => {
+                    allowance -= taken;
+                    pace.spend(taken);
+                }
+                Err(ReplayError::Db(error)) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(replay = id.0, error = %Chain(&error), "a replay waits");
+                    pace.held_until = self.replayer.clock.mono().plus(STORE_WAIT);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a part's next deliveries due. Returns how many were looked at.
+    async fn take_up(&self, replay: &Replay, part: Part, limit: usize) -> Result<usize, ReplayError> {
+        let Replayer { db, clock, timeline, notifier_wake, .. } = &self.replayer;
+        let (of, now) = (replay.clone(), timeline.now());
+        let find = db.read(move |conn| {
+            if replays::is_busy(conn, &part, of.order.own_url.as_ref(), now)? {
+                return Ok(None);
+            }
+            replays::next_portion(conn, &of, &part, limit).map(Some)
+        });
+        let Some(portion) = find.await? else { return Ok(0) };
+        let asked = self.ask_stores(&portion).await?;
+        let taken = asked.len();
+        let (replay, clock, timeline) = (replay.clone(), *clock, timeline.clone());
+        let write = move |tx: &Tx<'_>| {
+            if !replays::is_open(tx, replay.id)? {
+                return Ok(());
+            }
+            let (mut replayed, mut refused) = (0, 0);
+            for (id, object_is_there) in asked {
+                match outbox::replay(tx, id, replay.order.own_url.as_ref(), object_is_there, timeline.now()) {
+                    Ok(Ok(())) => replayed += 1,
+                    Ok(Err(outbox::ReplayRefused::ObjectExpired)) | Err(DbError::Damaged { .. }) => refused += 1,
+                    // Somebody was quicker.
+                    Ok(Err(outbox::ReplayRefused::Open | outbox::ReplayRefused::Unknown)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            replays::note_portion(tx, replay.id, &part, &portion, (replayed, refused), clock.wall())
+        };
+        db.write(write).await?;
+        notifier_wake.notify_one();
+        Ok(taken)
+    }
+
+    /// Whether the pictures that these deliveries announce can still be fetched.
+    async fn ask_stores(&self, portion: &Portion) -> Result<Vec<(DeliveryId, bool)>, ReplayError> {
+        let mut asked = Vec::with_capacity(portion.deliveries.len());
+        for some in portion.deliveries.chunks(ASKED_AT_ONCE) {
+            let mut answers = JoinSet::new();
+            for &id in some {
+                let replayer = self.replayer.clone();
+                answers.spawn(async move { replayer.object_is_there(id).await.map(|is_there| (id, is_there)) });
+            }
+            while let Some(answer) = answers.join_next().await {
+                // A panic in there is a defect of ours; the picture is asked for again with the portion.
+                asked.push(answer.map_err(|_| DbError::Stopped)??);
+            }
+        }
+        asked.sort_unstable_by_key(|(id, _)| *id);
+        Ok(asked)
+    }
+
+    /// Orders the dead letters of an endpoint to be sent again that has taken a callback, if its template wants that.
+    async fn replay_recovered(&self, endpoint: EndpointId) -> Result<(), DbError> {
+        let Replayer { db, clock, .. } = &self.replayer;
+        let (catalog, wall) = (Arc::clone(&self.catalog.borrow()), clock.wall());
+        let dead_since = db.read(move |conn| {
+            let template = outbox::endpoint(conn, endpoint)?.and_then(|row| catalog.callback_template(row.template));
+            let age_max = template.and_then(|template| template.sending.replay_recovered);
+            let since = age_max.map(|age| wall.minus(age));
+            match since {
+                Some(since) if replays::has_dead_letters(conn, endpoint, since)? => Ok(Some(since)),
+                _ => Ok(None),
+            }
+        });
+        let Some(since) = dead_since.await? else { return Ok(()) };
+        let (states, endpoint_only) = (vec![State::Dead], Some(endpoint));
+        let filter = Filter { states, endpoint: endpoint_only, since: Some(since), ..Filter::default() };
+        let order = Order { filter, own_url: None, per_sec: AUTOMATIC_PER_SEC, is_automatic: true };
+        let write = move |tx: &Tx<'_>| match replays::open_count(tx)? {
+            0..REPLAYS_MAX => replays::order(tx, &order, wall).map(Some),
+            // The next callback that is taken there asks again.
+            _ => Ok(None),
+        };
+        if let Some(id) = db.write(write).await? {
+            tracing::info!(
+                replay = id.0,
+                endpoint = endpoint.0,
+                "a receiver has recovered: its dead letters are sent again"
+            );
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replay_keeps_to_its_rate_and_saves_nothing_up() {
+        let start = Mono(Duration::ZERO);
+        let at = |ms| start.plus(Duration::from_millis(ms));
+        let mut pace = Pace::new(start);
+        let mut sent = 0;
+        for tick in 1..=40 {
+            let allowance = pace.allowance(at(tick * 250), 30);
+            assert!((7..=8).contains(&allowance), "{allowance}");
+            pace.spend(allowance);
+            sent += allowance;
+        }
+        assert_eq!(sent, 300, "30 per second for ten seconds");
+        assert_eq!(pace.allowance(at(60_000), 30), 15, "half a second's worth after fifty seconds");
+
+        let mut slow = Pace::new(start);
+        let allowed = |pace: &mut Pace, ms| pace.allowance(at(ms), 1);
+        assert_eq!([500, 999, 1000].map(|ms| allowed(&mut slow, ms)), [0, 0, 1]);
+        slow.spend(1);
+        assert_eq!([1500, 2000, 9000].map(|ms| allowed(&mut slow, ms)), [0, 1, 1]);
+    }
+}

@@ -1,0 +1,126 @@
+//! Writes outcomes down together: one operation, and so one sync at most, for all that ended while the one before was on
+//! its way to the disk.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use framehook_domain::retry::DeadReason;
+use framehook_domain::time::{Mono, UnixMs};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::db::outbox::{self, Attempted, ClaimId, Settlement, Verdict};
+use crate::db::{Db, DbError, Tx};
+use crate::shutdown::Stage;
+use crate::timeline::Timeline;
+
+/// Outcomes written in one operation at most: some milliseconds of the writer's time, so that a picture's commit behind it
+/// does not wait for long. With their answers of a KiB and more they are half a megabyte.
+const GROUP_MAX: usize = 512;
+
+/// Outcomes that may wait for the group before theirs. Attempts beyond it wait in turn, and hold their slots meanwhile.
+const QUEUE_MAX: usize = 1024;
+
+/// What has become of a claimed delivery.
+#[derive(Clone, Debug)]
+pub(super) struct Ended {
+    pub(super) claim: ClaimId,
+    /// `None`: no attempt was made.
+    pub(super) attempted: Option<Arc<Attempted>>,
+    pub(super) end: End,
+    pub(super) wall: UnixMs,
+}
+
+/// What follows.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End {
+    Delivered,
+    /// Another attempt, so long after that instant at which this one was judged failed.
+    Retry {
+        judged: Mono,
+        step: Duration,
+    },
+    Dead(DeadReason),
+}
+
+impl Ended {
+    /// As it is stored. Call it on the database's thread, so that no re-anchoring of the timeline comes in between.
+    fn settlement(&self, timeline: &Timeline) -> Settlement {
+        let Self { claim, ref attempted, end, wall } = *self;
+        let verdict = match end {
+            End::Delivered => Verdict::Delivered,
+            End::Retry { judged, step } => Verdict::Retry { due: timeline.at(judged).plus(step), step },
+            End::Dead(reason) => Verdict::Dead(reason),
+        };
+        Settlement { claim, attempted: attempted.clone(), verdict, wall }
+    }
+}
+
+struct Waiting {
+    ended: Ended,
+    answer: oneshot::Sender<Result<bool, DbError>>,
+}
+
+/// Where attempts hand their outcomes in. Clones share one queue; what waits in it is written down when the last is gone.
+#[derive(Clone, Debug)]
+pub(super) struct Settler {
+    queue: mpsc::Sender<Waiting>,
+}
+
+impl Settler {
+    /// Starts the task that writes, in `stage`.
+    pub(super) fn start(db: Db, timeline: Timeline, stage: &Stage) -> Self {
+        let (queue, mut waiting) = mpsc::channel(QUEUE_MAX);
+        stage.spawn_vital("settler", async move {
+            let mut group = Vec::new();
+            // It takes what waits and never waits for more: a lone outcome is written at once.
+            while waiting.recv_many(&mut group, GROUP_MAX).await > 0 {
+                let (ended, answers): (Vec<_>, Vec<_>) =
+                    group.drain(..).map(|Waiting { ended, answer }| (ended, answer)).unzip();
+                for (answer, settled) in answers.into_iter().zip(write(&db, &timeline, ended).await) {
+                    // Whoever stopped waiting does not care.
+                    let _ = answer.send(settled);
+                }
+            }
+        });
+        Self { queue }
+    }
+
+    /// Ends a claim, durably. Waits out a full disk. `false`: the claim was over already.
+    ///
+    /// # Errors
+    /// Those of the database, but for [passing](DbError::is_passing) ones.
+    pub(super) async fn settle(&self, ended: Ended) -> Result<bool, DbError> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.send(Waiting { ended, answer }).await.map_err(|_| DbError::Stopped)?;
+        answered.await.map_err(|_| DbError::Stopped)?
+    }
+}
+
+async fn write(db: &Db, timeline: &Timeline, group: Vec<Ended>) -> Vec<Result<bool, DbError>> {
+    let group: Arc<[Ended]> = group.into();
+    match write_together(db, timeline, Arc::clone(&group)).await {
+        Ok(settled) => settled.into_iter().map(Ok).collect(),
+        Err(error) if group.len() == 1 || matches!(error, DbError::Stopped) => vec![Err(error); group.len()],
+        // One of them cannot be written: the others can.
+        Err(_) => {
+            let mut settled = Vec::with_capacity(group.len());
+            for ended in group.iter() {
+                let alone = write_together(db, timeline, [ended.clone()].into()).await;
+                settled.push(alone.map(|settled| settled == [true]));
+            }
+            settled
+        }
+    }
+}
+
+async fn write_together(db: &Db, timeline: &Timeline, group: Arc<[Ended]>) -> Result<Vec<bool>, DbError> {
+    let epoch = db.epoch();
+    let make = || {
+        let (group, timeline) = (Arc::clone(&group), timeline.clone());
+        move |tx: &Tx<'_>| {
+            let settlements: Vec<_> = group.iter().map(|ended| ended.settlement(&timeline)).collect();
+            outbox::settle(tx, epoch, &settlements)
+        }
+    };
+    db.write_until_done(make).await
+}

@@ -1,0 +1,233 @@
+//! Many deliveries sent again: by order, and for a receiver that has recovered.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use framehook_domain::catalog::{Catalog, CatalogParts, Domain};
+use framehook_domain::id::{RuleId, TemplateId};
+use framehook_domain::retry::Schedule;
+use framehook_domain::rule::{CallbackRule, RuleScope};
+use framehook_domain::template::{CallbackTemplate, CallbackTemplateDraft, CallbackUrls, SendingDraft};
+use framehook_server::audit::Caller;
+use framehook_server::db::outbox::{Filter, State};
+use framehook_server::db::replays::{self, Replay, ReplayId};
+use framehook_server::telemetry::feed::Heard;
+use framehook_testkit::receiver::{Receiver, Reply};
+use framehook_testkit::wait;
+
+use crate::harness::{PATIENCE, Place, Process, Settings, room, stream, telling, telling_nobody, telling_room};
+
+fn receiver() -> Receiver {
+    Receiver::start().expect("a receiver")
+}
+
+/// One attempt and no more.
+fn impatient() -> Settings {
+    Settings { schedule: Schedule { step: Duration::from_millis(20), retries: 0 }, ..Settings::default() }
+}
+
+fn wait_for_count(process: &Process, state: State, count: usize) {
+    let counted = || (process.count(state) == count).then_some(());
+    let what = format!("{count} deliveries in state {}", state.name());
+    wait::until(&what, PATIENCE, counted).unwrap_or_else(|error| panic!("{error}: there are {}", process.count(state)));
+}
+
+fn dead() -> Filter {
+    Filter { states: vec![State::Dead], ..Filter::default() }
+}
+
+fn wait_for_end(process: &Process, id: ReplayId) -> Replay {
+    wait::until("the replay's end", PATIENCE, || {
+        let replay = process.block_on(process.db.read(move |conn| replays::show(conn, id))).expect("read");
+        replay.filter(|replay| replay.ended.is_some())
+    })
+    .expect("ended")
+}
+
+#[test]
+fn a_replay_sends_what_matches_under_its_ids_and_nothing_else() {
+    let receiver = receiver();
+    receiver.reply_always(Reply::Status(400));
+    let place = Place::new(telling_room(&receiver.url("/")));
+    let process = place.start_with(impatient());
+    let other = stream("push.example.com", "another");
+    let gone = process.commit(&room());
+    for _ in 0..4 {
+        process.commit(&room());
+        process.commit(&other);
+    }
+    wait_for_count(&process, State::Dead, 9);
+    let object = place.dir().join("objects/shots-1250000000").join(gone.key.as_str());
+    std::fs::remove_file(object).expect("an object that is gone");
+    let sent_before = receiver.requests().len();
+    receiver.reply_always(Reply::Status(200));
+
+    let of_room = Filter { stream: Some(room()), ..dead() };
+    let ordered = process.block_on(process.replayer.order(&Caller::Control, of_room, None, 1000));
+    let replay = wait_for_end(&process, ordered.expect("ordered"));
+    assert_eq!((replay.replayed, replay.refused, replay.is_cancelled), (4, 1, false));
+    wait_for_count(&process, State::Delivered, 4);
+    assert_eq!(process.count(State::Dead), 5);
+    assert_eq!(receiver.requests().len(), sent_before + 4);
+    let mut sent: BTreeMap<String, usize> = BTreeMap::new();
+    for request in receiver.requests() {
+        *sent.entry(request.webhook_id().expect("an id").to_owned()).or_default() += 1;
+    }
+    assert_eq!(sent.len(), 9, "each has one id, however often it is sent");
+    let expired = process.list(dead()).into_iter().find(|row| row.stream == room()).expect("the one without a picture");
+    assert_eq!(expired.outcome.as_deref(), Some("object_expired"));
+}
+
+#[test]
+fn a_replay_goes_on_where_a_killed_process_left_it_and_to_another_url() {
+    let (old, new) = (receiver(), receiver());
+    old.reply_always(Reply::Status(500));
+    let place = Place::new(telling_room(&old.url("/")));
+    let process = place.start_with(impatient());
+    for _ in 0..12 {
+        process.commit(&room());
+    }
+    wait_for_count(&process, State::Due, 0);
+    place.configure(telling_nobody());
+    wait_for_count(&process, State::Dead, 12);
+    // Slow enough that most are still to be sent when the process is gone.
+    let ordered = process.block_on(process.replayer.order(&Caller::Control, dead(), Some(&new.url("/again")), 8));
+    let id = ordered.expect("ordered");
+    new.wait_for(2, PATIENCE).expect("the first of them");
+    process.kill();
+
+    let process = place.start_with(impatient());
+    let replay = wait_for_end(&process, id);
+    assert_eq!((replay.replayed, replay.refused), (12, 0));
+    wait_for_count(&process, State::Delivered, 12);
+    assert!(new.requests().iter().all(|request| request.target == "/again"));
+}
+
+#[test]
+fn a_cancelled_replay_takes_up_no_more() {
+    let receiver = receiver();
+    receiver.reply_always(Reply::Status(400));
+    let place = Place::new(telling_room(&receiver.url("/")));
+    let process = place.start_with(impatient());
+    for _ in 0..30 {
+        process.commit(&room());
+    }
+    wait_for_count(&process, State::Dead, 30);
+    receiver.reply_always(Reply::Status(200));
+    let id = process.block_on(process.replayer.order(&Caller::Control, dead(), None, 1)).expect("ordered");
+    assert!(process.block_on(process.replayer.cancel(&Caller::Control, id)).expect("written"));
+    let replay = wait_for_end(&process, id);
+    assert!(replay.is_cancelled && replay.replayed < 30, "{replay:?}");
+    // Another order finds all that this one has left.
+    let id = process.block_on(process.replayer.order(&Caller::Control, dead(), None, 1000)).expect("ordered");
+    assert_eq!(wait_for_end(&process, id).replayed + replay.replayed, 30);
+    wait_for_count(&process, State::Delivered, 30);
+}
+
+/// [`room`] is told to `url` by a template whose dead letters of an hour are sent again by themselves.
+fn forgiving(url: &str) -> Catalog {
+    let draft = CallbackTemplateDraft {
+        name: "forgiving".into(),
+        sending: SendingDraft { replay_recovered: Some(Duration::from_secs(3600)), ..SendingDraft::default() },
+        urls: CallbackUrls { snapshot_notify: Some(url.to_owned()), ..CallbackUrls::default() },
+        ..CallbackTemplateDraft::default()
+    };
+    let (template, name) = (TemplateId(1), room().domain);
+    let scope = RuleScope { domain: name.clone(), app: None, stream: None };
+    let parts = CatalogParts {
+        domains: vec![Domain { name, enabled: true, auth: None }],
+        callback_templates: vec![CallbackTemplate::validate(template, draft).expect("a template")],
+        callback_rules: vec![CallbackRule { id: RuleId(1), scope, template }],
+        ..CatalogParts::default()
+    };
+    Catalog::build(1, parts).expect("a catalog")
+}
+
+#[test]
+fn dead_letters_are_sent_again_once_when_their_receiver_recovers() {
+    let receiver = receiver();
+    receiver.reply_always(Reply::Status(400));
+    let place = Place::new(forgiving(&receiver.url("/")));
+    let process = place.start_with(impatient());
+    for _ in 0..4 {
+        process.commit(&room());
+    }
+    wait_for_count(&process, State::Dead, 4);
+    // One of them is never taken.
+    let poison = process.list(dead())[0].id.to_string();
+    receiver.on_request(move |request| match request.webhook_id() {
+        Ok(id) if id == poison => Reply::Status(400),
+        _ => Reply::Status(200),
+    });
+    process.commit(&room());
+    wait_for_count(&process, State::Delivered, 4);
+    wait_for_count(&process, State::Dead, 1);
+    let rounds = |process: &Process| process.list(dead())[0].attempts;
+    wait::until("its second round", PATIENCE, || (rounds(&process) == 2).then_some(())).expect("sent again");
+
+    // The receiver is asked about once in five seconds at most. By then it would have been sent a third time.
+    process.commit(&room());
+    wait_for_count(&process, State::Delivered, 5);
+    let orders = || process.block_on(process.db.read(|conn| replays::list(conn, None, 10))).expect("a list");
+    assert_eq!(orders().len(), 1, "nothing is left to be sent again");
+    assert!(orders()[0].order.is_automatic);
+    assert_eq!(rounds(&process), 2);
+}
+
+#[test]
+fn a_damaged_row_is_dead_and_stops_nobody() {
+    let receiver = receiver();
+    let place =
+        Place::new(telling(&[("push.example.com", &receiver.url("/")), ("b.example.com", &receiver.url("/b"))]));
+    let process = place.start_with(Settings { notifies: false, ..Settings::default() });
+    for _ in 0..6 {
+        process.commit(&room());
+    }
+    process.commit(&stream("b.example.com", "room"));
+    wait_for_count(&process, State::Due, 7);
+    process.stop();
+    place.tamper(
+        "UPDATE event SET stream = 'no such name' WHERE rowid = 2;
+         UPDATE event SET body = CAST(x'ff' AS TEXT) WHERE rowid = 4;
+         UPDATE endpoint SET kind = 77 WHERE callback_template_id = 2;",
+    );
+    let process = place.start();
+    receiver.wait_for(4, PATIENCE).expect("the others");
+    wait_for_count(&process, State::Delivered, 4);
+    let outcomes = process.block_on(process.db.read(|conn| {
+        let mut select = conn.prepare("SELECT outcome FROM delivery WHERE state = 'dead'")?;
+        let rows = select.query_map([], |row| row.get::<_, String>(0))?;
+        Ok(rows.collect::<Result<Vec<_>, _>>()?)
+    }));
+    assert_eq!(outcomes.expect("read"), ["damaged", "damaged"]);
+    // What goes to an endpoint that nobody can read waits for a person.
+    let owed = process.block_on(process.db.read(framehook_server::db::outbox::owed_counts)).expect("read");
+    assert_eq!((owed.deliveries_owed, owed.deliveries_dead), (1, 2));
+}
+
+#[test]
+fn listeners_hear_of_every_delivery_that_dies_with_its_template() {
+    let receiver = receiver();
+    receiver.reply_always(Reply::Status(500));
+    let place = Place::new(telling_room(&receiver.url("/")));
+    let process = place.start_with(Settings { stores: false, ..Settings::default() });
+    // They wait for their pictures, so no attempt is under way.
+    for _ in 0..20 {
+        process.commit(&room());
+    }
+    let mut listener = process.telemetry.feed.listen();
+    place.configure(telling_nobody());
+    let hear_all = async {
+        let mut heard = Vec::new();
+        while heard.len() < 20 {
+            match listener.next().await.expect("the feed") {
+                Heard::Event(told) if told.kind == "delivery_dead" => heard.push(told.clone()),
+                _ => {}
+            }
+        }
+        heard
+    };
+    let heard = process.block_on(async { tokio::time::timeout(PATIENCE, hear_all).await }).expect("all are told of");
+    assert!(heard.iter().all(|told| told.json.contains("\"outcome\":\"template_deleted\"")));
+    assert!(heard.iter().all(|told| told.stream.as_ref() == Some(&room())));
+}
