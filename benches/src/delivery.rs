@@ -1,9 +1,10 @@
 //! `bench delivery`: how many callbacks per second leave with their outcomes durable, how late they are at half and at nine
-//! tenths of that, and what receivers that hang do to receivers that do not.
+//! tenths of that, what receivers that hang do to receivers that do not, and how soon a start with much owed sends.
 //!
 //! Everything that the server sends was written into its outbox before it started ([`outbox`]); what is timed lies between
 //! that and the first byte at the receiver.
 
+mod backlog;
 mod outbox;
 mod plain;
 mod receivers;
@@ -16,6 +17,7 @@ use framehook_testkit::server::Server;
 use framehook_testkit::wait;
 use serde::Serialize;
 
+use self::backlog::Backlog;
 use self::outbox::Planned;
 use self::receivers::{Arrival, Receivers};
 use crate::document::Section;
@@ -53,14 +55,21 @@ struct Lengths {
     paced: Duration,
     isolation: Duration,
     plain: Duration,
+    owed: usize,
 }
 
 impl Options {
     fn lengths(&self) -> Lengths {
         let secs = Duration::from_secs;
         match self.quick {
-            false => Lengths { peak_callbacks: 40_000, paced: secs(20), isolation: secs(40), plain: secs(10) },
-            true => Lengths { peak_callbacks: 4000, paced: secs(4), isolation: secs(10), plain: secs(2) },
+            false => Lengths {
+                peak_callbacks: 40_000,
+                paced: secs(20),
+                isolation: secs(40),
+                plain: secs(10),
+                owed: 1_000_000,
+            },
+            true => Lengths { peak_callbacks: 4000, paced: secs(4), isolation: secs(10), plain: secs(2), owed: 50_000 },
         }
     }
 }
@@ -71,6 +80,7 @@ struct Report {
     peak: Peak,
     paced: Vec<Paced>,
     isolation: Vec<Isolation>,
+    backlog: Vec<Backlog>,
     plain_one_at_a_time_per_sec: f64,
     plain_64_at_a_time_per_sec: f64,
 }
@@ -130,6 +140,9 @@ pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<()> {
         isolation.push(beside(workshop, hanging, lengths.isolation)?);
         eprintln!("beside {hanging} that hang: {:?}", isolation.last());
     }
+    let backlog = [2000, lengths.owed].map(|owed| backlog::measure(workshop, owed));
+    let backlog = backlog.into_iter().collect::<Result<Vec<_>>>()?;
+    eprintln!("starts: {backlog:?}");
     let receivers = Receivers::start(RECEIVERS, 0)?;
     let plain = |at_a_time| plain::rate(&receivers, at_a_time, lengths.plain);
     let report = Report {
@@ -137,6 +150,7 @@ pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<()> {
         peak,
         paced,
         isolation,
+        backlog,
         plain_one_at_a_time_per_sec: plain(1)?,
         plain_64_at_a_time_per_sec: plain(64)?,
     };
@@ -245,7 +259,8 @@ impl Quantiles {
 }
 
 fn table(report: &Report) -> String {
-    let Report { machine, peak, paced, isolation, plain_one_at_a_time_per_sec, plain_64_at_a_time_per_sec } = report;
+    let Report { machine, peak, paced, isolation, backlog, plain_one_at_a_time_per_sec, plain_64_at_a_time_per_sec } =
+        report;
     let mut text = format!(
         "| | callbacks/s | syncs per callback | statements per callback |\n| --- | ---: | ---: | ---: |\n\
          | framehook serve | {:.0} | {:.3} | {:.2} |\n\
@@ -272,6 +287,7 @@ fn table(report: &Report) -> String {
             clean.callbacks, clean.p50_ms, beside_hanging.p50_ms, clean.p99_ms, beside_hanging.p99_ms
         );
     }
+    text += &backlog::table(backlog);
     let Machine { cpu, cores, memory_gib, kernel, .. } = machine;
     text + &format!("\n- {cpu}, {cores} cores, {memory_gib:.0} GiB, kernel {kernel}\n")
 }

@@ -52,16 +52,26 @@ enum DeliveriesCommand {
         /// The delivery's id, which receivers see as `webhook-id`.
         id: String,
     },
-    /// Send settled deliveries again, under the same id, with a new round of attempts.
+    /// Send settled deliveries again, under the same id, with a new round of attempts: some by their ids, or all in a state.
     Replay {
         #[command(flatten)]
         common: Common,
         /// Where to send it instead of its template's URL.
         #[arg(long)]
         url: Option<String>,
+        #[command(flatten)]
+        matching: Matching,
         /// The ids.
-        #[arg(required = true)]
+        #[arg(required_unless_present = "state", conflicts_with = "state")]
         ids: Vec<String>,
+    },
+    /// List the replays of all deliveries in a state, and how far each has come.
+    Replays {
+        #[command(flatten)]
+        common: Common,
+        /// Let this one take up no more, by its number.
+        #[arg(long, value_name = "NUMBER")]
+        cancel: Option<i64>,
     },
     /// End deliveries for good: no further attempt is made, and nobody counts them as owed. A replay takes them up again.
     Cancel {
@@ -71,6 +81,48 @@ enum DeliveriesCommand {
         #[arg(required = true)]
         ids: Vec<String>,
     },
+}
+
+/// Which deliveries to send again.
+#[derive(Args)]
+struct Matching {
+    /// All in these states, with commas between: dead, cancelled, delivered.
+    #[arg(long)]
+    state: Option<String>,
+    /// Of those only this stream's, as domain/app/name.
+    #[arg(long, requires = "state")]
+    stream: Option<String>,
+    /// Only those that went to this endpoint, by the number that `show` tells.
+    #[arg(long, requires = "state")]
+    endpoint: Option<i64>,
+    /// Only those made at or after, in ms since 1970.
+    #[arg(long, requires = "state", value_name = "MS")]
+    since: Option<i64>,
+    /// Only those made before.
+    #[arg(long, requires = "state", value_name = "MS")]
+    until: Option<i64>,
+    /// At most so many in a second, and only while nothing else is due where they go.
+    #[arg(long, requires = "state", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    per_sec: u32,
+    /// Count them and send nothing.
+    #[arg(long, requires = "state")]
+    dry_run: bool,
+}
+
+impl Matching {
+    /// As parameters of a query.
+    fn query(&self) -> String {
+        let number = |given: Option<i64>| given.map(|number| number.to_string());
+        let given = [
+            ("state", self.state.clone()),
+            ("stream", self.stream.clone()),
+            ("endpoint", number(self.endpoint)),
+            ("since_ms", number(self.since)),
+            ("until_ms", number(self.until)),
+        ];
+        let given = given.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", escape(&value?))));
+        given.collect::<Vec<_>>().join("&")
+    }
 }
 
 pub(crate) async fn run(arguments: DeliveriesArgs) -> Result<ExitCode> {
@@ -91,7 +143,17 @@ pub(crate) async fn run(arguments: DeliveriesArgs) -> Result<ExitCode> {
             let shown = control::ask(&common, Method::GET, &target, None).await?;
             if common.json { output::line(&shown.to_string()) } else { print_detail(&shown)? }
         }
-        DeliveriesCommand::Replay { common, url, ids } => {
+        DeliveriesCommand::Replay { common, url, matching, .. } if matching.state.is_some() => {
+            replay_matching(&common, url, &matching).await?;
+        }
+        DeliveriesCommand::Replays { common, cancel } => {
+            let asked = match cancel {
+                Some(id) => control::ask(&common, Method::POST, &format!("/v1/replays/{id}/cancel"), None).await?,
+                None => control::ask(&common, Method::GET, "/v1/replays", None).await?,
+            };
+            if common.json { output::line(&asked.to_string()) } else { print_replays(&asked) }
+        }
+        DeliveriesCommand::Replay { common, url, ids, .. } => {
             let order = url.map_or_else(|| json!({}), |url| json!({ "url": url }));
             for id in &ids {
                 let target = format!("/v1/deliveries/{}/replay", escape(id));
@@ -118,6 +180,57 @@ pub(crate) async fn run(arguments: DeliveriesArgs) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Counts what matches, and orders it to be sent again unless it was only to be counted.
+async fn replay_matching(common: &Common, url: Option<String>, matching: &Matching) -> Result<()> {
+    let target = format!("/v1/deliveries/count?{}", matching.query());
+    let counted = control::ask(common, Method::GET, &target, None).await?;
+    if matching.dry_run {
+        if common.json {
+            output::line(&counted.to_string());
+        } else {
+            let least = if counted["is_at_least"] == true { "at least " } else { "" };
+            output::line(&format!("{least}{} deliveries match; nothing is sent", counted["deliveries"]));
+        }
+        return Ok(());
+    }
+    let Matching { state, stream, endpoint, since, until, per_sec, .. } = matching;
+    let order = json!({
+        "state": state, "stream": stream, "endpoint": endpoint, "since_ms": since, "until_ms": until,
+        "per_sec": per_sec, "url": url,
+    });
+    let made = control::ask(common, Method::POST, "/v1/replays", Some(&order)).await?;
+    if common.json {
+        output::line(&made.to_string());
+    } else {
+        let (id, count) = (&made["id"], &counted["deliveries"]);
+        output::line(&format!("replay {id}: {count} deliveries will be sent again, at most {per_sec} in a second"));
+    }
+    Ok(())
+}
+
+/// One replay or a page of them.
+fn print_replays(shown: &Value) {
+    let one = std::slice::from_ref(shown);
+    let replays = shown["replays"].as_array().map_or(one, Vec::as_slice);
+    if replays.is_empty() {
+        output::line("no replays");
+    }
+    for replay in replays {
+        let state = match (&replay["ended_ms"], &replay["is_cancelled"]) {
+            (Value::Null, _) => "goes on",
+            (_, Value::Bool(true)) => "cancelled",
+            _ => "ended",
+        };
+        output::line(&format!(
+            "replay {}  {state:<9}  {} sent again, {} refused  {}",
+            replay["id"],
+            replay["replayed"],
+            replay["refused"],
+            paint(Tone::Quiet, &text(replay, "state")),
+        ));
+    }
 }
 
 fn print_list(listed: &Value) -> Result<()> {

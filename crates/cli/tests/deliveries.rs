@@ -254,6 +254,49 @@ fn dead_letters_are_looked_at_replayed_and_cancelled_without_a_server() {
 }
 
 #[test]
+fn all_dead_letters_are_counted_and_sent_again_with_a_server_and_without() {
+    let receiver = Receiver::start().unwrap();
+    receiver.reply_always(Reply::Status(500));
+    let settings = "[deliver]\nsnapshot_retries = 0\npush_retries = 0\n";
+    let mut server = serve(&receiver, 10, settings).unwrap();
+    let _encoder = push_once(&server, "room_1001").unwrap();
+    let dead = wait_until_dead(&server, 3).unwrap();
+    let before = receiver.requests().len();
+    let counted = deliveries(&server, &["replay", "--state", "dead", "--dry-run"]).unwrap();
+    assert_eq!((&counted["deliveries"], &counted["is_at_least"]), (&3.into(), &false.into()));
+    let elsewhere = ["replay", "--state", "dead", "--stream", "push.example.com/live/nobody", "--dry-run"];
+    assert_eq!(deliveries(&server, &elsewhere).unwrap()["deliveries"], 0);
+    let open = deliveries(&server, &["replay", "--state", "due"]).unwrap_err();
+    assert!(open.to_string().contains("is sent by itself"), "{open}");
+
+    receiver.reply_always(Reply::Status(200));
+    let made = deliveries(&server, &["replay", "--state", "dead", "--per-sec", "100"]).unwrap();
+    assert_eq!((&made["per_sec"], &made["ended_ms"]), (&100.into(), &Value::Null), "{made}");
+    receiver.wait_for(before + 3, PATIENCE).unwrap();
+    let ended = |number: i64| {
+        wait::until("the replay's end", PATIENCE, || {
+            let listed = deliveries(&server, &["replays"]).ok()?;
+            let replay = listed["replays"].as_array()?.iter().find(|replay| replay["id"] == number)?.clone();
+            (!replay["ended_ms"].is_null()).then_some(replay)
+        })
+    };
+    assert_eq!(ended(1).unwrap()["replayed"], 3);
+    let over = deliveries(&server, &["replays", "--cancel", "1"]).unwrap_err();
+    assert!(over.to_string().contains("it has ended"), "{over}");
+
+    assert_eq!(server.terminate().unwrap().code(), Some(0));
+    let since = dead.iter().map(|row| row["created_ms"].as_i64().unwrap()).max().unwrap().to_string();
+    let last = ["replay", "--state", "delivered", "--since", &since];
+    assert_eq!(deliveries(&server, &last).unwrap()["state"], "delivered");
+    let before = receiver.requests().len();
+    server.restart().unwrap();
+    receiver.wait_for(before + 1, PATIENCE).unwrap();
+    let noted = server.v1("GET", "/v1/audit?noun=replay", None).unwrap();
+    assert_eq!(noted["entries"].as_array().unwrap().len(), 2, "{noted}");
+    assert_eq!(noted["entries"][1]["after"]["per_sec"], 100);
+}
+
+#[test]
 fn what_is_owed_survives_kill_9_and_keeps_its_id() {
     let receiver = Receiver::start().unwrap();
     receiver.reply_always(Reply::Hang);
