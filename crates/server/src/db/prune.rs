@@ -82,12 +82,7 @@ pub fn prune_before(tx: &Tx<'_>, before: UnixMs) -> Result<Pruned, DbError> {
 /// # Errors
 /// Those of the database.
 pub fn prune_oldest(tx: &Tx<'_>, before: UnixMs, rows: usize) -> Result<Pruned, DbError> {
-    let mut settled = tx.prepare_cached(
-        "SELECT id, event_id FROM delivery WHERE settled_ms < ?1 AND state IN ('delivered', 'cancelled')
-         AND NOT EXISTS (SELECT 1 FROM event JOIN snapshot ON snapshot.id = event.snapshot_id
-                         WHERE event.id = delivery.event_id AND put_state = 'owed')
-         ORDER BY settled_ms LIMIT ?2",
-    )?;
+    let mut settled = tx.prepare_cached(LONGEST_SETTLED)?;
     let settled = settled
         .query_map(params![before.0, stored(rows)], |row| Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, [u8; 16]>(1)?)))?
         .collect::<Result<Vec<_>, _>>()?;
@@ -108,11 +103,7 @@ pub fn prune_oldest(tx: &Tx<'_>, before: UnixMs, rows: usize) -> Result<Pruned, 
 /// # Errors
 /// Those of the database.
 pub fn prune_untold(tx: &Tx<'_>, before: UnixMs, rows: usize) -> Result<Pruned, DbError> {
-    let mut untold = tx.prepare_cached(
-        "SELECT id FROM event WHERE is_told = 0 AND created_ms < ?1
-         AND NOT EXISTS (SELECT 1 FROM snapshot WHERE snapshot.id = event.snapshot_id AND put_state = 'owed')
-         ORDER BY created_ms LIMIT ?2",
-    )?;
+    let mut untold = tx.prepare_cached(LONGEST_UNTOLD)?;
     let untold = untold.query_map(params![before.0, stored(rows)], |row| row.get::<_, [u8; 16]>(0))?;
     let untold = untold.collect::<Result<Vec<_>, _>>()?;
     untold.into_iter().try_fold(Pruned::default(), |mut pruned, event| {
@@ -120,6 +111,16 @@ pub fn prune_untold(tx: &Tx<'_>, before: UnixMs, rows: usize) -> Result<Pruned, 
         Ok(pruned)
     })
 }
+
+// Both stop at their limit, however long the log is.
+const LONGEST_SETTLED: &str =
+    "SELECT id, event_id FROM delivery WHERE settled_ms < ?1 AND state IN ('delivered', 'cancelled')
+     AND NOT EXISTS (SELECT 1 FROM event JOIN snapshot ON snapshot.id = event.snapshot_id
+                     WHERE event.id = delivery.event_id AND put_state = 'owed')
+     ORDER BY settled_ms LIMIT ?2";
+const LONGEST_UNTOLD: &str = "SELECT id FROM event WHERE is_told = 0 AND created_ms < ?1
+     AND NOT EXISTS (SELECT 1 FROM snapshot WHERE snapshot.id = event.snapshot_id AND put_state = 'owed')
+     ORDER BY created_ms LIMIT ?2";
 
 /// Removes an event that no delivery is left of, and its picture's row: so no row is ever left without its event, to be
 /// looked for among those that stay.
@@ -209,4 +210,25 @@ pub fn log_size(conn: &Connection) -> Result<LogSize, DbError> {
     let untold_bytes = EVENT_BYTES + mean(&of_untold)?.unwrap_or(0.0);
     let bytes = settled as f64 * delivery_bytes + untold as f64 * untold_bytes;
     Ok(LogSize { bytes: bytes as u64, deliveries: settled.unsigned_abs(), untold: untold.unsigned_abs() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pruning is done beside everything else: a batch must cost the same in a log of a thousand rows and of a billion.
+    #[test]
+    fn each_search_of_a_batch_walks_an_index_in_its_order() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(include_str!("../../../../migrations/0001-start.sql")).unwrap();
+        for (sql, index) in [
+            (LONGEST_SETTLED, "SEARCH delivery USING INDEX delivery_prunable (settled_ms<?)"),
+            (LONGEST_UNTOLD, "SEARCH event USING INDEX event_untold (created_ms<?)"),
+        ] {
+            let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let steps = explain.query_map([1, 500], |row| row.get::<_, String>("detail")).unwrap();
+            let plan = steps.collect::<Result<Vec<_>, _>>().unwrap().join("\n");
+            assert!(plan.contains(index) && !plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{plan}");
+        }
+    }
 }

@@ -83,11 +83,16 @@ pub fn order(tx: &Tx<'_>, order: &Order, wall: UnixMs) -> Result<ReplayId, DbErr
         wall.0,
     ])?;
     let id = ReplayId(tx.last_insert_rowid());
-    tx.prepare_cached(
+    // Parts that would end at once are left out, as far as an index tells.
+    let has_some = match filter.states.as_slice() {
+        [State::Dead] => "EXISTS (SELECT 1 FROM delivery WHERE endpoint_id = endpoint.id AND state = 'dead')",
+        _ => "EXISTS (SELECT 1 FROM delivery WHERE endpoint_id = endpoint.id)",
+    };
+    tx.prepare_cached(&format!(
         "INSERT INTO replay_part (replay_id, endpoint_id, after_id)
          SELECT ?1, id, ?2 FROM endpoint WHERE (?3 IS NULL OR callback_template_id = ?3) AND (?4 IS NULL OR id = ?4)
-             AND (?5 IS NULL OR kind = ?5)",
-    )?
+             AND (?5 IS NULL OR kind = ?5) AND {has_some}"
+    ))?
     .execute(params![id.0, first_id_of(filter.since.unwrap_or(UnixMs(0))), template, endpoint, kind])?;
     end_if_done(tx, id, wall)?;
     Ok(id)
@@ -240,13 +245,6 @@ pub struct Portion {
     pub deliveries: Vec<DeliveryId>,
     /// How far it was looked; `None`: to the end.
     reached: Option<[u8; 16]>,
-}
-
-impl Portion {
-    /// Whether there is nothing in it, although there may be more behind it.
-    pub fn is_in_vain(&self) -> bool {
-        self.deliveries.is_empty() && self.reached.is_some()
-    }
 }
 
 /// Finds at most `limit` deliveries of a part that are to be sent again.

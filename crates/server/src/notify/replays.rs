@@ -11,8 +11,8 @@ use std::time::Duration;
 use framehook_domain::catalog::Catalog;
 use framehook_domain::id::DeliveryId;
 use framehook_domain::time::Mono;
+use futures_util::future::try_join_all;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::replay::{REPLAYS_MAX, ReplayError, Replayer};
@@ -206,17 +206,9 @@ impl Replays {
     async fn ask_stores(&self, portion: &Portion) -> Result<Vec<(DeliveryId, bool)>, ReplayError> {
         let mut asked = Vec::with_capacity(portion.deliveries.len());
         for some in portion.deliveries.chunks(ASKED_AT_ONCE) {
-            let mut answers = JoinSet::new();
-            for &id in some {
-                let replayer = self.replayer.clone();
-                answers.spawn(async move { replayer.object_is_there(id).await.map(|is_there| (id, is_there)) });
-            }
-            while let Some(answer) = answers.join_next().await {
-                // A panic in there is a defect of ours; the picture is asked for again with the portion.
-                asked.push(answer.map_err(|_| DbError::Stopped)??);
-            }
+            let ask = |&id| async move { self.replayer.object_is_there(id).await.map(|is_there| (id, is_there)) };
+            asked.extend(try_join_all(some.iter().map(ask)).await?);
         }
-        asked.sort_unstable_by_key(|(id, _)| *id);
         Ok(asked)
     }
 
