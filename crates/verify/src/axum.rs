@@ -17,6 +17,9 @@
 //! # Ok::<_, framehook_verify::EmptyKey>(())
 //! ```
 //!
+//! A receiver that is to check callbacks and not to make them has `Verifier::with_public_key` in the router's state instead
+//! (feature `ed25519`).
+//!
 //! The clock is the system's. How long a body may take to arrive is the server's to say, as for every other route.
 
 use alloc::{format, string::ToString, sync::Arc};
@@ -146,6 +149,26 @@ mod tests {
             assert_eq!(response.status().as_u16(), status, "{name}");
             let body = String::from_utf8(read(response.into_body()).await.expect("a body")).expect("UTF-8");
             assert!(body.contains(says), "{name}: {body}");
+        }
+    }
+
+    #[cfg(feature = "ed25519")]
+    #[tokio::test]
+    async fn a_public_key_in_the_state_is_enough() {
+        use crate::webhook::ed25519::SigningKey;
+
+        let (sender, stranger) = (SigningKey::from_seed([1; 32]), SigningKey::from_seed([2; 32]));
+        let verifier = Arc::new(Verifier::with_public_key(sender.public_key()));
+        // Of a template without a callback key: no `t`, no `sign`.
+        let (body, timestamp) = (r#"{"event_type":332}"#, now_secs().to_string());
+        for (key, is_genuine) in [(&sender, true), (&stranger, false)] {
+            let request = Request::builder()
+                .header(webhook::SIGNATURE, key.sign("one", &timestamp, body.as_bytes()))
+                .header(webhook::TIMESTAMP, &timestamp)
+                .header(webhook::ID, "one")
+                .body(Body::from(body))
+                .expect("a request");
+            assert_eq!(Verified::from_request(request, &verifier).await.is_ok(), is_genuine);
         }
     }
 

@@ -1,7 +1,8 @@
 //! For programs that receive Framehook's callbacks: checks both signatures of a request and gives what it says as a type.
 //!
 //! It knows no HTTP, no clock and no runtime: hand it the body's bytes, the headers and the time, and start from
-//! [`Verifier`] and [`Callback`]. With the feature `axum` there is also an extractor, `axum::Verified`.
+//! [`Verifier`] and [`Callback`]. With the feature `axum` there is also an extractor, `axum::Verified`; with the feature
+//! `ed25519`, `Verifier::with_public_key`, for receivers that hold no secret.
 //!
 //! ```
 //! use framehook_verify::event::Event;
@@ -65,7 +66,7 @@
 //! | Specification | Followed in |
 //! |---|---|
 //! | Tencent Cloud CSS: event messages and their signature | [`css`], [`event`] |
-//! | Standard Webhooks 1.0.0, symmetric scheme `v1` | [`webhook`] |
+//! | Standard Webhooks 1.0.0, symmetric scheme `v1`; asymmetric scheme `v1a` with the feature `ed25519` | [`webhook`] |
 #![no_std]
 extern crate alloc;
 #[cfg(any(feature = "axum", test))]

@@ -1,19 +1,26 @@
-//! Both signatures and the event, in one call.
+//! Every signature and the event, in one call.
 
 use alloc::{string::String, vec::Vec};
 use core::fmt;
 
+use serde_json::{Map, Value};
+
+#[cfg(feature = "ed25519")]
+use crate::webhook::ed25519::PublicKey;
 use crate::{
-    css::{self, Check},
+    css::{self, Check, Report},
     event::{Event, EventError},
     webhook::{self, Headers, WebhookError, WebhookSecret},
 };
 
-/// Checks callbacks with one callback key, or with several while it is being changed.
+/// Checks callbacks with one callback key, or with several while it is being changed; with the feature `ed25519` also with
+/// public keys, for receivers that are to check callbacks and not to make them.
 #[derive(Clone, Debug)]
 pub struct Verifier {
-    /// Never empty.
     keys: Vec<Key>,
+    /// Of either kind there is at least one key.
+    #[cfg(feature = "ed25519")]
+    public_keys: Vec<PublicKey>,
 }
 
 /// One callback key in the forms that the two signatures use it in.
@@ -77,7 +84,31 @@ impl Verifier {
     /// # Errors
     /// The key is empty: a signature under it could be made by anybody.
     pub fn new(callback_key: &str) -> Result<Self, EmptyKey> {
-        Self { keys: Vec::new() }.or_key(callback_key)
+        Self::without_keys().or_key(callback_key)
+    }
+
+    /// A verifier with the public key (`ed25519_public_key`, `whpk_…`) of the template whose URL leads here. It looks at `v1a`
+    /// signatures alone, which cover the whole body: the `sign` in the body needs the callback key, and is not looked at.
+    #[cfg(feature = "ed25519")]
+    pub fn with_public_key(key: PublicKey) -> Self {
+        Self::without_keys().or_public_key(key)
+    }
+
+    /// Accepts what this key has signed too: while the template gets another one, or while receivers move from the callback
+    /// key to the public one.
+    #[cfg(feature = "ed25519")]
+    #[must_use]
+    pub fn or_public_key(mut self, key: PublicKey) -> Self {
+        self.public_keys.push(key);
+        self
+    }
+
+    fn without_keys() -> Self {
+        Self {
+            keys: Vec::new(),
+            #[cfg(feature = "ed25519")]
+            public_keys: Vec::new(),
+        }
     }
 
     /// Accepts another key too. To change a key without losing callbacks: accept the new one here, give it to the sender,
@@ -107,14 +138,35 @@ impl Verifier {
         now_secs: i64,
     ) -> Result<Callback, VerifyError> {
         let headers = Headers::read(header)?;
+        if let Some(sent_secs) = self.verify_public(headers, body, now_secs) {
+            return callback(headers, sent_secs, css::examine(body, None, now_secs));
+        }
         let sent_secs = webhook::verify(self.keys.iter().map(|key| &key.secret), headers, body, now_secs)?;
         let keys: Vec<&str> = self.keys.iter().map(|key| key.text.as_str()).collect();
-        let (report, fields) = css::examine(body, Some(&keys), now_secs);
-        if let Some((check, why)) = report.first_failure() {
-            return Err(VerifyError::Body { check, why: why.into() });
-        }
-        Ok(Callback { webhook_id: headers.id.into(), sent_secs, event: Event::from_fields(fields)? })
+        callback(headers, sent_secs, css::examine(body, Some(&keys), now_secs))
     }
+
+    /// The second of the attempt, if one of the public keys vouches for it.
+    #[cfg(feature = "ed25519")]
+    fn verify_public(&self, headers: Headers<'_>, body: &[u8], now_secs: i64) -> Option<i64> {
+        self.public_keys.iter().find_map(|key| key.verify(headers, body, now_secs).ok())
+    }
+
+    #[cfg(not(feature = "ed25519"))]
+    fn verify_public(&self, _: Headers<'_>, _: &[u8], _: i64) -> Option<i64> {
+        None
+    }
+}
+
+fn callback(
+    headers: Headers<'_>,
+    sent_secs: i64,
+    (report, fields): (Report, Map<String, Value>),
+) -> Result<Callback, VerifyError> {
+    if let Some((check, why)) = report.first_failure() {
+        return Err(VerifyError::Body { check, why: why.into() });
+    }
+    Ok(Callback { webhook_id: headers.id.into(), sent_secs, event: Event::from_fields(fields)? })
 }
 
 #[cfg(test)]
@@ -187,6 +239,47 @@ mod tests {
         assert!(verify(&verifier, &signed(KEY, SENT, SNAPSHOT), SNAPSHOT, SENT).is_ok());
         let verifier = Verifier::new("previous").expect("a key");
         assert!(verify(&verifier, &signed(KEY, SENT, SNAPSHOT), SNAPSHOT, SENT).is_err());
+    }
+
+    #[cfg(feature = "ed25519")]
+    #[test]
+    fn a_public_key_is_enough_and_vouches_for_nothing_else() {
+        use crate::webhook::ed25519::SigningKey;
+
+        let (key, other) = (SigningKey::from_seed([1; 32]), SigningKey::from_seed([2; 32]));
+        let with = |public| Verifier::with_public_key(public);
+        // As the sender signs: one header with both, or the public one alone where the template has no callback key.
+        let both = |key: &SigningKey, callback_key: &str| {
+            let [id, timestamp, (name, v1)] = signed(callback_key, SENT, SNAPSHOT);
+            let v1a = key.sign(&id.1, &timestamp.1, SNAPSHOT.as_bytes());
+            [id, timestamp, (name, format!("{v1} {v1a}"))]
+        };
+        let check = |verifier: &Verifier, headers: &[(&str, String)], body| {
+            verify(verifier, headers, body, SENT).map(|callback| callback.webhook_id).map_err(|error| error.to_string())
+        };
+        let refused = Err("no signature in webhook-signature fits the body".into());
+        let genuine = Ok(String::from("delivery-1"));
+        assert_eq!(check(&with(key.public_key()), &both(&key, "unknown"), SNAPSHOT), genuine);
+        assert_eq!(check(&with(other.public_key()), &both(&key, "unknown"), SNAPSHOT), refused);
+        assert_eq!(check(&with(key.public_key()), &both(&key, "unknown"), "{}"), refused);
+        assert_eq!(check(&with(key.public_key()), &signed("", SENT, SNAPSHOT), SNAPSHOT), refused);
+
+        let either = Verifier::new(KEY).expect("a key").or_public_key(key.public_key());
+        assert_eq!(check(&either, &signed(KEY, SENT, SNAPSHOT), SNAPSHOT), genuine);
+        assert_eq!(check(&either, &both(&key, "unknown"), SNAPSHOT), genuine);
+        assert_eq!(check(&either, &both(&other, "unknown"), SNAPSHOT), refused);
+
+        // The body's own signature is old or wrong, which the public key cannot tell and need not.
+        let changed = SNAPSHOT.replace("4f9ce1a1", "4f9ce1a2");
+        let signature = key.sign("delivery-1", &SENT.to_string(), changed.as_bytes());
+        let headers = [
+            (webhook::ID, "delivery-1".into()),
+            (webhook::TIMESTAMP, SENT.to_string()),
+            (webhook::SIGNATURE, signature),
+        ];
+        assert_eq!(check(&with(key.public_key()), &headers, &changed), genuine);
+        let late = verify(&with(key.public_key()), &headers, &changed, SENT + 301).expect_err("too late");
+        assert_eq!(late.to_string(), "webhook-timestamp is more than five minutes off");
     }
 
     #[test]
