@@ -303,6 +303,9 @@ fn what_is_replayed_and_cancelled_is_noted() {
     receiver.reply_always(Reply::Status(200));
     command(&server.data_dir(), &["deliveries", "replay", id(0)]).unwrap();
     server.v1("POST", &format!("/v1/deliveries/{}/cancel", id(1)), None).unwrap();
+    assert!(
+        server.v1("POST", &format!("/v1/deliveries/{}/cancel", id(1)), None).unwrap_err().to_string().contains("409")
+    );
     let replayed = audit(&server, &["--noun", "delivery", "--id", id(0)]);
     assert_eq!((&replayed[0]["verb"], &replayed[0]["who"]), (&json!("replay"), &json!("control")), "{replayed:?}");
     assert_eq!(replayed[0]["before"], json!({ "state": "dead" }));

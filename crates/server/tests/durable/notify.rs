@@ -359,6 +359,10 @@ fn a_cancelled_delivery_is_sent_no_more() {
     assert!(cancelled.expect("written"));
     let detail = process.show(id);
     assert_eq!((detail.row.state, detail.row.outcome.as_deref()), (State::Cancelled, Some("cancelled by anna")));
+    let again =
+        process.block_on(process.db.write(move |tx| framehook_server::db::outbox::cancel(tx, id, "bert", wall)));
+    assert!(!again.expect("written"), "who ended it stays");
+    assert_eq!(process.show(id).row.outcome.as_deref(), Some("cancelled by anna"));
     // A later delivery goes its way, and by then the cancelled one would have been sent again.
     receiver.reply_always(Reply::Status(200));
     let before = receiver.requests().len();

@@ -145,7 +145,7 @@ fn endpoint_of_url(tx: &Tx<'_>, template: TemplateId, kind: EventKind, url: &Own
     }
 }
 
-/// Ends a delivery for good, by name of the person who asked for it. `false`: it was delivered or is not known.
+/// Ends a delivery for good, by name of the person who asked for it. `false`: it has ended so or was delivered, or is not known.
 ///
 /// # Errors
 /// Those of the database.
@@ -154,7 +154,7 @@ pub fn cancel(tx: &Tx<'_>, id: DeliveryId, by: &str, wall: UnixMs) -> Result<boo
         .prepare_cached(
             "UPDATE delivery SET state = 'cancelled', settled_ms = coalesce(settled_ms, ?2), claim_epoch = NULL,
                     outcome = 'cancelled by ' || ?3
-             WHERE id = ?1 AND state <> 'delivered'",
+             WHERE id = ?1 AND state NOT IN ('delivered', 'cancelled')",
         )?
         .execute(params![blob(id.0), wall.0, by])?;
     Ok(changed > 0)
