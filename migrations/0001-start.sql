@@ -356,6 +356,8 @@ CREATE TABLE callback_template (
     -- Names with commas between them. Recordings are not made here; what is said about them is kept for whoever reads it.
     record_exception_levels TEXT NOT NULL DEFAULT '',
     verify_tls              INTEGER NOT NULL DEFAULT 1,
+    -- PEM; NULL: only those that the machine trusts.
+    ca_certificates         TEXT,
     -- The key before, sealed: it signs too, before that time or until it is taken away.
     previous_key            BLOB,
     previous_key_until_ms   INTEGER,

@@ -139,6 +139,8 @@ pub enum Outcome {
     Protocol,
     /// The host is, or resolves to, an address that may not be called.
     AddressForbidden,
+    /// The egress proxy could not be reached or refused; nobody has asked the receiver.
+    Proxy,
     /// This machine could not even try: out of descriptors, ports or memory.
     Local,
 }
@@ -163,7 +165,7 @@ impl Outcome {
             Self::Delivered => Felt::Good,
             Self::Status(429 | 500..) => Felt::Bad,
             Self::Status(_) => Felt::Good,
-            Self::AddressForbidden | Self::Local => Felt::Nothing,
+            Self::AddressForbidden | Self::Proxy | Self::Local => Felt::Nothing,
             Self::Timeout
             | Self::Resolve
             | Self::Connect
@@ -187,12 +189,13 @@ impl Outcome {
             Self::HeadTooLarge => "head_too_large",
             Self::Protocol => "protocol",
             Self::AddressForbidden => "address_forbidden",
+            Self::Proxy => "proxy",
             Self::Local => "local",
         }
     }
 
     /// Every outcome without a status of its own.
-    const SIMPLE: [Self; 10] = [
+    const SIMPLE: [Self; 11] = [
         Self::Delivered,
         Self::Timeout,
         Self::Resolve,
@@ -202,6 +205,7 @@ impl Outcome {
         Self::HeadTooLarge,
         Self::Protocol,
         Self::AddressForbidden,
+        Self::Proxy,
         Self::Local,
     ];
 

@@ -9,8 +9,9 @@ mod rendition;
 mod snapshot;
 
 pub use callback::{
-    CONNECT_TIMEOUT_RANGE, CallbackKey, CallbackTemplate, CallbackTemplateDraft, CallbackUrl, CallbackUrls, Ed25519Key,
-    PreviousKey, RecordExceptionLevel, Sending, SendingDraft, Signing, SigningDraft, TIMEOUT_RANGE, URL_BYTES_MAX,
+    Authorities, CONNECT_TIMEOUT_RANGE, CallbackKey, CallbackTemplate, CallbackTemplateDraft, CallbackUrl,
+    CallbackUrls, Ed25519Key, PreviousKey, RecordExceptionLevel, Sending, SendingDraft, Signing, SigningDraft,
+    TIMEOUT_RANGE, URL_BYTES_MAX,
 };
 pub use objects::Objects;
 pub use rendition::{

@@ -310,7 +310,13 @@ impl Server {
             );
         }
         let resolver = Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone()));
-        let client = Arc::new(Client::new(resolver, tls, ClientLimits::default(), &stages.attempts));
+        let client = Arc::new(Client::new(
+            resolver,
+            tls,
+            config.deliver.proxy.clone(),
+            ClientLimits::default(),
+            &stages.attempts,
+        ));
         let recovered = Recovered::default();
         let notifier = Notifier::new(NotifierParts {
             db: db.clone(),

@@ -12,10 +12,11 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use framehook_domain::callback::EventKind;
 use framehook_domain::catalog::{Catalog, CatalogError as UnfitParts, ChangeRefused, Inventory, Step};
 use framehook_domain::field::FieldError;
 use framehook_domain::id::TemplateId;
-use framehook_domain::template::{CallbackTemplateDraft, CallbackUrl, CallbackUrls, StoreTarget};
+use framehook_domain::template::{CallbackTemplate, CallbackTemplateDraft, CallbackUrl, StoreTarget};
 use framehook_domain::time::{UnixMs, wall_jumped};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,7 @@ use crate::db::secret::Vault;
 use crate::db::{Db, DbError, Tx, audit as log, catalog as tables, task};
 use crate::notify::address::AddressPolicy;
 use crate::notify::resolve::Resolver;
+use crate::notify::tls::check_authorities;
 use crate::shutdown::Stage;
 use crate::store::is_taken;
 use crate::telemetry::Telemetry;
@@ -94,7 +96,9 @@ impl CatalogStore {
     pub async fn open(db: Db, vault: Vault, clock: Clock, config: &Config, stage: Stage) -> Result<Self, CatalogError> {
         let (key, built_in_store, now) = (vault.clone(), config.built_in_store(), clock.wall());
         let stored = db.read(move |conn| tables::load(conn, &key, now)).await?;
-        let published = watch::Sender::new(Arc::new(stored.into_catalog(built_in_store.clone())?));
+        let catalog = stored.into_catalog(built_in_store.clone())?;
+        warn_of_unverified(None, &catalog);
+        let published = watch::Sender::new(Arc::new(catalog));
         let resolver = Arc::new(Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone())));
         let store = Self { db, vault, clock, built_in_store, running: config.clone(), resolver, published, stage };
         store.apply(config, RESOLVE_PATIENCE).await?;
@@ -261,7 +265,7 @@ impl CatalogEditor<'_> {
         if let Step::AddCallbackTemplate(template) | Step::ChangeCallbackTemplate(template) =
             decide(&self.inventory().await?)?
         {
-            self.check_urls(&template.urls).await?;
+            self.check_receivers(&template).await?;
         }
         // Between the two a request beside this one may have changed the template; the URLs of each were judged.
         self.change(decide).await
@@ -269,8 +273,18 @@ impl CatalogEditor<'_> {
 }
 
 impl CatalogStore {
-    /// Judges the URLs that are sent to, all at the same time: each may wait for a resolver.
-    async fn check_urls(&self, urls: &CallbackUrls) -> Result<(), ChangeError> {
+    /// Judges the authorities of a template's receivers, and the URLs that are sent to, all at the same time: each may wait for
+    /// a resolver.
+    async fn check_receivers(&self, template: &CallbackTemplate) -> Result<(), ChangeError> {
+        if let Some(authorities) = &template.authorities
+            && let Err(error) = check_authorities(authorities)
+        {
+            tracing::info!(error = %Chain(&error), "authorities of a callback template were refused");
+            let allowed = "certificates in PEM, each of which can be an authority";
+            let error = FieldError::secret("ca_certificates", authorities.pem(), allowed);
+            return Err(ChangeRefused::from(error).into());
+        }
+        let urls = &template.urls;
         let check = async |field, url: &Option<CallbackUrl>| match url {
             Some(url) => {
                 let judged = check_receiver(&self.resolver, url).await;
@@ -287,12 +301,32 @@ impl CatalogStore {
     }
 }
 
+/// Warns of templates whose receivers need not prove who they are, unless that was so `before`.
+fn warn_of_unverified(before: Option<&Catalog>, now: &Catalog) {
+    let is_unverified = |template: &CallbackTemplate| {
+        let mut urls = EventKind::ALL.into_iter().filter_map(|kind| template.urls.of(kind));
+        !template.verify_tls && urls.any(|url| url.expose().scheme() == "https")
+    };
+    for template in now.callback_templates().filter(|template| is_unverified(template)) {
+        let known = before.and_then(|before| before.callback_template(template.id));
+        if !known.is_some_and(|known| is_unverified(known)) {
+            tracing::warn!(
+                template = template.id.0,
+                name = template.name,
+                "certificates of this template's receivers are not checked: whoever can answer in their place gets its \
+                 callbacks; name the receivers' authority in the template and turn verify_tls on"
+            );
+        }
+    }
+}
+
 /// Puts a catalog in force.
 fn publish(published: &watch::Sender<Arc<Catalog>>, catalog: Catalog) {
     // Two changes may come back from the database in either order; the newer one must stay.
     published.send_if_modified(|current| {
         let newer = current.version() < catalog.version();
         if newer {
+            warn_of_unverified(Some(current), &catalog);
             *current = Arc::new(catalog);
         }
         newer

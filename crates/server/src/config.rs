@@ -22,6 +22,7 @@ use framehook_domain::time::NameZone;
 
 use crate::app::FIXED_GRACES;
 use crate::notify::address::Cidr;
+use crate::notify::proxy::Proxy;
 use crate::store::is_taken;
 
 use declared::{
@@ -178,6 +179,10 @@ section! {
         /// Time for one attempt: name resolution, connection, TLS, request and the head of the answer, whose status decides.
         /// CSS gives 20 s.
         timeout: Duration = "20s" in "100ms"..="5m",
+        /// An HTTP proxy that every callback goes through, as `http://[user:password@]host:port`. It is asked (`CONNECT`) for
+        /// addresses that were resolved and judged here, never for names, and does not see into `https` callbacks. No
+        /// environment variable but this setting's own is read for it.
+        proxy: Option<Proxy> = "",
         /// Further attempts for event 200 after the first.
         snapshot_retries: u32 = "5" in "0"..="100",
         /// Wait before each of them, from the end of the attempt before.

@@ -83,6 +83,7 @@ pub async fn examine(sources: &Sources) -> Vec<Finding> {
     findings.extend(workers(&config).await);
     findings.push(announced_url(&config));
     findings.push(certificates(Tls::new(None).map_or(0, |tls| tls.roots()), &config.declared.callback_templates));
+    findings.push(verification(&config.declared.callback_templates));
     findings.push(certificate(&config, clock.wall()));
     findings.push(database(dir, std::env::var(MASTER_KEY_ENV).ok().as_deref()));
     findings
@@ -186,6 +187,19 @@ fn certificates(roots: usize, templates: &[CallbackTemplate]) -> Finding {
         (0, 0) => Finding::good(CHECK, "no certificate authority is trusted; no callback URL is https://"),
         (roots, _) => Finding::good(CHECK, format!("{roots} certificate authorities are trusted")),
     }
+}
+
+fn verification(templates: &[CallbackTemplate]) -> Finding {
+    const CHECK: &str = "verification";
+    let unverified: Vec<&str> = templates.iter().filter(|template| !template.verify_tls).map(|t| &*t.name).collect();
+    if unverified.is_empty() {
+        return Finding::good(CHECK, "receivers of every callback template must prove who they are");
+    }
+    Finding::warning(
+        CHECK,
+        format!("receivers need not prove who they are: callback templates {}", unverified.join(", ")),
+        "turn verify_tls on; for an authority of your own set ca_file",
+    )
 }
 
 /// A certificate that ends sooner should have been renewed: the usual tools do it with a month left.
@@ -335,6 +349,19 @@ mod tests {
         for (roots, templates, status) in rows {
             assert_eq!(certificates(roots, &templates).status, status, "{roots} {templates:?}");
         }
+    }
+
+    #[test]
+    fn receivers_that_need_not_prove_who_they_are_are_a_warning() {
+        let found = |more: &str| {
+            let text =
+                format!("[[callback_template]]\nname = \"a\"\nsnapshot_notify_url = \"https://r.example/\"\n{more}");
+            verification(&config(&text).declared.callback_templates)
+        };
+        assert_eq!(found("").status, Status::Good);
+        let warned = found("verify_tls = false");
+        assert_eq!(warned.status, Status::Warning);
+        assert!(warned.found.ends_with("callback templates a"), "{}", warned.found);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod endpoint;
 mod lanes;
 mod notifier;
 mod pool;
+pub mod proxy;
 mod replay;
 mod replays;
 pub mod resolve;

@@ -5,9 +5,11 @@ use core::fmt;
 
 use url::Url;
 
+mod authorities;
 mod sending;
 mod signing;
 
+pub use authorities::Authorities;
 pub use sending::{CONNECT_TIMEOUT_RANGE, Sending, SendingDraft, TIMEOUT_RANGE};
 pub use signing::{Ed25519Key, PreviousKey, Signing, SigningDraft};
 
@@ -162,8 +164,10 @@ pub struct CallbackTemplate {
     pub sending: Sending,
     /// Kept for programs that set and read them, as the URLs of recordings are.
     pub record_exception_levels: Vec<RecordExceptionLevel>,
-    /// Whether a receiver's certificate must be good; off only for private authorities.
+    /// Whether a receiver's certificate must be good.
     pub verify_tls: bool,
+    /// Whom to believe about receivers' certificates beside the authorities that the machine trusts.
+    pub authorities: Option<Authorities>,
 }
 
 /// Which exceptions of recordings are to be told (event 341).
@@ -206,6 +210,8 @@ pub struct CallbackTemplateDraft {
     pub sending: SendingDraft,
     pub record_exception_levels: Vec<String>,
     pub verify_tls: Option<bool>,
+    /// Certificates in PEM.
+    pub authorities: Option<String>,
 }
 
 impl CallbackTemplate {
@@ -220,6 +226,7 @@ impl CallbackTemplate {
             sending: self.sending.to_draft(),
             record_exception_levels: self.record_exception_levels.iter().map(|level| level.name().into()).collect(),
             verify_tls: Some(self.verify_tls),
+            authorities: self.authorities.as_ref().map(|authorities| authorities.pem().into()),
         }
     }
 
@@ -249,6 +256,7 @@ impl CallbackTemplate {
             sending,
             record_exception_levels: levels.collect::<Result<_, _>>()?,
             verify_tls: draft.verify_tls.unwrap_or(true),
+            authorities: draft.authorities.as_deref().map(Authorities::parse).transpose()?,
         })
     }
 }

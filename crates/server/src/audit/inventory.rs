@@ -8,7 +8,7 @@ use framehook_domain::rule::RuleScope;
 use framehook_domain::stream::{AppName, StreamName};
 use framehook_domain::task::ScreenshotTask;
 use framehook_domain::template::{
-    CallbackTemplate, CallbackUrl, Ed25519Key, NamedRendition, OwnPlace, SnapshotTemplate,
+    Authorities, CallbackTemplate, CallbackUrl, Ed25519Key, NamedRendition, OwnPlace, SnapshotTemplate,
 };
 use framehook_domain::time::UnixMs;
 use serde_json::{Map, Value, json};
@@ -178,6 +178,7 @@ fn callback_template_view(template: &CallbackTemplate, vault: &Vault) -> Value {
         "urls": urls,
         "record_exception_levels": levels,
         "verify_tls": template.verify_tls,
+        "ca_certificates": template.authorities.as_ref().map(Authorities::pem),
     })
 }
 

@@ -145,7 +145,7 @@ impl CatalogEditor<'_> {
         if let Step::AddCallbackTemplate(template) | Step::ChangeCallbackTemplate(template) =
             decide(&self.inventory().await?).map_err(ChangeError::from)?
         {
-            self.check_urls(&template.urls).await?;
+            self.check_receivers(&template).await?;
         }
         let change = move |tx: &Tx<'_>| {
             if let Some(once) = &once

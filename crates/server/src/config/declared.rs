@@ -4,6 +4,9 @@
 mod rendition;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use framehook_domain::catalog::{Domain, PushAuth};
@@ -25,6 +28,8 @@ use rendition::{add_renditions, snapshot_rendition};
 use super::problem::{Problem, nearest};
 use super::section::{Overrides, Reader, Section, Table, section};
 use super::value::Switch;
+use crate::notify::tls::check_authorities;
+use crate::telemetry::event::Chain;
 
 section! {
     /// A push domain: the host name in the encoder's URL. As soon as a domain, template or rule exists, publishers of any
@@ -98,8 +103,12 @@ section! {
         stream_begin_notify_url: Secret = "",
         /// Receives event 0: a push ended.
         stream_end_notify_url: Secret = "",
-        /// Whether a receiver's certificate must be good. Turn it off for a private authority only.
+        /// Whether a receiver's certificate must be good. Without that, whoever can answer in a receiver's place gets its
+        /// callbacks; for an authority of your own, name it with `ca_file` instead.
         verify_tls: bool = "true",
+        /// A PEM file of authorities that receivers may have their certificates from, beside those that the machine trusts. It
+        /// is read with this file, at the start and at a reload.
+        ca_file: Option<PathBuf> = "",
         /// A second key that signs too: the one before, while receivers may still have it alone. Take it away when none has.
         previous_callback_key: Secret = "",
         /// A private ed25519 key, `whsk_` and base64. With it `webhook-signature` also holds a `v1a` signature, for receivers
@@ -317,6 +326,7 @@ fn snapshot_template(table: SnapshotTemplateTable, app_id: i64) -> Result<Snapsh
 }
 
 fn callback_template(table: CallbackTemplateTable) -> Result<CallbackTemplate, Refused> {
+    let authorities = table.ca_file.as_deref().map(authorities).transpose()?;
     let url = |secret: Secret| Some(secret.expose().to_owned());
     let draft = CallbackTemplateDraft {
         name: table.name,
@@ -341,9 +351,30 @@ fn callback_template(table: CallbackTemplateTable) -> Result<CallbackTemplate, R
         },
         record_exception_levels: Vec::new(),
         verify_tls: Some(table.verify_tls),
+        authorities,
     };
-    CallbackTemplate::validate(NOT_STORED, draft)
-        .map_err(|error| refused(error, &[("key", "callback_key"), ("previous_key", "previous_callback_key")]))
+    let renamed = [("key", "callback_key"), ("previous_key", "previous_callback_key"), ("ca_certificates", "ca_file")];
+    let template = CallbackTemplate::validate(NOT_STORED, draft).map_err(|error| refused(error, &renamed))?;
+    if let Some(authorities) = &template.authorities {
+        check_authorities(authorities).map_err(|error| ca_file_refused(Chain(&error).to_string()))?;
+    }
+    Ok(template)
+}
+
+/// Most that is read of a file of authorities: a byte more than a template takes, which then says so.
+const CA_FILE_BYTES_MAX: u64 = (64 << 10) + 1;
+
+fn authorities(path: &Path) -> Result<String, Refused> {
+    let mut pem = String::new();
+    let file = File::open(path).map(|file| file.take(CA_FILE_BYTES_MAX));
+    match file.and_then(|mut file| file.read_to_string(&mut pem)) {
+        Ok(_) => Ok(pem),
+        Err(error) => Err(ca_file_refused(format!("{} cannot be read: {error}", path.display()))),
+    }
+}
+
+fn ca_file_refused(what: String) -> Refused {
+    Refused { field: "ca_file", value: None, what }
 }
 
 fn snapshot_rule(table: SnapshotRuleTable) -> Result<DeclaredRule, Refused> {

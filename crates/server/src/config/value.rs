@@ -12,6 +12,7 @@ use framehook_domain::stream::DomainName;
 use framehook_domain::time::NameZone;
 
 use crate::notify::address::{Cidr, CidrError};
+use crate::notify::proxy::Proxy;
 
 /// One kind of configuration value. The same text is read from the file, the environment and the command line, and the
 /// defaults and ranges of the reference are written in it too.
@@ -125,6 +126,15 @@ impl Value for Cidr {
     const QUOTED: bool = true;
     fn parse(text: &str) -> Result<Self, Mismatch> {
         text.parse().map_err(|error: CidrError| Mismatch::because(format!("{text} is {error}")))
+    }
+}
+
+impl Value for Proxy {
+    const EXPECTED: &'static str = "an http:// URL of host and port";
+    const QUOTED: bool = true;
+    const HIDDEN: bool = true;
+    fn parse(text: &str) -> Result<Self, Mismatch> {
+        Self::parse(text).map_err(|error| Mismatch::because(error.to_string()))
     }
 }
 

@@ -13,7 +13,9 @@ use framehook_domain::id::{RuleId, TemplateId};
 use framehook_domain::push_auth::{PushKey, PushKeys};
 use framehook_domain::rule::{CallbackRule, RuleScope, SnapshotRule};
 use framehook_domain::stream::{AppName, DomainName, StreamId, StreamName};
-use framehook_domain::template::{CallbackTemplate, CallbackTemplateDraft, CallbackUrls, SendingDraft, SigningDraft};
+use framehook_domain::template::{
+    Authorities, CallbackTemplate, CallbackTemplateDraft, CallbackUrls, SendingDraft, SigningDraft,
+};
 use framehook_domain::time::UnixMs;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -150,7 +152,7 @@ pub fn update_callback_template(
              record_status_notify = ?11, record_exception_notify = ?12, porn_censorship_notify = ?13,
              push_exception_notify = ?14, audio_audit_notify = ?15, record_exception_levels = ?16, previous_key = ?17,
              previous_key_until_ms = ?18, ed25519_key = ?19, schedule = ?20, connect_timeout_ms = ?21, timeout_ms = ?22,
-             replay_recovered_ms = ?23
+             replay_recovered_ms = ?23, ca_certificates = ?24
          WHERE id = ?1",
     )?
     .execute(params![
@@ -177,6 +179,7 @@ pub fn update_callback_template(
         template.sending.connect_timeout.map(|time| stored(time.as_millis())),
         template.sending.timeout.map(|time| stored(time.as_millis())),
         template.sending.replay_recovered.map(|age| stored(age.as_millis())),
+        template.authorities.as_ref().map(Authorities::pem),
     ])?;
     Ok(())
 }
@@ -396,6 +399,7 @@ fn callback_template(row: &Row<'_>, vault: &Vault) -> Result<Managed<CallbackTem
         },
         record_exception_levels: levels.split_terminator(',').map(str::to_owned).collect(),
         verify_tls: row.get("verify_tls")?,
+        authorities: row.get("ca_certificates")?,
     };
     let value = CallbackTemplate::validate(TemplateId(row.get("id")?), draft);
     let value = value.map_err(|_| DbError::Damaged { what: "a callback template" })?;

@@ -41,6 +41,8 @@ pub(super) struct View {
     stream_end_notify_url: Option<String>,
     /// Whether a receiver's certificate must be good.
     verify_tls: bool,
+    /// The authorities that receivers may have their certificates from, beside those that the machine trusts: PEM.
+    ca_certificates: Option<String>,
     /// Whether a key that `key` took the place of signs too.
     has_previous_key: bool,
     /// Until when it does, ms since 1970; without it, until it is taken away.
@@ -86,9 +88,14 @@ pub(super) struct Order {
     /// Where the end of a push is announced.
     #[serde(deserialize_with = "given_or_null")]
     stream_end_notify_url: Option<Option<String>>,
-    /// Whether a receiver's certificate must be good, as it must by default.
+    /// Whether a receiver's certificate must be good, as it must by default. Without that, whoever can answer in a receiver's
+    /// place gets its callbacks; for an authority of your own, give `ca_certificates` instead.
     #[serde(deserialize_with = "given_or_null")]
     verify_tls: Option<Option<bool>>,
+    /// Authorities that receivers may have their certificates from, beside those that the machine trusts: certificates in PEM.
+    #[serde(deserialize_with = "given_or_null")]
+    #[schemars(length(max = 65_536))]
+    ca_certificates: Option<Option<String>>,
     /// The key before, which signs too while receivers may still have it alone; `webhook-signature` then holds one signature
     /// for each. `null` takes it away.
     #[serde(deserialize_with = "given_or_null")]
@@ -167,6 +174,7 @@ impl Order {
         set(&mut draft.urls.stream_begin_notify, &self.stream_begin_notify_url);
         set(&mut draft.urls.stream_end_notify, &self.stream_end_notify_url);
         set(&mut draft.verify_tls, &self.verify_tls);
+        set(&mut draft.authorities, &self.ca_certificates);
     }
 
     fn sign(&self, draft: &mut SigningDraft) {
@@ -228,6 +236,7 @@ impl Noun for CallbackTemplate {
             stream_begin_notify_url: masked(&template.urls.stream_begin_notify),
             stream_end_notify_url: masked(&template.urls.stream_end_notify),
             verify_tls: template.verify_tls,
+            ca_certificates: template.authorities.as_ref().map(|authorities| authorities.pem().to_owned()),
             has_previous_key: previous.is_some(),
             previous_key_until_ms: previous.and_then(|previous| previous.until).map(|until| until.0),
             ed25519_public_key: template.signing.ed25519.as_ref().map(Ed25519Key::public_text),

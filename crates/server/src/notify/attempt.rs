@@ -62,12 +62,16 @@ impl Target {
                 Endpoint::parse(url.ok_or(NoTarget::TemplateDeleted)?.expose().as_str())
             }
         };
-        let verify_tls = template.is_none_or(|template| template.verify_tls);
+        let certificates = template.map(|template| match (&template.authorities, template.verify_tls) {
+            (_, false) => Certificates::Unverified,
+            (None, true) => Certificates::Verified,
+            (Some(authorities), true) => Certificates::VerifiedWith(authorities.clone()),
+        });
         Ok(Self {
             endpoint: endpoint.map_err(|error| NoTarget::Unusable(error.to_string()))?,
             signing: template.map(|template| template.signing.clone()).unwrap_or_default(),
             sending: template.map(|template| template.sending.clone()).unwrap_or_default(),
-            certificates: if verify_tls { Certificates::Verified } else { Certificates::Unverified },
+            certificates: certificates.unwrap_or_default(),
         })
     }
 }
@@ -134,7 +138,7 @@ async fn send(parts: &NotifierParts, claim: &Claim, target: &Target, sent: UnixM
         headers.insert(HeaderName::from_static(name), value);
     }
     let Sending { timeout, connect_timeout, .. } = target.sending;
-    let (body, certificates) = (Bytes::from(body), target.certificates);
+    let (body, certificates) = (Bytes::from(body), target.certificates.clone());
     let request = AttemptRequest { headers, body, certificates, connect_timeout };
     let deadline = timeout.unwrap_or(parts.deadline);
     let (client, endpoint) = (Arc::clone(&parts.client), target.endpoint.clone());

@@ -10,6 +10,8 @@ use std::time::Duration;
 use framehook_domain::retry::Outcome;
 use rustix::io::Errno;
 
+use super::proxy::ProxyError;
+
 /// Why an attempt got no answer. An answer with an unwelcome status is not an error here: the caller judges it.
 #[derive(Debug, thiserror::Error)]
 pub enum AttemptError {
@@ -32,12 +34,21 @@ pub enum AttemptError {
     /// The connection was reset or closed before the answer's head was complete.
     #[error("{address} closed the connection after {received} bytes of an answer")]
     Reset { address: SocketAddr, received: usize, source: hyper::Error },
+    /// The receiver took no request on this connection any more, and says that it looked at none (HTTP/2).
+    #[error("{address} did not take the request")]
+    Refused { address: SocketAddr, source: hyper::Error },
+    /// The receiver ended the request without an answer and kept the connection (HTTP/2).
+    #[error("{address} ended the request without an answer")]
+    Cut { address: SocketAddr, source: hyper::Error },
     /// The answer's head, or what was sent instead of it, is over its limit.
     #[error("{address} sent an answer whose head is too large")]
     HeadTooLarge { address: SocketAddr },
-    /// What came back is not HTTP/1.1.
+    /// What came back is not HTTP/1.1, or not HTTP/2 where the receiver chose that.
     #[error("{address} sent something that is not HTTP")]
     Protocol { address: SocketAddr, source: hyper::Error },
+    /// The egress proxy gave no tunnel to the receiver.
+    #[error("the egress proxy {proxy} gave no connection to {address}")]
+    Proxy { proxy: String, address: SocketAddr, source: ProxyError },
     /// This machine could not even try: out of descriptors, ports or memory, or a local firewall said no.
     #[error("this machine could not open a connection to {address}")]
     Local { address: SocketAddr, source: io::Error },
@@ -73,11 +84,19 @@ impl AttemptError {
             Self::AddressForbidden { .. } => Outcome::AddressForbidden,
             Self::Connect { .. } => Outcome::Connect,
             Self::Tls { .. } => Outcome::Tls,
-            Self::Reset { .. } => Outcome::Reset,
+            Self::Reset { .. } | Self::Refused { .. } | Self::Cut { .. } => Outcome::Reset,
             Self::HeadTooLarge { .. } => Outcome::HeadTooLarge,
             Self::Protocol { .. } => Outcome::Protocol,
+            Self::Proxy { source, .. } if source.blames_receiver() => Outcome::Connect,
+            Self::Proxy { .. } => Outcome::Proxy,
             Self::Local { .. } => Outcome::Local,
         }
+    }
+
+    /// Whether a receiver that closed an idle connection while our request was on its way would give this error; it says
+    /// nothing about the receiver then.
+    pub(super) fn may_be_of_an_idle_end(&self) -> bool {
+        matches!(self, Self::Reset { received: 0, .. } | Self::Refused { .. })
     }
 
     /// A failed connect, told apart by who caused it.

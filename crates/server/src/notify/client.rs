@@ -1,6 +1,6 @@
 //! The HTTP sender for callbacks: one attempt at one endpoint, from name to answer, within one deadline.
 //!
-//! It never follows a redirect, reads no proxy from the environment, keeps no cookies and does not ask for or undo
+//! It never follows a redirect, takes a proxy from the configuration only, keeps no cookies and does not ask for or undo
 //! compression: what a receiver answers can change nothing but the record of the attempt. Whether a status means success is
 //! the caller's to say.
 
@@ -12,13 +12,14 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
-use hyper::{Method, Request, Response, Uri};
+use hyper::{Method, Request, Response, Uri, Version};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::attempt_error::{AttemptError, Phase};
-use super::connection::Connection;
+use super::connection::{Connection, Dialer, Opened};
 use super::endpoint::Endpoint;
 use super::pool::{Pool, PoolKey};
+use super::proxy::Proxy;
 use super::resolve::Resolver;
 use super::tls::{Certificates, Tls};
 use crate::shutdown::Stage;
@@ -50,15 +51,15 @@ impl Default for Limits {
     }
 }
 
-/// What is sent in one attempt. `content-type`, `content-length`, `host`, `user-agent` and the credentials in the URL are
-/// added, and win over `headers`.
+/// What is sent in one attempt. `content-type`, `content-length`, `host` (HTTP/2: `:authority`), `user-agent` and the
+/// credentials in the URL are added, and win over `headers`.
 #[derive(Clone, Debug)]
 pub struct AttemptRequest {
     /// Further headers: `webhook-id` and its kin.
     pub headers: HeaderMap,
     /// The JSON body, sent byte for byte.
     pub body: Bytes,
-    /// Whether the receiver's certificate is checked.
+    /// Whom to believe about the receiver's certificate.
     pub certificates: Certificates,
     /// Time for a connection to one address, TLS included; an equal share of what is left of the deadline where there is
     /// none, and never more than that.
@@ -98,19 +99,21 @@ pub struct Answer {
 /// Sends callbacks. One per process and address policy; it holds the idle connections.
 pub struct Client {
     resolver: Resolver,
-    tls: Tls,
+    dialer: Dialer,
     pool: Arc<Pool>,
     body_wait: Duration,
 }
 
 impl Client {
-    /// Starts a task in `stage` that closes idle connections; it ends with the stage, attempts under way do not.
-    pub fn new(resolver: Resolver, tls: Tls, limits: Limits, stage: &Stage) -> Self {
+    /// Starts a task in `stage` that closes idle connections; it ends with the stage, attempts under way do not. Connections
+    /// of HTTP/2 are tasks of the stage as well, and end with their attempts.
+    pub fn new(resolver: Resolver, tls: Tls, proxy: Option<Proxy>, limits: Limits, stage: &Stage) -> Self {
         let pool = Arc::new(Pool::new(limits.idle_timeout, limits.connection_age_max));
         let swept = Arc::clone(&pool);
         let end = stage.token();
         stage.spawn(async move { swept.sweep(end).await });
-        Self { resolver, tls, pool, body_wait: limits.body_wait }
+        let dialer = Dialer { tls, proxy, stage: stage.clone() };
+        Self { resolver, dialer, pool, body_wait: limits.body_wait }
     }
 
     /// Posts `request` to `endpoint`. `deadline` (CSS: 20 s) covers resolving, connecting, TLS, sending and the answer's
@@ -119,7 +122,7 @@ impl Client {
     pub async fn attempt(&self, endpoint: &Endpoint, request: &AttemptRequest, deadline: Duration) -> AttemptReport {
         let started = Instant::now();
         let ends = started + deadline;
-        let key = PoolKey { origin: endpoint.origin().clone(), certificates: request.certificates };
+        let key = PoolKey { origin: endpoint.origin().clone(), certificates: request.certificates.clone() };
         let mut progress = Progress::new(ends);
         let exchange = timeout_at(ends, self.exchange(endpoint, request, &key, &mut progress)).await;
         let duration = started.elapsed();
@@ -143,15 +146,15 @@ impl Client {
         if let Some(mut connection) = self.pool.take(key) {
             progress.answering(&connection);
             progress.reused = true;
-            match connection.send(http_request(endpoint, request)).await {
-                // The receiver closed an idle connection while our request was on its way; that says nothing about it.
-                Err(AttemptError::Reset { received: 0, .. }) => progress.repeat(),
+            match connection.send(http_request(endpoint, request, connection.version())).await {
+                Err(error) if error.may_be_of_an_idle_end() => progress.repeat(),
                 outcome => return outcome.map(|response| (connection, response)),
             }
         }
-        let mut connection = self.connect(endpoint, request, progress).await?;
+        let opened = self.connect(endpoint, request, progress).await?;
+        let mut connection = self.pool.share(key, opened);
         progress.answering(&connection);
-        let response = connection.send(http_request(endpoint, request)).await?;
+        let response = connection.send(http_request(endpoint, request, connection.version())).await?;
         Ok((connection, response))
     }
 
@@ -161,7 +164,7 @@ impl Client {
         endpoint: &Endpoint,
         request: &AttemptRequest,
         progress: &mut Progress,
-    ) -> Result<Connection, AttemptError> {
+    ) -> Result<Opened, AttemptError> {
         progress.phase = Phase::Resolving;
         let addresses = self.resolver.addresses(endpoint).await?;
         progress.phase = Phase::Connecting;
@@ -170,7 +173,7 @@ impl Client {
         for (address, untried) in addresses.into_iter().zip((1..=tried as u32).rev()) {
             let share = progress.ends.saturating_duration_since(Instant::now()) / untried;
             let share = request.connect_timeout.map_or(share, |most| most.min(share));
-            let open = Connection::open(address, endpoint, &self.resolver, &self.tls, request.certificates);
+            let open = self.dialer.open(address, endpoint, &self.resolver, &request.certificates);
             failure = match timeout(share, open).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => error,
@@ -225,20 +228,26 @@ impl Progress {
     }
 }
 
-fn http_request(endpoint: &Endpoint, request: &AttemptRequest) -> Request<Full<Bytes>> {
+fn http_request(endpoint: &Endpoint, request: &AttemptRequest, version: Version) -> Request<Full<Bytes>> {
     const JSON: HeaderValue = HeaderValue::from_static("application/json");
     const AGENT: HeaderValue = HeaderValue::from_static(concat!("Framehook/", env!("CARGO_PKG_VERSION")));
     // hyper adds `content-length`, since it knows the length of this body.
     let mut post = Request::new(Full::new(request.body.clone()));
     *post.method_mut() = Method::POST;
-    *post.uri_mut() = Uri::from(endpoint.target().clone());
+    *post.headers_mut() = request.headers.clone();
     let headers = post.headers_mut();
-    *headers = request.headers.clone();
-    headers.insert(HOST, endpoint.host_header().clone());
     headers.insert(CONTENT_TYPE, JSON);
     headers.insert(USER_AGENT, AGENT);
     if let Some(credentials) = endpoint.authorization() {
         headers.insert(AUTHORIZATION, credentials.clone());
+    }
+    if version == Version::HTTP_2 {
+        // Its `:authority` takes the place of `host`.
+        headers.remove(HOST);
+        *post.uri_mut() = endpoint.uri().clone();
+    } else {
+        headers.insert(HOST, endpoint.host_header().clone());
+        *post.uri_mut() = Uri::from(endpoint.target().clone());
     }
     post
 }

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use framehook_domain::template::URL_BYTES_MAX;
+use hyper::Uri;
 use hyper::header::HeaderValue;
 use hyper::http::uri::PathAndQuery;
 use percent_encoding::percent_decode_str;
@@ -17,11 +18,12 @@ use url::{Host, Url};
 const HOST_BYTES_MAX: usize = 253;
 
 /// Where a callback goes. `Display` and `Debug` mask the credentials and the query, which may hold secrets.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
     origin: Origin,
     server_name: ServerName<'static>,
     host_header: HeaderValue,
+    uri: Uri,
     target: PathAndQuery,
     authorization: Option<HeaderValue>,
 }
@@ -89,10 +91,13 @@ impl Endpoint {
             Some(query) => format!("{}?{query}", url.path()),
             None => url.path().to_owned(),
         };
+        let target = PathAndQuery::try_from(target).map_err(|_| EndpointError::Malformed(None))?;
+        let uri = Uri::builder().scheme(url.scheme()).authority(authority.as_str()).path_and_query(target.clone());
         Ok(Self {
             server_name: server_name(&host)?,
             host_header: HeaderValue::from_str(&authority).map_err(|_| EndpointError::Host)?,
-            target: PathAndQuery::try_from(target).map_err(|_| EndpointError::Malformed(None))?,
+            uri: uri.build().map_err(|_| EndpointError::Host)?,
+            target,
             authorization: authorization(&url)?,
             origin: Origin { tls, host, port },
         })
@@ -111,6 +116,11 @@ impl Endpoint {
     /// The value of `Host`: the port only where it is not the scheme's own.
     pub(super) fn host_header(&self) -> &HeaderValue {
         &self.host_header
+    }
+
+    /// The whole URL without credentials and fragment, for HTTP/2's pseudo-headers.
+    pub(super) fn uri(&self) -> &Uri {
+        &self.uri
     }
 
     /// Path and query, for the request line.

@@ -1,14 +1,14 @@
 //! Connections between two attempts.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::Connection;
+use super::connection::{Connection, Http1, Http2, Opened};
 use super::endpoint::Origin;
 use super::tls::Certificates;
 
@@ -26,51 +26,101 @@ pub(super) struct PoolKey {
     pub(super) certificates: Certificates,
 }
 
-/// Idle connections.
+/// Most shared connections in all, and to one origin. Each carries dozens of attempts, so both are beyond what the attempts
+/// at a time of the configuration need; further ones are used once.
+const SHARED_MAX: usize = 512;
+const SHARED_PER_ORIGIN_MAX: usize = 64;
+
+/// Connections that can carry another attempt.
 pub(super) struct Pool {
-    /// Oldest first; `None` once nobody sweeps any more, so that nothing is kept that nobody would close.
-    idle: Mutex<Option<VecDeque<Idle>>>,
+    /// `None` once nobody sweeps any more, so that nothing is kept that nobody would close.
+    kept: Mutex<Option<Kept>>,
     /// Wakes the sweeper when there is something to sweep again.
     filled: Notify,
     idle_timeout: Duration,
     age_max: Duration,
 }
 
+#[derive(Default)]
+struct Kept {
+    /// HTTP/1.1: nobody uses them now. Oldest first.
+    idle: VecDeque<Idle>,
+    /// HTTP/2: in use or not.
+    shared: Vec<Shared>,
+}
+
 struct Idle {
     key: PoolKey,
     since: Instant,
-    connection: Connection,
+    connection: Http1,
+}
+
+struct Shared {
+    key: PoolKey,
+    connection: Arc<Http2>,
 }
 
 impl Pool {
     /// Connections are closed after `idle_timeout` without use, and not used again `age_max` after they were opened.
     pub(super) fn new(idle_timeout: Duration, age_max: Duration) -> Self {
-        Self { idle: Mutex::new(Some(VecDeque::new())), filled: Notify::new(), idle_timeout, age_max }
+        Self { kept: Mutex::new(Some(Kept::default())), filled: Notify::new(), idle_timeout, age_max }
     }
 
-    /// Takes the most recently used connection that fits `key` and still seems open.
+    /// A connection that fits `key` and still seems open.
     pub(super) fn take(&self, key: &PoolKey) -> Option<Connection> {
+        if let Some(stream) = self.take_stream(key) {
+            return Some(stream);
+        }
         loop {
             let mut idle = {
-                let mut all = self.lock();
-                let all = all.as_mut()?;
-                let at = all.iter().rposition(|idle| idle.key == *key)?;
-                all.remove(at)?
+                let mut guard = self.lock();
+                let idle = &mut guard.as_mut()?.idle;
+                // The most recently used is the least likely to have been closed.
+                let at = idle.iter().rposition(|idle| idle.key == *key)?;
+                idle.remove(at)?
             };
             let fresh = idle.since.elapsed() < self.idle_timeout && idle.connection.age() < self.age_max;
             if fresh && idle.connection.is_ready() {
-                return Some(idle.connection);
+                return Some(Connection::Http1(idle.connection));
             }
         }
     }
 
+    fn take_stream(&self, key: &PoolKey) -> Option<Connection> {
+        let mut guard = self.lock();
+        // The first that has room, so that the others come to rest.
+        let mut fitting = guard.as_mut()?.shared.iter().filter(|shared| shared.key == *key);
+        fitting.find_map(|shared| {
+            let is_usable = shared.connection.is_open() && shared.connection.age() < self.age_max;
+            is_usable.then(|| shared.connection.stream()).flatten().map(Connection::Http2)
+        })
+    }
+
+    /// Makes a new connection ready for its first attempt, and for others beside it where its protocol allows that.
+    pub(super) fn share(&self, key: &PoolKey, opened: Opened) -> Connection {
+        let connection = match opened {
+            Opened::Http1(connection) => return Connection::Http1(connection),
+            Opened::Http2(connection) => connection,
+        };
+        let stream = connection.stream().expect("nobody else knows the connection yet");
+        let mut guard = self.lock();
+        if let Some(Kept { shared, .. }) = guard.as_mut() {
+            let (to_origin, all) = (shared.iter().filter(|shared| shared.key == *key).count(), shared.len());
+            if to_origin < SHARED_PER_ORIGIN_MAX && all < SHARED_MAX {
+                shared.push(Shared { key: key.clone(), connection });
+                self.filled.notify_one();
+            }
+        }
+        Connection::Http2(stream)
+    }
+
     /// Keeps `connection` for the next attempt.
-    pub(super) fn put(&self, key: PoolKey, connection: Connection) {
+    pub(super) fn put(&self, key: PoolKey, connection: Http1) {
         if connection.age() >= self.age_max {
             return;
         }
         let mut guard = self.lock();
-        let Some(all) = guard.as_mut() else { return };
+        let Some(Kept { idle: all, .. }) = guard.as_mut() else { return };
         let mut same_origin = all.iter().enumerate().filter(|(_, idle)| idle.key == key).map(|(at, _)| at);
         let oldest_of_origin = same_origin.next();
         let to_origin = same_origin.count() + usize::from(oldest_of_origin.is_some());
@@ -97,26 +147,36 @@ impl Pool {
             }
         };
         let _: Option<()> = end.run_until_cancelled(sweep).await;
-        *self.lock() = None;
+        let kept = self.lock().take();
+        drop(kept);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<VecDeque<Idle>>> {
-        // Every change is one call on the queue, so a panic elsewhere leaves it whole.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Kept>> {
+        // Every change is one call on a list, so a panic elsewhere leaves them whole.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cfg(test)]
-    pub(super) fn idle_connections(&self) -> usize {
-        self.lock().as_ref().map_or(0, VecDeque::len)
+    pub(super) fn connections(&self) -> usize {
+        self.lock().as_ref().map_or(0, |kept| kept.idle.len() + kept.shared.len())
     }
 
-    /// Closes what has been idle too long and returns when the next will have been. What is added later expires later.
+    /// Closes what has been idle too long or takes no more requests, and returns when to look again.
     fn close_expired(&self) -> Option<Instant> {
         let now = Instant::now();
         let mut guard = self.lock();
-        let all = guard.as_mut()?;
-        let expired = all.partition_point(|idle| idle.since + self.idle_timeout <= now);
-        all.drain(..expired);
-        all.front().map(|idle| idle.since + self.idle_timeout)
+        let Kept { idle, shared } = guard.as_mut()?;
+        let expired = idle.partition_point(|idle| idle.since + self.idle_timeout <= now);
+        idle.drain(..expired);
+        // Attempts on a connection that goes out of the pool end as they would: they hold it too.
+        shared.retain(|Shared { connection, .. }| {
+            let is_idle = connection.idle_since().is_some_and(|since| since + self.idle_timeout <= now);
+            connection.is_open() && connection.age() < self.age_max && !is_idle
+        });
+        let idle = idle.front().map(|idle| idle.since + self.idle_timeout);
+        // One in use may come to rest at any time, so it is looked at once in each idle time.
+        let shared =
+            shared.iter().map(|Shared { connection, .. }| connection.idle_since().unwrap_or(now) + self.idle_timeout);
+        shared.chain(idle).min()
     }
 }

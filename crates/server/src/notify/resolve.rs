@@ -43,15 +43,21 @@ impl Resolver {
     /// # Errors
     /// [`AttemptError::Resolve`] without an answer, [`AttemptError::AddressForbidden`] if any address in it is.
     pub async fn addresses(&self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, AttemptError> {
+        let addresses = self.unjudged(endpoint).await?;
+        for address in &addresses {
+            self.check(&endpoint.origin().host, address.ip())?;
+        }
+        Ok(addresses)
+    }
+
+    /// The same without a judgement: for what an operator and no customer names.
+    pub(super) async fn unjudged(&self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, AttemptError> {
         let Origin { host, port, .. } = endpoint.origin();
         let addresses = match host {
             Host::Ipv4(v4) => vec![IpAddr::from(*v4)],
             Host::Ipv6(v6) => vec![IpAddr::from(*v6)],
             Host::Domain(name) => self.names.lookup(name).await?,
         };
-        for &address in &addresses {
-            self.check(host, address)?;
-        }
         Ok(addresses.into_iter().map(|address| SocketAddr::new(address, *port)).collect())
     }
 

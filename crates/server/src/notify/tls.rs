@@ -1,33 +1,47 @@
 //! TLS towards receivers: which certificates are believed.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use framehook_domain::template::Authorities;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme, WantsVerifier};
 use tokio_rustls::TlsConnector;
 
+/// HTTP/2's name in the handshake (RFC 9113, 3.2), as the receiver chooses it.
+pub(super) const HTTP2: &[u8] = b"h2";
+
 /// Whether a receiver must prove that it is the host named in the callback URL.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Certificates {
     /// A chain to a trusted root, for this host, valid now. Revocation is not checked: that would send each receiver's
     /// name to a third party and wait for it.
     #[default]
     Verified,
-    /// Any certificate. Keeps out eavesdroppers, not impostors: for receivers with a private CA that cannot be named in
-    /// the configuration. A switch of the callback template.
+    /// The same, with further roots of the callback template's own.
+    VerifiedWith(Authorities),
+    /// Any certificate. Keeps out eavesdroppers, not impostors. A switch of the callback template.
     Unverified,
 }
 
-/// The two TLS configurations. They share nothing: a session that was resumed under verification was begun under it.
+/// The TLS configurations. They share nothing: a session that was resumed under verification was begun under it, and under
+/// the same roots.
 pub struct Tls {
     verified: Arc<ClientConfig>,
     unverified: Arc<ClientConfig>,
-    roots: usize,
+    /// By the roots that they have beside those of `verified`; made when they are first needed.
+    private: Mutex<HashMap<Authorities, Arc<ClientConfig>>>,
+    roots: RootCertStore,
+    provider: Arc<CryptoProvider>,
 }
+
+/// Most configurations with roots of their own that are kept, some 200 KiB each with the system's roots; beyond that all are
+/// forgotten and made anew, which costs full handshakes.
+const PRIVATE_MAX: usize = 64;
 
 /// Why TLS could not be configured.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +55,14 @@ pub enum TlsError {
     /// The cryptography library lacks a protocol version we ask for.
     #[error("cryptography library does not fit")]
     Provider(#[source] rustls::Error),
+}
+
+/// Whether certificates can be trusted as authorities.
+///
+/// # Errors
+/// [`TlsError::Pem`] and [`TlsError::Root`].
+pub(crate) fn check_authorities(authorities: &Authorities) -> Result<(), TlsError> {
+    add_extra_roots(&mut RootCertStore::empty(), authorities.pem().as_bytes())
 }
 
 impl Tls {
@@ -59,26 +81,21 @@ impl Tls {
         if let Some(pem) = extra_ca_pem {
             add_extra_roots(&mut roots, pem)?;
         }
-        let count = roots.len();
-
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = || {
-            ClientConfig::builder_with_provider(Arc::clone(&provider))
-                .with_safe_default_protocol_versions()
-                .map_err(TlsError::Provider)
-        };
-        let mut verified = builder()?.with_root_certificates(roots).with_no_client_auth();
         let any = Arc::new(AnyCertificate { provider: Arc::clone(&provider) });
-        let mut unverified = builder()?.dangerous().with_custom_certificate_verifier(any).with_no_client_auth();
-        for config in [&mut verified, &mut unverified] {
-            config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        }
-        Ok(Self { verified: Arc::new(verified), unverified: Arc::new(unverified), roots: count })
+        let unverified = builder(&provider)?.dangerous().with_custom_certificate_verifier(any).with_no_client_auth();
+        Ok(Self {
+            verified: verified(&provider, roots.clone())?,
+            unverified: for_receivers(unverified),
+            private: Mutex::default(),
+            roots,
+            provider,
+        })
     }
 
     /// How many roots are trusted. With none, every verified handshake fails: worth a warning at the start.
     pub fn roots(&self) -> usize {
-        self.roots
+        self.roots.len()
     }
 
     /// What a client of its own is configured with to believe whom we believe.
@@ -89,17 +106,49 @@ impl Tls {
         config
     }
 
-    pub(super) fn connector(&self, certificates: Certificates) -> TlsConnector {
-        TlsConnector::from(Arc::clone(match certificates {
-            Certificates::Verified => &self.verified,
-            Certificates::Unverified => &self.unverified,
-        }))
+    pub(super) fn connector(&self, certificates: &Certificates) -> Result<TlsConnector, TlsError> {
+        let config = match certificates {
+            Certificates::Verified => Arc::clone(&self.verified),
+            Certificates::Unverified => Arc::clone(&self.unverified),
+            Certificates::VerifiedWith(authorities) => self.private(authorities)?,
+        };
+        Ok(TlsConnector::from(config))
     }
+
+    fn private(&self, authorities: &Authorities) -> Result<Arc<ClientConfig>, TlsError> {
+        // Every change is one call on the map, so a panic elsewhere leaves it whole.
+        let mut private = self.private.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = private.get(authorities) {
+            return Ok(Arc::clone(config));
+        }
+        let mut roots = self.roots.clone();
+        add_extra_roots(&mut roots, authorities.pem().as_bytes())?;
+        let config = verified(&self.provider, roots)?;
+        if private.len() >= PRIVATE_MAX {
+            private.clear();
+        }
+        private.insert(authorities.clone(), Arc::clone(&config));
+        Ok(config)
+    }
+}
+
+fn builder(provider: &Arc<CryptoProvider>) -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(Arc::clone(provider));
+    builder.with_safe_default_protocol_versions().map_err(TlsError::Provider)
+}
+
+fn verified(provider: &Arc<CryptoProvider>, roots: RootCertStore) -> Result<Arc<ClientConfig>, TlsError> {
+    Ok(for_receivers(builder(provider)?.with_root_certificates(roots).with_no_client_auth()))
+}
+
+fn for_receivers(mut config: ClientConfig) -> Arc<ClientConfig> {
+    config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
+    Arc::new(config)
 }
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").field("roots", &self.roots).finish_non_exhaustive()
+        f.debug_struct("Tls").field("roots", &self.roots.len()).finish_non_exhaustive()
     }
 }
 

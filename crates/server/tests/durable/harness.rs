@@ -185,7 +185,7 @@ impl Place {
         let storer = Storer::new(storer_parts);
         let policy = AddressPolicy::new(vec![settings.allow.parse().expect("a block")]);
         let tls = Tls::new(None).expect("system roots");
-        let client = Arc::new(Client::new(Resolver::new(policy), tls, ClientLimits::default(), &attempts));
+        let client = Arc::new(Client::new(Resolver::new(policy), tls, None, ClientLimits::default(), &attempts));
         let recovered = Recovered::default();
         let notifier = Notifier::new(NotifierParts {
             db: db.clone(),

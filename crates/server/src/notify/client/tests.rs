@@ -2,6 +2,8 @@
 
 mod guard;
 mod hostile;
+mod http2;
+mod proxied;
 mod receiver;
 mod reuse;
 mod secure;
@@ -28,7 +30,7 @@ fn client() -> (Client, Stage) {
 
 fn client_with(resolver: Resolver, limits: Limits) -> (Client, Stage) {
     let stage = Stage::new("test", Fatal::new());
-    (Client::new(resolver, Tls::new(None).expect("system roots"), limits, &stage), stage)
+    (Client::new(resolver, Tls::new(None).expect("system roots"), None, limits, &stage), stage)
 }
 
 fn loopback() -> AddressPolicy {

@@ -90,6 +90,11 @@ impl<S> Recorded<S> {
     pub(super) fn layered<T>(&self, stream: T) -> Recorded<T> {
         Recorded { stream, requests: self.requests.clone() }
     }
+
+    /// Notes a request that something else has read.
+    pub(super) fn note(&self, request: String) {
+        self.requests.send_modify(|requests| requests.push(request));
+    }
 }
 
 impl Recorded<TcpStream> {
@@ -118,7 +123,7 @@ pub(super) async fn read_request<S: AsyncRead + Unpin>(connection: &mut Recorded
         return false;
     }
     let request = head + std::str::from_utf8(&body).expect("UTF-8");
-    connection.requests.send_modify(|requests| requests.push(request));
+    connection.note(request);
     true
 }
 

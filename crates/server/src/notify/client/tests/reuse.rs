@@ -170,7 +170,7 @@ async fn idle_connection_is_closed_in_time() {
     let end = tokio::time::timeout(AMPLE, closed).await.expect("closed in time").expect("watched");
     assert_eq!(end.expect("an orderly close"), 0);
     assert!(began.elapsed() >= SHORT);
-    assert_eq!(client.pool.idle_connections(), 0);
+    assert_eq!(client.pool.connections(), 0);
 }
 
 #[tokio::test]
@@ -178,13 +178,13 @@ async fn end_of_the_stage_closes_idle_connections_and_leaves_attempts_alone() {
     let (receiver, closed) = closing_watch().await;
     let (client, stage) = client();
     assert_eq!(status(&client.attempt(&receiver_url(&receiver), &post("{}"), AMPLE).await), 200);
-    assert_eq!(client.pool.idle_connections(), 1);
+    assert_eq!(client.pool.connections(), 1);
     stage.end(AMPLE).await;
     assert_eq!(stage.running(), 0);
     let end = tokio::time::timeout(AMPLE, closed).await.expect("closed in time").expect("watched");
     assert_eq!(end.expect("an orderly close"), 0);
     assert_eq!(status(&client.attempt(&receiver_url(&receiver), &post("{}"), AMPLE).await), 200);
-    assert_eq!(client.pool.idle_connections(), 0, "nobody would close what is kept now");
+    assert_eq!(client.pool.connections(), 0, "nobody would close what is kept now");
 }
 
 #[tokio::test]
@@ -222,7 +222,7 @@ async fn kept_connections_are_bounded_per_receiver() {
     }
     assert!(attempts.join_all().await.iter().all(|report| status(report) == 200));
     assert_eq!(receiver.connections(), 48);
-    assert_eq!(client.pool.idle_connections(), 32);
+    assert_eq!(client.pool.connections(), 32);
 }
 
 #[tokio::test]

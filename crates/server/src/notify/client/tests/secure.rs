@@ -1,5 +1,6 @@
 //! TLS towards receivers, with a CA of the test's own.
 
+use framehook_domain::template::Authorities;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -9,13 +10,13 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
-struct Ca {
+pub(super) struct Ca {
     certificate: rcgen::Certificate,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Ca {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -23,8 +24,12 @@ impl Ca {
         Self { certificate, issuer: Issuer::new(params, key) }
     }
 
+    pub(super) fn pem(&self) -> String {
+        self.certificate.pem()
+    }
+
     /// A certificate for `names` and its key.
-    fn issue(&self, names: &[&str], expired: bool) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    pub(super) fn issue(&self, names: &[&str], expired: bool) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let key = KeyPair::generate().expect("a key");
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("parameters");
@@ -36,15 +41,15 @@ impl Ca {
         (certificate.der().clone(), key.into())
     }
 
-    fn client(&self, names: ScriptedNames) -> (Client, Stage) {
+    pub(super) fn client(&self, names: ScriptedNames) -> (Client, Stage) {
         let stage = Stage::new("test", Fatal::new());
-        let tls = Tls::new(Some(self.certificate.pem().as_bytes())).expect("one CA");
+        let tls = Tls::new(Some(self.pem().as_bytes())).expect("one CA");
         let resolver = Resolver::scripted(loopback(), names);
-        (Client::new(resolver, tls, Limits::default(), &stage), stage)
+        (Client::new(resolver, tls, None, Limits::default(), &stage), stage)
     }
 }
 
-fn server(
+pub(super) fn server(
     builder: impl FnOnce(rustls::ConfigBuilder<ServerConfig, rustls::WantsVerifier>) -> ServerConfig,
 ) -> TlsAcceptor {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -61,7 +66,7 @@ async fn receiver(acceptor: TlsAcceptor) -> Receiver {
     .await
 }
 
-async fn serve(connection: receiver::Recorded<tokio::net::TcpStream>, acceptor: TlsAcceptor) {
+pub(super) async fn serve(connection: receiver::Recorded<tokio::net::TcpStream>, acceptor: TlsAcceptor) {
     let record = connection.layered(());
     if let Ok(stream) = acceptor.accept(connection.stream).await {
         let mut connection = record.layered(stream);
@@ -69,15 +74,15 @@ async fn serve(connection: receiver::Recorded<tokio::net::TcpStream>, acceptor: 
     }
 }
 
-fn plain_server((certificate, key): (CertificateDer<'static>, PrivateKeyDer<'static>)) -> TlsAcceptor {
+pub(super) fn plain_server((certificate, key): (CertificateDer<'static>, PrivateKeyDer<'static>)) -> TlsAcceptor {
     server(|builder| builder.with_no_client_auth().with_single_cert(vec![certificate], key).expect("a fitting key"))
 }
 
-fn names() -> ScriptedNames {
+pub(super) fn names() -> ScriptedNames {
     ScriptedNames::new(&["receiver.example", "receiver.example."], &[&["127.0.0.1"]])
 }
 
-fn url(receiver: &Receiver, host: &str) -> Endpoint {
+pub(super) fn url(receiver: &Receiver, host: &str) -> Endpoint {
     endpoint(format!("https://{host}:{}/", receiver.address().port()))
 }
 
@@ -120,6 +125,42 @@ async fn bad_certificates_are_refused_unless_verification_is_off() {
         // Neither the idle connection nor the resumable session of the unverified attempt serves a verified one.
         let report = client.attempt(&url(&receiver, "receiver.example"), &post("{}"), AMPLE).await;
         assert_eq!(error_name(&report), "tls", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn authorities_of_one_template_are_believed_for_no_other() {
+    let (ca, other) = (Ca::new(), Ca::new());
+    let receiver = receiver(plain_server(ca.issue(&["127.0.0.1"], false))).await;
+    let (client, _stage) = client();
+    let with = |ca: &Ca| {
+        let authorities = Authorities::parse(&ca.pem()).expect("PEM");
+        AttemptRequest { certificates: Certificates::VerifiedWith(authorities), ..post("{}") }
+    };
+    let url = url(&receiver, "127.0.0.1");
+    for reused in [false, true] {
+        let report = client.attempt(&url, &with(&ca), AMPLE).await;
+        assert_eq!((status(&report), report.reused), (200, reused));
+    }
+    // Neither the idle connection nor the resumable session serves another template.
+    for request in [post("{}"), with(&other)] {
+        let report = client.attempt(&url, &request, AMPLE).await;
+        assert_eq!(error_name(&report), "tls");
+    }
+    let report = client.attempt(&url, &with(&ca), AMPLE).await;
+    assert_eq!((status(&report), report.reused), (200, true));
+}
+
+#[tokio::test]
+async fn own_authorities_vouch_for_no_wrong_name_and_no_old_certificate() {
+    let ca = Ca::new();
+    let authorities = Authorities::parse(&ca.pem()).expect("PEM");
+    let request = AttemptRequest { certificates: Certificates::VerifiedWith(authorities), ..post("{}") };
+    for certificate in [ca.issue(&["127.0.0.2"], false), ca.issue(&["127.0.0.1"], true)] {
+        let receiver = receiver(plain_server(certificate)).await;
+        let (client, _stage) = client();
+        let report = client.attempt(&url(&receiver, "127.0.0.1"), &request, AMPLE).await;
+        assert_eq!(error_name(&report), "tls");
     }
 }
 
