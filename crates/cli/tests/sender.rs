@@ -245,8 +245,8 @@ fn certificates_good_for_nothing_are_refused_until_nobody_looks() {
     let ca = Ca::new().unwrap();
     let elsewhere = Ipv4Addr::new(127, 0, 0, 2);
     let rows = [
-        ("expired", Node::start(Ipv4Addr::LOCALHOST, &ca.issue(2020).unwrap(), None).unwrap(), "Expired"),
-        ("another name", Node::start(elsewhere, &ca.issue(2040).unwrap(), None).unwrap(), "NotValidForName"),
+        ("expired", Node::start(Ipv4Addr::LOCALHOST, &ca.issue(2020).unwrap(), None).unwrap(), "certificate expired"),
+        ("another name", Node::start(elsewhere, &ca.issue(2040).unwrap(), None).unwrap(), "not valid for name"),
     ];
     for (name, node, says) in rows {
         let mut template = template_for(node.address);
@@ -324,7 +324,8 @@ fn callbacks_go_through_the_egress_proxy_and_nothing_else_does() {
     let refused = spec("wr0ng").start().unwrap();
     let _encoder = push_once(&refused, "room").unwrap();
     let error = wait_for_outcome(&refused, "proxy").unwrap();
-    assert!(error.contains(&proxy.address.to_string()) && error.contains("407"), "{error}");
+    // RFC 9110 has 407 for it; tinyproxy says 401 to credentials that are wrong.
+    assert!(error.contains(&proxy.address.to_string()) && error.contains("it answered 401"), "{error}");
     assert!(!refused.log().contains("wr0ng"), "a password is told to nobody");
     assert!(plain.requests().is_empty() && node.requests().is_empty());
     drop(refused);
@@ -348,5 +349,5 @@ fn forbidden_addresses_stay_forbidden_behind_a_proxy() {
     let spec = ServerSpec::new(FRAMEHOOK).config(config_for(receiver.address(), 10, &settings));
     let error = spec.refusing_loopback_receivers().start().map(|_| ()).expect_err("a private receiver");
     assert!(format!("{error:?}").contains("loopback"), "{error:?}");
-    assert!(!proxy.log().contains("CONNECT"), "{}", proxy.log());
+    assert!(!proxy.log().contains("Request"), "{}", proxy.log());
 }

@@ -9,6 +9,7 @@ mod listen;
 mod machine;
 
 use std::path::Path;
+use std::time::Duration;
 
 use framehook_domain::template::CallbackTemplate;
 use framehook_domain::time::UnixMs;
@@ -18,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Sources};
 use crate::db::inspect::{self, Inspection};
 use crate::db::secret::{MASTER_KEY_ENV, Vault};
+use crate::notify::proxy::Proxy;
 use crate::notify::tls::Tls;
 use crate::render::{RenderConfig, WorkerHealth, WorkerSet};
 use crate::telemetry::event::Chain;
@@ -83,6 +85,7 @@ pub async fn examine(sources: &Sources) -> Vec<Finding> {
     findings.extend(workers(&config).await);
     findings.push(announced_url(&config));
     findings.push(certificates(Tls::new(None).map_or(0, |tls| tls.roots()), &config.declared.callback_templates));
+    findings.push(proxy(config.deliver.proxy.as_ref()).await);
     findings.push(verification(&config.declared.callback_templates));
     findings.push(certificate(&config, clock.wall()));
     findings.push(database(dir, std::env::var(MASTER_KEY_ENV).ok().as_deref()));
@@ -186,6 +189,25 @@ fn certificates(roots: usize, templates: &[CallbackTemplate]) -> Finding {
         ),
         (0, 0) => Finding::good(CHECK, "no certificate authority is trusted; no callback URL is https://"),
         (roots, _) => Finding::good(CHECK, format!("{roots} certificate authorities are trusted")),
+    }
+}
+
+/// Time for a connection to the egress proxy, which is near.
+const PROXY_PATIENCE: Duration = Duration::from_secs(3);
+
+async fn proxy(proxy: Option<&Proxy>) -> Finding {
+    const CHECK: &str = "proxy";
+    let Some(proxy) = proxy else {
+        return Finding::good(CHECK, "none is configured: callbacks go straight to their receivers");
+    };
+    let reached = tokio::time::timeout(PROXY_PATIENCE, proxy.reach()).await;
+    match reached.map_err(std::io::Error::from).flatten() {
+        Ok(()) => Finding::good(CHECK, format!("callbacks go through {proxy}, where somebody listens")),
+        Err(error) => Finding::bad(
+            CHECK,
+            format!("{proxy} cannot be reached: {error}"),
+            "correct deliver.proxy, or start the proxy",
+        ),
     }
 }
 
@@ -349,6 +371,18 @@ mod tests {
         for (roots, templates, status) in rows {
             assert_eq!(certificates(roots, &templates).status, status, "{roots} {templates:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_is_not_there_is_bad() {
+        assert_eq!(proxy(None).await.status, Status::Good);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let there = Proxy::parse(&format!("http://us3r:p4ss@{}", listener.local_addr().unwrap())).unwrap();
+        assert_eq!(proxy(Some(&there)).await.status, Status::Good);
+        drop(listener);
+        let found = proxy(Some(&there)).await;
+        assert_eq!(found.status, Status::Bad);
+        assert!(!found.found.contains("p4ss"), "{}", found.found);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::address::AddressPolicy;
 use super::attempt_error::AttemptError;
 use super::endpoint::{Endpoint, EndpointError};
 use super::resolve::Resolver;
@@ -74,6 +75,14 @@ impl Proxy {
         } else {
             Ok(Self(endpoint))
         }
+    }
+
+    /// Whether anybody listens where the proxy is said to be.
+    ///
+    /// # Errors
+    /// Nobody does, or its name has no address.
+    pub(crate) async fn reach(&self) -> io::Result<()> {
+        self.connect(&Resolver::new(AddressPolicy::default())).await.map(drop)
     }
 
     /// A connection to `address` through the proxy. The proxy's own address is the operator's choice, so it is not judged.
@@ -159,7 +168,10 @@ mod tests {
         let proxy = Proxy::parse("http://us3r:p4ss@proxy.example:3128").expect("a proxy");
         for text in ["192.0.2.1:443", "[2001:db8::1]:80"] {
             let request = proxy.request(text.parse().expect("an address"));
-            assert_eq!((request.uri().to_string().as_str(), &request.headers()[HOST]), (text, &HeaderValue::from_static(text)));
+            assert_eq!(
+                (request.uri().to_string().as_str(), &request.headers()[HOST]),
+                (text, &HeaderValue::from_static(text))
+            );
             assert_eq!(request.headers()[PROXY_AUTHORIZATION], "Basic dXMzcjpwNHNz");
         }
         assert!(!format!("{proxy:?} {proxy}").contains("p4ss"));
