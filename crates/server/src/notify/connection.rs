@@ -51,7 +51,7 @@ pub(super) struct Dialer {
 
 /// A connection that was just made.
 pub(super) enum Opened {
-    Http1(Http1),
+    Http1(Box<Http1>),
     Http2(Arc<Http2>),
 }
 
@@ -96,7 +96,7 @@ async fn connect(address: SocketAddr, endpoint: &Endpoint, resolver: &Resolver) 
 
 /// What carries one request: a connection of HTTP/1.1, or a stream of one that others use too.
 pub(super) enum Connection {
-    Http1(Http1),
+    Http1(Box<Http1>),
     Http2(Stream),
 }
 
@@ -126,7 +126,7 @@ impl Connection {
 
     /// Reads the body of the answer, at most [`BODY_BYTES_MAX`] and not beyond `until`. Hands the connection back if it
     /// is nobody else's and can carry another request.
-    pub(super) async fn finish(self, body: Incoming, until: Instant) -> (BodyExcerpt, Option<Http1>) {
+    pub(super) async fn finish(self, body: Incoming, until: Instant) -> (BodyExcerpt, Option<Box<Http1>>) {
         match self {
             Self::Http1(connection) => connection.finish(body, until).await,
             Self::Http2(stream) => (stream.finish(body, until).await, None),

@@ -52,7 +52,7 @@ struct Kept {
 struct Idle {
     key: PoolKey,
     since: Instant,
-    connection: Http1,
+    connection: Box<Http1>,
 }
 
 struct Shared {
@@ -115,7 +115,7 @@ impl Pool {
     }
 
     /// Keeps `connection` for the next attempt.
-    pub(super) fn put(&self, key: PoolKey, connection: Http1) {
+    pub(super) fn put(&self, key: PoolKey, connection: Box<Http1>) {
         if connection.age() >= self.age_max {
             return;
         }

@@ -35,7 +35,7 @@ pub(in crate::notify) struct Http1 {
 }
 
 impl Http1 {
-    pub(super) async fn start(transport: Box<dyn Transport>, peer: SocketAddr) -> Result<Self, AttemptError> {
+    pub(super) async fn start(transport: Box<dyn Transport>, peer: SocketAddr) -> Result<Box<Self>, AttemptError> {
         let (io, meter) = Metered::new(transport);
         let (requests, driver) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
@@ -44,7 +44,7 @@ impl Http1 {
             .handshake(TokioIo::new(io))
             .await
             .map_err(|source| AttemptError::Protocol { address: peer, source })?;
-        Ok(Self { requests, driver: Some(driver), meter, peer, opened: Instant::now() })
+        Ok(Box::new(Self { requests, driver: Some(driver), meter, peer, opened: Instant::now() }))
     }
 
     pub(super) fn peer(&self) -> SocketAddr {
@@ -74,7 +74,11 @@ impl Http1 {
         answer.map_err(|error| self.explain(error, has_overrun))
     }
 
-    pub(super) async fn finish(mut self, body: Incoming, until: Instant) -> (BodyExcerpt, Option<Self>) {
+    pub(super) async fn finish(
+        mut self: Box<Self>,
+        body: Incoming,
+        until: Instant,
+    ) -> (BodyExcerpt, Option<Box<Self>>) {
         let mut kept = BytesMut::new();
         let (driver, requests) = (&mut self.driver, &mut self.requests);
         let read_to_end_and_ready = async {
