@@ -75,6 +75,35 @@ impl Pick {
             }
         }
     }
+
+    /// Whether an error that its job met may be the doing of one image, without which the others could be made: not all of
+    /// its wants ask for the same, and it is none that every image of this entry point would meet.
+    fn may_fare_better_alone(&self, error: &RenderError) -> bool {
+        let may_be_one_image = match error {
+            RenderError::TimedOut | RenderError::WorkerCrashed { .. } | RenderError::JobRefused(_) => true,
+            RenderError::Failed(failure) => match failure.reason {
+                FailureReason::TooLarge | FailureReason::OutOfMemory | FailureReason::Internal => true,
+                FailureReason::Corrupt
+                | FailureReason::NoPicture
+                | FailureReason::Unsupported
+                | FailureReason::HdrUnsupported => false,
+            },
+            RenderError::WorkerUnavailable | RenderError::WorkerBroken(_) => false,
+        };
+        let all = asked(&self.wants);
+        may_be_one_image && self.wants.iter().any(|want| asked(std::slice::from_ref(want)).len() < all.len())
+    }
+
+    /// A pick of the same entry point for each of its wants. The first keeps the trace, the others get ids of their own.
+    fn apart(self, mut id: impl FnMut() -> SnapshotId) -> Vec<Self> {
+        let Self { trace, push, unit, arrival, wants } = self;
+        let mut traces = std::iter::once(trace).chain(std::iter::repeat_with(&mut id));
+        let alone = |want| {
+            let trace = traces.next().expect("it never ends");
+            Self { trace, push: Arc::clone(&push), unit: unit.clone(), arrival, wants: vec![want] }
+        };
+        wants.into_iter().map(alone).collect()
+    }
 }
 
 /// The stages between an entry point and the commit point, and what they share.
@@ -269,23 +298,38 @@ impl Pipeline {
         if pick.wants.is_empty() {
             return;
         }
+        self.telemetry.metrics.render_waited(now.since(pick.arrival.mono));
+        match self.render(worker, &pick).await {
+            Ok(images) => self.hand_over(pick, images).await,
+            // A rule's picture is not lost to what a task wants of the same entry point.
+            Err(error) if pick.may_fare_better_alone(&error) => {
+                tracing::debug!(trace = %pick.trace, error = %Chain(&error), "rendering for each rule and task alone");
+                let arrival = pick.arrival;
+                for pick in pick.apart(|| self.snapshot_id(arrival)) {
+                    match self.render(worker, &pick).await {
+                        Ok(images) => self.hand_over(pick, images).await,
+                        Err(error) => self.not_rendered(pick, &error),
+                    }
+                }
+            }
+            Err(error) => self.not_rendered(pick, &error),
+        }
+    }
+
+    /// Every image that a pick wants, as [`asked`] has them.
+    async fn render(&self, worker: &mut Worker, pick: &Pick) -> Result<Vec<RenderedImage>, RenderError> {
         let job = RenderJob {
             config: Arc::clone(&pick.unit.config),
             data: pick.unit.data.clone(),
             renditions: asked(&pick.wants),
         };
-        self.telemetry.metrics.render_waited(now.since(pick.arrival.mono));
-        let deadline = self.clock.instant(now.plus(self.render_deadline));
-        match worker.render(&job, deadline).await {
-            Ok(picture) => {
-                self.telemetry.metrics.rendered(&picture.timings);
-                let RenderedPicture { facts, judgement, .. } = &picture;
-                let (width, height) = (facts.size.width, facts.size.height);
-                tracing::debug!(trace = %pick.trace, width, height, black = judgement.black, "rendered");
-                self.hand_over(pick, picture.images).await;
-            }
-            Err(error) => self.not_rendered(pick, &error),
-        }
+        let deadline = self.clock.instant(self.clock.mono().plus(self.render_deadline));
+        let picture = worker.render(&job, deadline).await?;
+        self.telemetry.metrics.rendered(&picture.timings);
+        let RenderedPicture { facts, judgement, images, .. } = picture;
+        let (width, height) = (facts.size.width, facts.size.height);
+        tracing::debug!(trace = %pick.trace, width, height, black = judgement.black, "rendered");
+        Ok(images)
     }
 
     fn not_rendered(&self, pick: Pick, error: &RenderError) {

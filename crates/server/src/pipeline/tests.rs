@@ -1,11 +1,14 @@
 use bytes::Bytes;
+use framehook_domain::id::{RuleId, TaskId};
+use framehook_domain::pick::Subscription;
 use framehook_domain::refusal::PushEnd;
+use framehook_domain::template::StoreTarget;
 use framehook_media::{Codec, DecoderConfig};
 use framehook_render_wire::{Failure, Size};
 
 use super::*;
 use crate::db::DbError;
-use crate::live::scene::{Scene, address, until};
+use crate::live::scene::{self, Scene, address, until};
 use crate::live::{Hold, Lives};
 use crate::store::spool::SpoolError;
 
@@ -118,4 +121,44 @@ fn a_due_without_a_picture_is_counted_under_what_went_wrong() {
     for (error, expected) in cases {
         assert_eq!(uncommitted_reason(&error), expected, "{error}");
     }
+}
+
+/// A pick of an entry point that a rule and a task want, the task in this width.
+fn pick_of_two(task_width: u32) -> Pick {
+    let subscription = |subscriber, width| {
+        let template = SnapshotTemplate { width, ..SnapshotTemplate::built_in(StoreTarget::default()) };
+        Subscription { subscriber, template: Arc::new(template) }
+    };
+    let wanted = vec![
+        subscription(Subscriber::Rule(RuleId(1)), 0),
+        subscription(Subscriber::Task(TaskId(uuid_v7(UnixMs(0), [0; 10]))), task_width),
+    ];
+    let push = scene::push(PushSequence::new(UnixMs(0), 1), wanted);
+    let arrival = Arrival { mono: Mono::default(), wall: UnixMs(0) };
+    let unit = unit(Bytes::from_static(b"a keyframe"));
+    let wants = push.entry_point(&unit, arrival);
+    Pick { trace: SnapshotId(uuid_v7(UnixMs(0), [1; 10])), push, unit, arrival, wants }
+}
+
+#[test]
+fn wants_are_rendered_apart_where_that_may_save_some_of_them() {
+    let failed = |reason| RenderError::Failed(Failure { reason, detail: String::new() });
+    let different = pick_of_two(160);
+    for (error, expected) in [
+        (failed(FailureReason::TooLarge), true),
+        (failed(FailureReason::OutOfMemory), true),
+        (RenderError::TimedOut, true),
+        (failed(FailureReason::Corrupt), false),
+        (failed(FailureReason::HdrUnsupported), false),
+        (RenderError::WorkerUnavailable, false),
+    ] {
+        assert_eq!(different.may_fare_better_alone(&error), expected, "{error}");
+        assert!(!pick_of_two(0).may_fare_better_alone(&error), "both want the same image: {error}");
+    }
+    let (trace, other) = (different.trace, SnapshotId(uuid_v7(UnixMs(0), [2; 10])));
+    let subscribers: Vec<_> = different.wants.iter().map(|want| want.subscriber).collect();
+    let apart = different.apart(|| other);
+    assert_eq!(apart.iter().map(|pick| pick.trace).collect::<Vec<_>>(), [trace, other]);
+    assert_eq!(apart.iter().map(|pick| pick.wants[0].subscriber).collect::<Vec<_>>(), subscribers);
+    assert!(apart.iter().all(|pick| pick.wants.len() == 1));
 }
