@@ -69,7 +69,8 @@ CREATE TABLE snapshot (
     -- With its -<appid> tail.
     bucket          TEXT NOT NULL,
     object_key      TEXT NOT NULL,
-    pic_full_url    TEXT NOT NULL,
+    -- NULL: not known before it is stored.
+    pic_full_url    TEXT,
     -- owed: its bytes are in spool/<id>.image; stored: in the store; discarded: given up by a person; expiring: older than
     -- its template keeps it, and its file is about to go; expired: gone.
     put_state       TEXT NOT NULL CHECK (put_state IN ('owed', 'stored', 'discarded', 'expiring', 'expired')),
@@ -131,6 +132,8 @@ CREATE TABLE latest_object (
     put_attempts   INTEGER NOT NULL DEFAULT 0,
     put_due_ms     INTEGER NOT NULL,
     put_step_ms    INTEGER NOT NULL DEFAULT 0,
+    -- 1: waiting alone does not mend it; a person should look.
+    put_alarm      INTEGER NOT NULL DEFAULT 0,
     put_error      TEXT,
     PRIMARY KEY (store, bucket, object_key)
 ) STRICT, WITHOUT ROWID;

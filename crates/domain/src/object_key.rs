@@ -51,6 +51,13 @@ impl ObjectKey {
         &self.text
     }
 
+    /// A key that was written down. A suffix goes before the extension of its last level.
+    pub fn written(text: String) -> Self {
+        let name_at = text.rfind('/').map_or(0, |slash| slash + 1);
+        let ext_at = text[name_at..].rfind('.').map_or(text.len(), |dot| name_at + dot);
+        Self { text, ext_at }
+    }
+
     /// The key with `-2`, `-3` … before its extension, for the second and later pictures of one name. Always call it on
     /// the key as expanded, so that suffixes do not pile up.
     pub fn with_suffix(&self, nth: u32) -> Self {
@@ -64,19 +71,24 @@ impl ObjectKey {
         format!("/{}", self.text)
     }
 
-    /// `pic_full_url`: the store's public base, then the key with every byte outside RFC 3986's unreserved characters
-    /// and `/` percent-encoded.
+    /// See [`pic_full_url`].
     pub fn pic_full_url(&self, public_url: &str) -> String {
-        let mut url = format!("{}/", public_url.trim_end_matches('/'));
-        for byte in self.text.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
-                url.push(char::from(byte));
-            } else {
-                url.push_str(&format!("%{byte:02X}"));
-            }
-        }
-        url
+        pic_full_url(public_url, &self.text)
     }
+}
+
+/// `pic_full_url`: the store's public base, then the key with every byte outside RFC 3986's unreserved characters and `/`
+/// percent-encoded.
+pub fn pic_full_url(public_url: &str, key: &str) -> String {
+    let mut url = format!("{}/", public_url.trim_end_matches('/'));
+    for byte in key.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            url.push(char::from(byte));
+        } else {
+            url.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    url
 }
 
 impl fmt::Display for ObjectKey {
@@ -171,6 +183,17 @@ mod tests {
         ];
         for (name, file_name, nth, expected) in cases {
             assert_eq!(expand("p", file_name, "room", 0).with_suffix(nth).as_str(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_was_written_down_takes_suffixes_as_it_did() {
+        for (text, second) in [
+            ("2025-01-01/room.v1.jpg", "2025-01-01/room.v1-2.jpg"),
+            ("a.b/cover", "a.b/cover-2"),
+            ("cover.webp", "cover-2.webp"),
+        ] {
+            assert_eq!(ObjectKey::written(text.into()).with_suffix(2).as_str(), second);
         }
     }
 

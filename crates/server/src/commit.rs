@@ -25,6 +25,7 @@ use crate::entropy::Entropy;
 use crate::shutdown::Stage;
 use crate::store::Stores;
 use crate::store::spool::{Spool, SpoolError};
+use crate::telemetry::Telemetry;
 use crate::timeline::Timeline;
 
 /// Pictures that may wait for the batch before theirs. Callers beyond it wait; rendering is bounded by its own limit.
@@ -84,7 +85,8 @@ pub struct Recorded {
     pub event_id: EventId,
     /// With a suffix if the template's name was taken.
     pub key: ObjectKey,
-    pub pic_full_url: String,
+    /// `None`: it is not known before the picture is stored.
+    pub pic_full_url: Option<String>,
     pub file_size_bytes: u64,
     pub subscriber: Option<Subscriber>,
     /// Which of its template's renditions it is; `None` if there is only one.
@@ -142,6 +144,7 @@ pub struct CommitParts {
     /// In which object keys tell the time.
     pub zone: NameZone,
     pub stores: Stores,
+    pub telemetry: Arc<Telemetry>,
     /// Wakes the storer.
     pub storer_wake: Arc<Notify>,
     /// Wakes who puts `latest` objects.

@@ -7,6 +7,7 @@
 //! A store is an [`ObjectStore`]; [`Stores`] says which one a bucket is in.
 
 mod circuit;
+mod conditions;
 pub mod fs;
 mod latest;
 mod local;
@@ -23,10 +24,10 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use framehook_domain::fault::Fault;
-use framehook_domain::object_key::ObjectKey;
 use framehook_domain::time::UnixMs;
 use rustix::io::Errno;
 
+pub use conditions::Conditions;
 pub use fs::LocalStore;
 pub use latest::LatestStorer;
 pub use local::Local;
@@ -95,8 +96,11 @@ pub trait ObjectStore: fmt::Debug + Send + Sync {
     /// See [`StoreError`].
     fn probe<'a>(&'a self, bucket: Bucket<'a>) -> Answer<'a, Probe>;
 
-    /// `pic_full_url`: where receivers fetch an object that is committed `now`.
-    fn full_url(&self, bucket: Bucket<'_>, key: &ObjectKey, now: UnixMs) -> String;
+    /// `pic_full_url`: where receivers fetch an object from `now` on.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] where URLs are signed and there is nothing to sign with.
+    fn full_url(&self, bucket: Bucket<'_>, key: &str, now: UnixMs) -> Result<String, StoreError>;
 
     /// Whether a URL that [`ObjectStore::full_url`] made still opens its object, as far as its age and signature tell.
     fn still_opens(&self, bucket: Bucket<'_>, key: &str, full_url: &str, now: UnixMs) -> bool;
@@ -137,6 +141,17 @@ pub enum Retry {
     Later,
     /// A person should look: try again now and then, and raise the alarm.
     Held,
+}
+
+/// What an error speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// This object alone.
+    Object,
+    /// Some objects, or the whole bucket.
+    Unclear,
+    /// Every object of the bucket.
+    Bucket,
 }
 
 impl StoreError {
@@ -181,18 +196,19 @@ impl StoreError {
         }
     }
 
-    /// Whether every other object of the same bucket would fail as well.
-    pub fn is_of_the_bucket(&self) -> bool {
+    /// What else would fail by it.
+    pub fn scope(&self) -> Scope {
         match self {
-            Self::UnsafeName { .. } | Self::SpoolMissing { .. } => false,
+            Self::UnsafeName { .. } | Self::SpoolMissing { .. } => Scope::Object,
             // A file where a folder must be concerns the names below it; a disk's error, perhaps one file.
-            Self::Refused { .. } | Self::Failed { .. } => false,
-            Self::Answered { refusal, .. } => !refusal.is_of_the_object(),
-            Self::Unknown { .. }
+            Self::Refused { .. } | Self::Failed { .. } => Scope::Unclear,
+            Self::Answered { refusal, .. } if refusal.is_of_the_object() => Scope::Object,
+            Self::Answered { .. }
+            | Self::Unknown { .. }
             | Self::Credentials { .. }
             | Self::TimedOut { .. }
             | Self::Unreachable { .. }
-            | Self::Full { .. } => true,
+            | Self::Full { .. } => Scope::Bucket,
         }
     }
 

@@ -133,7 +133,11 @@ impl CommitParts {
             Offered::Taken { superseded } => Ok(superseded),
             Offered::Older => Ok(own),
             Offered::KeyInUse => {
-                tracing::warn!(%key, "a latest object is not written: a picture that was announced has its name");
+                if let Some(left_out) = self.telemetry.admit(key.as_str(), "latest_key_in_use") {
+                    tracing::warn!(
+                        %key, left_out, "a latest object is not written: a picture that was announced has its name"
+                    );
+                }
                 Ok(own)
             }
         }
@@ -170,7 +174,7 @@ impl CommitParts {
             width: image.width,
             height: image.height,
             pic_url: &key.pic_url(),
-            pic_full_url: &pic_full_url,
+            pic_full_url: pic_full_url.as_deref().unwrap_or_default(),
             task_id: task_id.as_deref(),
             rendition: name,
         }
@@ -209,7 +213,7 @@ impl CommitParts {
                 region: rendition.store.region(),
                 bucket: &chosen.bucket,
                 key: key.as_str(),
-                pic_full_url: &pic_full_url,
+                pic_full_url: pic_full_url.as_deref(),
                 put_due: announcing.now,
             },
         )?;

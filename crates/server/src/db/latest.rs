@@ -7,7 +7,7 @@ use framehook_domain::time::UnixMs;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::row::{blob, number, stored, uuid};
-use super::snapshot::{FailedPut, Place, walk_places};
+use super::snapshot::{FailedPut, OwedTo, Place, walk_places};
 use super::{DbError, Tx};
 
 /// A picture that is to be the newest under a key.
@@ -114,6 +114,68 @@ pub fn owed_places(conn: &Connection) -> Result<Vec<Place>, DbError> {
     walk_places(conn, next)
 }
 
+/// Counts what is owed to a place.
+///
+/// # Errors
+/// Those of the database.
+pub fn owed_to(conn: &Connection, place: &Place) -> Result<OwedTo, DbError> {
+    let mut count = conn.prepare_cached(
+        "SELECT count(*) AS pictures, coalesce(sum(put_alarm), 0) AS held, min(create_time_ms) AS oldest FROM latest_object
+         WHERE is_owed = 1 AND store = ?1 AND bucket = ?2",
+    )?;
+    let mut rows = count.query([&place.store, &place.bucket])?;
+    let row = rows.next()?.ok_or(DbError::Damaged { what: "a count" })?;
+    let oldest: Option<i64> = row.get("oldest")?;
+    Ok(OwedTo { pictures: number(row, "pictures")?, held: number(row, "held")?, oldest: oldest.map(UnixMs) })
+}
+
+/// A place takes pictures again: those that failed there wait no longer.
+///
+/// # Errors
+/// Those of the database.
+pub fn bring_forward(tx: &Tx<'_>, place: &Place, now: UnixMs) -> Result<usize, DbError> {
+    let forward = "UPDATE latest_object SET put_due_ms = ?3
+                   WHERE is_owed = 1 AND store = ?1 AND bucket = ?2 AND put_due_ms > ?3";
+    Ok(tx.prepare_cached(forward)?.execute(params![place.store, place.bucket, now.0])?)
+}
+
+/// Makes every picture due that waits for a person.
+///
+/// # Errors
+/// Those of the database.
+pub fn try_held(tx: &Tx<'_>, now: UnixMs) -> Result<usize, DbError> {
+    let try_held = "UPDATE latest_object SET put_due_ms = min(put_due_ms, ?1) WHERE is_owed = 1 AND put_alarm = 1";
+    Ok(tx.execute(try_held, [now.0])?)
+}
+
+/// Whether a picture is still the newest of its key, and owed.
+///
+/// # Errors
+/// Those of the database.
+pub fn is_owed(conn: &Connection, put: &OwedLatest) -> Result<bool, DbError> {
+    let mut owed = conn.prepare_cached(
+        "SELECT 1 FROM latest_object WHERE store = ?1 AND bucket = ?2 AND object_key = ?3 AND id = ?4 AND is_owed = 1",
+    )?;
+    Ok(owed.exists(params![put.store, put.bucket, put.key, blob(put.id.0)])?)
+}
+
+/// Gives an owed picture up, by a person's word. Its key is known further on: what was there before stays there. Returns what
+/// its file takes in the spool; `None`: it was not owed.
+///
+/// # Errors
+/// Those of the database.
+pub fn discard(tx: &Tx<'_>, id: SnapshotId) -> Result<Option<u64>, DbError> {
+    // Reads what is owed, a row for each stream at most: few enough for what a person does once.
+    let discarded = tx
+        .prepare_cached(
+            "UPDATE latest_object SET is_owed = 0, put_alarm = 0, put_attempts = 0, put_step_ms = 0, put_error = NULL
+             WHERE id = ?1 AND is_owed = 1 RETURNING file_size",
+        )?
+        .query_row([blob(id.0)], |row| Ok(number(row, "file_size")))
+        .optional()?;
+    discarded.transpose()
+}
+
 /// What is due in one bucket, the longest due first.
 ///
 /// # Errors
@@ -169,7 +231,9 @@ pub fn move_owed(
     now: UnixMs,
 ) -> Result<Vec<(SnapshotId, u64)>, DbError> {
     let here = "is_owed = 1 AND store = ?1 AND bucket = ?2 AND region = ?3";
-    let moved = format!("UPDATE OR IGNORE latest_object SET store = ?4, bucket = ?5, put_due_ms = ?6 WHERE {here}");
+    let moved = format!(
+        "UPDATE OR IGNORE latest_object SET store = ?4, bucket = ?5, put_due_ms = ?6, put_alarm = 0 WHERE {here}"
+    );
     tx.execute(&moved, params![from.store, from.bucket, region, to.store, to.bucket, now.0])?;
     // Whatever has come under such a key since the other store was configured came later.
     let mut left = tx.prepare(&format!("DELETE FROM latest_object WHERE {here} RETURNING id, file_size"))?;
@@ -198,7 +262,8 @@ pub fn buckets_of(conn: &Connection, store: &str) -> Result<Vec<(String, String)
 /// Those of the database.
 pub fn mark_stored(tx: &Tx<'_>, put: &OwedLatest, now: UnixMs) -> Result<(), DbError> {
     tx.prepare_cached(
-        "UPDATE latest_object SET is_owed = (id <> ?4), put_attempts = 0, put_step_ms = 0, put_error = NULL, put_due_ms = ?5
+        "UPDATE latest_object SET is_owed = (id <> ?4), put_attempts = 0, put_alarm = 0, put_step_ms = 0, put_error = NULL,
+             put_due_ms = ?5
          WHERE store = ?1 AND bucket = ?2 AND object_key = ?3",
     )?
     .execute(params![put.store, put.bucket, put.key, blob(put.id.0), now.0])?;
@@ -211,8 +276,9 @@ pub fn mark_stored(tx: &Tx<'_>, put: &OwedLatest, now: UnixMs) -> Result<(), DbE
 /// Those of the database.
 pub fn mark_failed(tx: &Tx<'_>, put: &OwedLatest, failed: &FailedPut) -> Result<(), DbError> {
     tx.prepare_cached(
-        "UPDATE latest_object SET put_attempts = put_attempts + 1, put_due_ms = ?4, put_step_ms = ?5, put_error = ?6
-         WHERE store = ?1 AND bucket = ?2 AND object_key = ?3",
+        "UPDATE latest_object SET put_attempts = put_attempts + 1, put_due_ms = ?4, put_step_ms = ?5, put_alarm = ?6,
+             put_error = ?7
+         WHERE store = ?1 AND bucket = ?2 AND object_key = ?3 AND is_owed = 1",
     )?
     .execute(params![
         put.store,
@@ -220,20 +286,9 @@ pub fn mark_failed(tx: &Tx<'_>, put: &OwedLatest, failed: &FailedPut) -> Result<
         put.key,
         failed.due.0,
         stored(failed.step.as_millis()),
+        failed.alarm,
         failed.error
     ])?;
-    Ok(())
-}
-
-/// The file of a picture was gone when its put began: it was overtaken, and what overtook it is due now.
-///
-/// # Errors
-/// Those of the database.
-pub fn mark_overtaken(tx: &Tx<'_>, put: &OwedLatest, now: UnixMs) -> Result<(), DbError> {
-    tx.prepare_cached(
-        "UPDATE latest_object SET put_due_ms = ?5 WHERE store = ?1 AND bucket = ?2 AND object_key = ?3 AND id <> ?4",
-    )?
-    .execute(params![put.store, put.bucket, put.key, blob(put.id.0), now.0])?;
     Ok(())
 }
 

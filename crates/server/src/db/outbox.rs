@@ -166,6 +166,18 @@ pub fn object_is_stored(tx: &Tx<'_>, event: EventId, now: UnixMs) -> Result<(), 
     Ok(())
 }
 
+/// Writes into a picture's event where the picture is: its key, which may have been taken at commit, and its URL.
+///
+/// # Errors
+/// Those of the database.
+pub fn object_has_url(tx: &Tx<'_>, event: EventId, key: &str, pic_full_url: &str) -> Result<(), DbError> {
+    tx.prepare_cached(
+        "UPDATE event SET body = json_set(body, '$.pic_url', '/' || ?2, '$.pic_full_url', ?3) WHERE id = ?1",
+    )?
+    .execute(params![blob(event.0), key, pic_full_url])?;
+    Ok(())
+}
+
 /// Cancels the deliveries of a picture's event that still wait for the picture, since a person gave it up.
 ///
 /// # Errors

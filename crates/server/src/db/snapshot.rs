@@ -42,7 +42,8 @@ pub struct NewSnapshot<'a> {
     /// With its `-<appid>` tail.
     pub bucket: &'a str,
     pub key: &'a str,
-    pub pic_full_url: &'a str,
+    /// `None`: it is not known before the picture is stored.
+    pub pic_full_url: Option<&'a str>,
     /// When its put falls due, on the timeline.
     pub put_due: UnixMs,
 }
@@ -142,6 +143,8 @@ pub struct OwedPut {
     pub file_size_bytes: u64,
     /// Puts that failed.
     pub attempts: u32,
+    /// Whether its event says where it is fetched; otherwise that is written when it is stored.
+    pub has_url: bool,
 }
 
 impl OwedPut {
@@ -153,7 +156,7 @@ impl OwedPut {
 
 const OWED_COLUMNS: &str =
     "id, trace, event_id, domain, app, stream, store, region, bucket, object_key, format, file_size,
-     put_attempts,
+     put_attempts, pic_full_url IS NOT NULL AS has_url,
      (SELECT retention_days FROM snapshot_template WHERE snapshot_template.id = template_id) AS retention_days
      FROM snapshot";
 
@@ -176,6 +179,7 @@ fn owed_put(row: &Row<'_>) -> Result<OwedPut, DbError> {
         retention_days: row.get("retention_days")?,
         file_size_bytes: number(row, "file_size")?,
         attempts: number(row, "put_attempts")?,
+        has_url: row.get("has_url")?,
     })
 }
 
@@ -221,7 +225,18 @@ pub struct OwedTo {
     pub oldest: Option<UnixMs>,
 }
 
-/// Counts what is owed to a place.
+impl OwedTo {
+    /// Both together.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            pictures: self.pictures + other.pictures,
+            held: self.held + other.held,
+            oldest: [self.oldest, other.oldest].into_iter().flatten().min(),
+        }
+    }
+}
+
+/// Counts what is owed to a place, latest objects left out.
 ///
 /// # Errors
 /// Those of the database.
@@ -314,22 +329,62 @@ pub fn buckets_of(conn: &Connection, store: &str) -> Result<Vec<(String, String)
     rows.map(|row| row.map_err(DbError::from)).collect()
 }
 
-/// Owes what was owed to one place to another. A picture whose key is taken there stays where it is.
+/// Owes what was owed to one place to another, under a free key where its own is taken there. Only for pictures whose events
+/// do not say yet where they are.
 ///
 /// # Errors
 /// Those of the database.
-pub fn move_owed(tx: &Tx<'_>, from: &Place, region: &str, to: &Place, now: UnixMs) -> Result<usize, DbError> {
-    let moved = "UPDATE OR IGNORE snapshot SET store = ?4, bucket = ?5, put_due_ms = ?6, put_alarm = 0
-                 WHERE put_state = 'owed' AND store = ?1 AND bucket = ?2 AND region = ?3";
-    Ok(tx.execute(moved, params![from.store, from.bucket, region, to.store, to.bucket, now.0])?)
+pub fn move_owed(
+    tx: &Tx<'_>,
+    from: &Place,
+    region: &str,
+    to: &Place,
+    now: UnixMs,
+    wall: UnixMs,
+) -> Result<usize, DbError> {
+    let owed = tx
+        .prepare(
+            "SELECT id, object_key FROM snapshot
+             WHERE put_state = 'owed' AND store = ?1 AND bucket = ?2 AND region = ?3 AND pic_full_url IS NULL ORDER BY id",
+        )?
+        .query_map([&from.store, &from.bucket, region], |row| Ok((uuid(row, "id")?, row.get("object_key")?)))?
+        .collect::<Result<Vec<(_, String)>, _>>()?;
+    for (id, key) in &owed {
+        let key = free_key(tx, &to.store, &to.bucket, ObjectKey::written(key.clone()), wall)?;
+        tx.prepare_cached(
+            "UPDATE snapshot SET store = ?2, bucket = ?3, object_key = ?4, put_due_ms = ?5, put_alarm = 0 WHERE id = ?1",
+        )?
+        .execute(params![blob(*id), to.store, to.bucket, key.as_str(), now.0])?;
+    }
+    Ok(owed.len())
 }
 
-/// The picture can be fetched: its deliveries become due in the same transaction. `false`: it was not owed any more, since
-/// a person discarded it meanwhile.
+/// Whether a picture is still owed to its store.
 ///
 /// # Errors
 /// Those of the database.
-pub fn mark_stored(tx: &Tx<'_>, put: &OwedPut, now: UnixMs, wall: UnixMs) -> Result<bool, DbError> {
+pub fn is_owed(conn: &Connection, id: SnapshotId) -> Result<bool, DbError> {
+    let mut owed = conn.prepare_cached("SELECT 1 FROM snapshot WHERE id = ?1 AND put_state = 'owed'")?;
+    Ok(owed.exists([blob(id.0)])?)
+}
+
+/// The picture can be fetched: its deliveries become due in the same transaction, and say where if they did not before
+/// (`pic_full_url`). `false`: it was not owed any more, since a person discarded it meanwhile.
+///
+/// # Errors
+/// Those of the database.
+pub fn mark_stored(
+    tx: &Tx<'_>,
+    put: &OwedPut,
+    pic_full_url: Option<&str>,
+    now: UnixMs,
+    wall: UnixMs,
+) -> Result<bool, DbError> {
+    if let Some(url) = pic_full_url {
+        tx.prepare_cached("UPDATE snapshot SET pic_full_url = ?2 WHERE id = ?1 AND put_state = 'owed'")?
+            .execute(params![blob(put.id.0), url])?;
+        outbox::object_has_url(tx, put.event, &put.key, url)?;
+    }
     let changed = tx
         .prepare_cached(
             "UPDATE snapshot SET put_state = 'stored', settled_ms = ?2, put_alarm = 0, put_error = NULL
@@ -399,13 +454,15 @@ pub struct HeldPut {
 /// Most held pictures that are listed: they come from one cause, and a person mends that and not each of them.
 const HELD_ROWS_MAX: usize = 1000;
 
-/// The pictures that a person should look at, oldest first.
+/// The pictures that a person should look at, those of latest objects among them, oldest first.
 ///
 /// # Errors
 /// Those of the database.
 pub fn held_puts(conn: &Connection) -> Result<Vec<HeldPut>, DbError> {
     let mut statement = conn.prepare_cached(
         "SELECT id, store, bucket, object_key, put_attempts, put_error FROM snapshot WHERE put_alarm = 1
+         UNION ALL SELECT id, store, bucket, object_key, put_attempts, put_error FROM latest_object
+         WHERE is_owed = 1 AND put_alarm = 1
          ORDER BY id LIMIT ?1",
     )?;
     let mut rows = statement.query([stored(HELD_ROWS_MAX)])?;

@@ -137,12 +137,17 @@ fn responses(html: &mut String, about: &Value, is_wanted: impl Fn(&str) -> bool)
         if !is_wanted(status) {
             continue;
         }
-        let content = response["content"].as_object().and_then(|content| content.iter().next());
-        let is = content.map_or_else(String::new, |(content_type, content)| match &content["schema"] {
+        let content = response["content"].as_object().into_iter().flatten();
+        let is = content.map(|(content_type, content)| match &content["schema"] {
             Value::Object(schema) if !schema.is_empty() => type_of(&content["schema"]),
             _ => escape(content_type),
         });
-        row(html, status, &is, &code(&escape(response["description"].as_str().unwrap_or_default())));
+        row(
+            html,
+            status,
+            &is.collect::<Vec<_>>().join(", "),
+            &code(&escape(response["description"].as_str().unwrap_or_default())),
+        );
     }
     html.push_str("</table></div>");
 }

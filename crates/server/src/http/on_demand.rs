@@ -202,7 +202,7 @@ pub(super) fn routes() -> [Route; 2] {
         stream(Route::get(LATEST, "get_latest_picture", "Fetch what a stream shows now, of its newest keyframe", get))
             .query::<LatestQuery>()
             .unless_known()
-            .answers_as(200, "The picture. `Age` says how old it is.", "image/jpeg"),
+            .answers_as(200, "The picture. `Age` says how old it is.", &["image/jpeg"]),
         stream(Route::post(SNAPSHOT, "take_snapshot", "Take a picture now, stored and announced as any other", take))
             .takes::<SnapshotOrder>()
             .carried_out_once()

@@ -142,8 +142,8 @@ fn fields(object: Schema) -> Vec<Value> {
 
 fn response(answer: &Answer, schemas: &mut SchemaGenerator) -> Value {
     let mut response = json!({ "description": answer.about });
-    if let Some((content_type, schema)) = answer.content {
-        response["content"] = json!({ content_type: { "schema": schema(schemas) } });
+    for (content_type, schema) in &answer.content {
+        response["content"][content_type] = json!({ "schema": schema(schemas) });
     }
     for (name, about) in answer.headers {
         response["headers"][name] = json!({ "description": about, "required": true, "schema": { "type": "string" } });

@@ -54,8 +54,8 @@ pub(super) enum Place {
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) about: &'static str,
-    /// Content type and schema; `None` where nothing follows the head.
-    pub(super) content: Option<(&'static str, SchemaOf)>,
+    /// Content types, each with its schema; none where nothing follows the head.
+    pub(super) content: Vec<(&'static str, SchemaOf)>,
     pub(super) headers: &'static [(&'static str, &'static str)],
 }
 
@@ -134,12 +134,13 @@ impl Route {
 
     /// Answers JSON.
     pub(super) fn answers<T: JsonSchema>(self, status: u16, about: &'static str) -> Self {
-        self.answer(status, about, Some(("application/json", |schemas| schemas.subschema_for::<T>())), &[])
+        self.answer(status, about, vec![("application/json", |schemas| schemas.subschema_for::<T>())], &[])
     }
 
-    /// Answers what is no JSON.
-    pub(super) fn answers_as(self, status: u16, about: &'static str, content_type: &'static str) -> Self {
-        self.answer(status, about, Some((content_type, |_| Schema::default())), &[])
+    /// Answers what is no JSON, of one of these types.
+    pub(super) fn answers_as(self, status: u16, about: &'static str, content_types: &[&'static str]) -> Self {
+        let any: SchemaOf = |_| Schema::default();
+        self.answer(status, about, content_types.iter().map(|content_type| (*content_type, any)).collect(), &[])
     }
 
     /// Answers server-sent events whose data are `T`s. OpenAPI 3.1 has no word for a stream: this describes one event's data.
@@ -148,24 +149,24 @@ impl Route {
             let data = schemas.subschema_for::<T>();
             json_schema!({ "type": "string", "contentMediaType": "application/json", "contentSchema": data })
         };
-        self.answer(status, about, Some(("text/event-stream", schema)), &[])
+        self.answer(status, about, vec![("text/event-stream", schema)], &[])
     }
 
     pub(super) fn answers_nothing(self, status: u16, about: &'static str) -> Self {
-        self.answer(status, about, None, &[])
+        self.answer(status, about, Vec::new(), &[])
     }
 
     /// Answers an object of the configuration with its version.
     pub(super) fn answers_version<T: JsonSchema>(self, status: u16, about: &'static str) -> Self {
         let headers: &[_] = if status == 201 { &[ETAG, LOCATION] } else { &[ETAG] };
-        self.answer(status, about, Some(("application/json", |schemas| schemas.subschema_for::<T>())), headers)
+        self.answer(status, about, vec![("application/json", |schemas| schemas.subschema_for::<T>())], headers)
     }
 
     fn answer(
         mut self,
         status: u16,
         about: &'static str,
-        content: Option<(&'static str, SchemaOf)>,
+        content: Vec<(&'static str, SchemaOf)>,
         headers: &'static [(&'static str, &'static str)],
     ) -> Self {
         self.answers.push(Answer { status, about, content, headers });
@@ -177,7 +178,7 @@ impl Route {
         self.header::<String>("If-None-Match", "A version that is known already.").answer(
             304,
             "It is that version still.",
-            None,
+            Vec::new(),
             &[ETAG],
         )
     }

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use framehook_domain::id::{RuleId, SnapshotId, TemplateId};
+use framehook_domain::template::ImageFormat;
 use framehook_domain::time::UnixMs;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -81,8 +82,8 @@ pub(super) struct SnapshotView {
     store: String,
     bucket: String,
     key: String,
-    /// Where callbacks say that it is.
-    url: String,
+    /// Where callbacks say that it is. `null`: that is not known before it is stored.
+    url: Option<String>,
     /// When its keyframe had arrived.
     create_time_ms: i64,
     /// When it was durable.
@@ -218,7 +219,10 @@ async fn image(
     let row = shared.db.read(move |conn| snapshot::show(conn, id)).await?.ok_or_else(unknown)?;
     match row.state {
         // Whoever may see it fetches it from where it is.
-        PutState::Stored if row.store != LocalStore::NAME => Ok(Redirect::temporary(&row.pic_full_url).into_response()),
+        PutState::Stored if row.store != LocalStore::NAME => {
+            let url = row.pic_full_url.ok_or_else(|| Problem::not_found("it is not known where the picture is"))?;
+            Ok(Redirect::temporary(&url).into_response())
+        }
         PutState::Stored => {
             let shown = Shown { content_type: row.format.content_type(), is_private: true, is_overwritten: false };
             objects::serve(&shared, &row.bucket, &row.key, shown, &method, &headers).await
@@ -266,6 +270,14 @@ fn unknown() -> Problem {
     Problem::not_found("there is no such snapshot; stored ones are remembered for deliver.log_retention")
 }
 
+/// Of every format that a rendition can have.
+const IMAGE_TYPES: [&str; 4] = [
+    ImageFormat::Jpeg.content_type(),
+    ImageFormat::Png.content_type(),
+    ImageFormat::Webp.content_type(),
+    ImageFormat::Avif.content_type(),
+];
+
 pub(super) fn routes() -> Vec<Route> {
     let id = |route: Route| route.of::<Uuid>("id", "The snapshot's id.").problems(&[400, 404]);
     vec![
@@ -285,8 +297,8 @@ pub(super) fn routes() -> Vec<Route> {
             .header::<String>("Range", "The bytes that are wanted, in one range.")
             .unless_known()
             .problems(&[410])
-            .answers_as(200, "The stored bytes, in the format that the snapshot has.", "image/*")
-            .answers_as(206, "A range of them.", "image/*")
+            .answers_as(200, "The stored bytes, in the format that the snapshot has.", &IMAGE_TYPES)
+            .answers_as(206, "A range of them.", &IMAGE_TYPES)
             .answers_nothing(307, "It is in a store that is not ours to read from; its URL is in `Location`.")
             .answers_nothing(416, "No byte of it lies in the range that is asked for."),
         id(Route::post(

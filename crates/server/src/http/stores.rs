@@ -26,13 +26,13 @@ struct StoreView {
     bucket: String,
     /// `taking`; `failing`, in a way that should pass; or `refusing`, until somebody mends it.
     state: &'static str,
-    /// Pictures that wait for it.
+    /// Pictures that wait for it, latest objects among them.
     owed: u64,
     /// Those of them that a person should look at.
     held: u64,
     /// When the oldest that waits was committed.
     oldest_ms: Option<i64>,
-    /// Why the last upload failed, if none was taken since.
+    /// Why uploads fail, if the last ones did for a reason that is the bucket's.
     error: Option<String>,
     /// What may be done about it.
     mend: Option<&'static str>,

@@ -18,7 +18,7 @@ pub(super) fn routes() -> Vec<Route> {
         Route::get("/v1/docs", "get_documentation", "This document as a page for people", docs::show).answers_as(
             200,
             "HTML that needs nothing from elsewhere.",
-            "text/html",
+            &["text/html"],
         ),
     ];
     [

@@ -68,6 +68,7 @@ impl Scene {
                 entropy: entropy.clone(),
                 zone: NameZone::default(),
                 stores,
+                telemetry: Telemetry::new(clock),
                 storer_wake: Arc::new(Notify::new()),
                 latest_wake: Arc::new(Notify::new()),
             },

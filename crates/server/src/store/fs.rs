@@ -89,15 +89,22 @@ impl LocalStore {
     /// # Errors
     /// See [`StoreError`].
     pub fn put(&self, bucket: &str, key: &str, spooled: &Path) -> Result<(), StoreError> {
+        self.put_file(bucket, key, spooled).map_err(|error| match error {
+            // It may have been taken away at any moment meanwhile.
+            StoreError::Failed { key, .. } if matches!(spooled.try_exists(), Ok(false)) => {
+                StoreError::SpoolMissing { key }
+            }
+            error => error,
+        })
+    }
+
+    fn put_file(&self, bucket: &str, key: &str, spooled: &Path) -> Result<(), StoreError> {
         let path = self.path(bucket, key)?;
         let dir =
             path.parent().ok_or_else(|| StoreError::UnsafeName { bucket: bucket.to_owned(), key: key.to_owned() })?;
         let failed = |source| StoreError::from_io(bucket, key, source);
         self.make_dir(dir).map_err(failed)?;
-        let source = fs::metadata(spooled).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => StoreError::SpoolMissing { key: key.to_owned() },
-            _ => failed(source),
-        })?;
+        let source = fs::metadata(spooled).map_err(failed)?;
         match fs::hard_link(spooled, &path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -3,13 +3,16 @@
 //! A picture that is overtaken before its put has begun is never put. One that is overtaken during its put is followed by
 //! the newer one, in that order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Bucket, StoreError, StorerParts, Upload, backoff};
+use framehook_domain::id::SnapshotId;
+use framehook_domain::time::Mono;
+
+use super::{Bucket, Retry, StoreError, StorerParts, Upload, backoff};
 use crate::db::latest::{self, OwedLatest};
-use crate::db::snapshot::FailedPut;
+use crate::db::snapshot::{FailedPut, Place};
 use crate::db::{DbError, Tx};
 use crate::telemetry::event::{Chain, PutEnded};
 
@@ -22,27 +25,34 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Wait before looking again when the database is full.
 const DB_FULL_WAIT: Duration = Duration::from_secs(1);
 
-/// Store and bucket, and the keys of it whose put is under way.
-type Running = BTreeMap<(String, String), Vec<String>>;
+/// What goes on in one bucket.
+#[derive(Debug, Default)]
+struct Lane {
+    /// Keys whose put is under way.
+    keys: HashSet<String>,
+    /// Pictures whose put has ended since the last look began: its rows may show them as they were before.
+    ended: HashSet<SnapshotId>,
+}
 
 /// Puts the newest pictures under the keys that they overwrite.
 #[derive(Debug)]
 pub struct LatestStorer {
     parts: StorerParts,
-    running: Mutex<Running>,
+    /// Each bucket that something was owed to since the start.
+    lanes: Mutex<BTreeMap<Place, Lane>>,
 }
 
 impl LatestStorer {
     /// `parts.wake` is signalled by the committer.
     pub fn new(parts: StorerParts) -> Arc<Self> {
-        Arc::new(Self { parts, running: Mutex::default() })
+        Arc::new(Self { parts, lanes: Mutex::default() })
     }
 
     /// Runs until its stage is told to end; puts under way then are tasks of the stage and finish.
     pub async fn run(self: Arc<Self>) {
         let token = self.parts.stage.token();
         loop {
-            let woken = self.parts.wake.notified();
+            let (woken, recovery) = (self.parts.wake.notified(), self.parts.conditions.recovery());
             let wait = match self.start_due().await {
                 Ok(wait) => wait.min(LOOK_EVERY),
                 Err(DbError::Stopped) => return,
@@ -54,6 +64,7 @@ impl LatestStorer {
             tokio::select! {
                 () = token.cancelled() => return,
                 () = woken => {}
+                () = recovery => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -61,60 +72,61 @@ impl LatestStorer {
 
     /// Starts a put for everything that is due and has a slot. Tells how long there is nothing more to start.
     async fn start_due(self: &Arc<Self>) -> Result<Duration, DbError> {
-        let now = self.parts.timeline.now();
+        let (now, mono) = (self.parts.timeline.now(), self.parts.clock.mono());
+        self.lanes().values_mut().for_each(|lane| lane.ended.clear());
         // Each bucket for itself, so that one that hangs hides nobody: as many rows as it has slots, beside those that are
         // under way and will be passed over.
         let look = move |conn: &rusqlite::Connection| {
-            let (mut due, mut next_due) = (Vec::new(), None);
-            for place in latest::owed_places(conn)? {
-                due.extend(latest::due(conn, &place, now, 2 * BUCKET_SLOTS)?);
-                let next = latest::next_due(conn, &place, now)?;
-                next_due = [next_due, next].into_iter().flatten().min();
-            }
-            Ok((due, next_due))
+            let due_at = |place: Place| {
+                let due = latest::due(conn, &place, now, 2 * BUCKET_SLOTS)?;
+                let next_due = latest::next_due(conn, &place, now)?;
+                Ok((place, due, next_due))
+            };
+            latest::owed_places(conn)?.into_iter().map(due_at).collect::<Result<Vec<_>, DbError>>()
         };
-        let (due, next_due) = self.parts.db.read_puts(look).await?;
+        let mut wait = LOOK_EVERY;
+        for (place, due, next_due) in self.parts.db.read_puts(look).await? {
+            wait = next_due.map_or(wait, |due| wait.min(due.since(now)));
+            let (started, again_in) = self.take_up(&place, due, mono);
+            wait = again_in.map_or(wait, |again| wait.min(again));
+            for put in started {
+                self.start(place.clone(), put);
+            }
+        }
+        Ok(wait)
+    }
+
+    /// Gives slots of a place to what is due there, and tells in how long the place may be asked again.
+    fn take_up(&self, place: &Place, due: Vec<OwedLatest>, now: Mono) -> (Vec<OwedLatest>, Option<Duration>) {
+        let (slots, again_in) = self.parts.conditions.slots(place, BUCKET_SLOTS, now);
+        let mut lanes = self.lanes();
+        let lane = lanes.entry(place.clone()).or_default();
+        let mut started = Vec::new();
         for put in due {
-            if self.take_slot(&put) {
-                self.start(put);
+            let is_free = !lane.keys.contains(&put.key) && !lane.ended.contains(&put.id);
+            if is_free && lane.keys.len() < slots {
+                lane.keys.insert(put.key.clone());
+                started.push(put);
             }
         }
-        Ok(next_due.map_or(LOOK_EVERY, |due| due.since(now)))
+        (started, again_in)
     }
 
-    fn take_slot(&self, put: &OwedLatest) -> bool {
-        let mut running = self.running();
-        let keys = running.entry((put.store.clone(), put.bucket.clone())).or_default();
-        let may_start = keys.len() < BUCKET_SLOTS && !keys.contains(&put.key);
-        if may_start {
-            keys.push(put.key.clone());
-        }
-        may_start
-    }
-
-    fn give_slot_back(&self, put: &OwedLatest) {
-        let mut running = self.running();
-        let place = (put.store.clone(), put.bucket.clone());
-        if let Some(keys) = running.get_mut(&place) {
-            keys.retain(|key| *key != put.key);
-            if keys.is_empty() {
-                running.remove(&place);
-            }
-        }
-    }
-
-    fn start(self: &Arc<Self>, put: OwedLatest) {
+    fn start(self: &Arc<Self>, place: Place, put: OwedLatest) {
         let storer = Arc::clone(self);
         self.parts.stage.spawn(async move {
             // A put whose outcome cannot be written down keeps its slot: the database has stopped, and the process ends.
-            if storer.put(&put).await.is_ok() {
-                storer.give_slot_back(&put);
+            if storer.put(&place, &put).await.is_ok() {
+                if let Some(lane) = storer.lanes().get_mut(&place) {
+                    lane.keys.remove(&put.key);
+                    lane.ended.insert(put.id);
+                }
                 storer.parts.wake.notify_one();
             }
         });
     }
 
-    async fn put(&self, put: &OwedLatest) -> Result<(), DbError> {
+    async fn put(&self, place: &Place, put: &OwedLatest) -> Result<(), DbError> {
         let began = self.parts.clock.mono();
         let spooled = self.parts.spool.path(put.id);
         let bucket = Bucket { region: &put.region, name: &put.bucket };
@@ -123,6 +135,10 @@ impl LatestStorer {
             Some(store) => store.put(bucket, &put.key, upload).await,
             None => Err(StoreError::Unknown { store: put.store.clone() }),
         };
+        if matches!(result, Err(StoreError::SpoolMissing { .. })) && !self.is_owed(put).await {
+            // It was overtaken before its put began. What overtook it is due, as this one was.
+            return Ok(());
+        }
         let now = self.parts.clock.mono();
         PutEnded {
             trace: put.trace,
@@ -134,6 +150,7 @@ impl LatestStorer {
             failure: result.as_ref().err().map(|error| (error.name(), error.fault(), error as &dyn std::error::Error)),
         }
         .emit(&self.parts.telemetry);
+        self.parts.learn(place, result.as_ref().err(), now);
         match result {
             Ok(()) => self.stored(put).await,
             Err(error) => self.failed(put, &error).await,
@@ -153,22 +170,26 @@ impl LatestStorer {
         Ok(())
     }
 
+    async fn is_owed(&self, put: &OwedLatest) -> bool {
+        let put = put.clone();
+        // What cannot be looked up counts as owed: the failure is then written down like any other.
+        self.parts.db.read(move |conn| latest::is_owed(conn, &put)).await.unwrap_or(true)
+    }
+
     async fn failed(&self, put: &OwedLatest, error: &StoreError) -> Result<(), DbError> {
         let step = backoff(error.retry(), put.attempts.saturating_add(1), self.parts.entropy.fraction());
-        let is_gone = matches!(error, StoreError::SpoolMissing { .. });
+        let alarm = error.retry() == Retry::Held;
         let (timeline, text, put) = (self.parts.timeline.clone(), Chain(error).to_string(), Arc::new(put.clone()));
         let write = || {
             let (put, timeline, error) = (Arc::clone(&put), timeline.clone(), text.clone());
             move |tx: &Tx<'_>| {
-                let failed = FailedPut { due: timeline.now().plus(step), step, alarm: false, error };
-                latest::mark_failed(tx, &put, &failed)?;
-                if is_gone { latest::mark_overtaken(tx, &put, timeline.now()) } else { Ok(()) }
+                latest::mark_failed(tx, &put, &FailedPut { due: timeline.now().plus(step), step, alarm, error })
             }
         };
         self.parts.db.write_until_done(write).await
     }
 
-    fn running(&self) -> MutexGuard<'_, Running> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lanes(&self) -> MutexGuard<'_, BTreeMap<Place, Lane>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use framehook_domain::object_key::ObjectKey;
+use framehook_domain::object_key::pic_full_url;
 use framehook_domain::time::UnixMs;
 
 use super::{Answer, Bucket, LocalStore, ObjectStore, Probe, StoreError, Upload, UrlRefused, UrlSigner};
@@ -80,12 +80,12 @@ impl ObjectStore for Local {
         Box::pin(async { Ok(Probe::default()) })
     }
 
-    fn full_url(&self, bucket: Bucket<'_>, key: &ObjectKey, now: UnixMs) -> String {
-        let url = key.pic_full_url(&format!("{}/{}", self.public_url, bucket.name));
-        match &self.signer {
-            Some(signer) => format!("{url}?{}", signer.query(bucket.name, key.as_str(), now)),
+    fn full_url(&self, bucket: Bucket<'_>, key: &str, now: UnixMs) -> Result<String, StoreError> {
+        let url = pic_full_url(&format!("{}/{}", self.public_url, bucket.name), key);
+        Ok(match &self.signer {
+            Some(signer) => format!("{url}?{}", signer.query(bucket.name, key, now)),
             None => url,
-        }
+        })
     }
 
     fn still_opens(&self, bucket: Bucket<'_>, key: &str, full_url: &str, now: UnixMs) -> bool {

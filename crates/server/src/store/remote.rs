@@ -11,15 +11,16 @@ mod dialect;
 mod keys;
 pub mod lifecycle;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use framehook_domain::object_key::ObjectKey;
-use framehook_domain::time::UnixMs;
+use framehook_domain::object_key::pic_full_url;
+use framehook_domain::time::{Mono, UnixMs};
 use http_body_util::Full;
 use hyper::header::{CONTENT_LENGTH, DATE, HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, StatusCode};
@@ -35,11 +36,24 @@ use answer::is_done;
 use client::{Answered, Client, NoAnswer};
 use dialect::{Dialect, Unsigned};
 use keys::{Credentials, Keys};
+use lifecycle::Merged;
 
 pub use answer::Refusal;
 
 /// Sets of bucket and days whose rule this process has seen to, some hundred bytes each. Forgetting them costs two requests.
 const RULES_REMEMBERED_MAX: usize = 10_000;
+
+/// How long objects are put without a rule that could not be made, before it is tried again.
+const RULE_AGAIN: Duration = Duration::from_secs(60);
+
+/// Why a bucket's rule for a number of days could not be made.
+#[derive(Debug, thiserror::Error)]
+enum RuleError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the rules that the bucket has are no document that could be added to")]
+    Unreadable,
+}
 
 /// A store that is reached over HTTP.
 #[derive(Debug)]
@@ -56,8 +70,8 @@ pub struct Remote {
     /// What each object is put with, by the names that the store has for it.
     object_headers: Vec<(String, String)>,
     signed_url_life_secs: Option<u32>,
-    /// Buckets and days whose lifecycle rule has been seen to.
-    rules: Mutex<HashSet<(String, u32)>>,
+    /// Buckets and days whose lifecycle rule has been seen to, and when one that could not be made is tried again.
+    rules: Mutex<HashMap<(String, u32), Option<Mono>>>,
     /// Held while a rule is added: a bucket's rules are one document, and two that are added at once would lose one.
     adding: tokio::sync::Mutex<()>,
 }
@@ -188,16 +202,17 @@ impl Remote {
     /// Sees to it, once, that the bucket removes objects after so many days. A put does not fail by it: the picture matters
     /// more than its end.
     async fn keep_for(&self, bucket: Bucket<'_>, days: u32) {
-        let rule = (bucket.name.to_owned(), days);
+        let (rule, now) = ((bucket.name.to_owned(), days), self.clock.mono());
         {
             let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+            if rules.get(&rule).is_some_and(|again| again.is_none_or(|again| now < again)) {
+                return;
+            }
             if rules.len() >= RULES_REMEMBERED_MAX {
                 rules.clear();
             }
             // Noted before it is tried: puts that come meanwhile do not wait, nor do they write the same document.
-            if !rules.insert(rule.clone()) {
-                return;
-            }
+            rules.insert(rule.clone(), None);
         }
         if let Err(error) = self.add_rule(bucket, days).await {
             tracing::warn!(
@@ -207,14 +222,15 @@ impl Remote {
                 rule = lifecycle::rule(days),
                 "the bucket's lifecycle rule could not be made; until somebody adds it, these objects are kept"
             );
-            if error.retry() == Retry::Later {
-                self.rules.lock().unwrap_or_else(PoisonError::into_inner).remove(&rule);
+            let again = self.clock.mono().plus(RULE_AGAIN);
+            if matches!(&error, RuleError::Store(error) if error.retry() == Retry::Later) {
+                self.rules.lock().unwrap_or_else(PoisonError::into_inner).insert(rule, Some(again));
             }
         }
     }
 
     /// Adds the rule for `days` to the bucket's lifecycle, if it is not there. Whatever else is there stays.
-    async fn add_rule(&self, bucket: Bucket<'_>, days: u32) -> Result<(), StoreError> {
+    async fn add_rule(&self, bucket: Bucket<'_>, days: u32) -> Result<(), RuleError> {
         let _adding = self.adding.lock().await;
         let lifecycle =
             |method, headers, body| Call { method, bucket, key: "", parameters: &[("lifecycle", "")], headers, body };
@@ -222,14 +238,17 @@ impl Remote {
         let document = match known.status {
             StatusCode::NOT_FOUND if Refusal::of(&known).code == "NoSuchLifecycleConfiguration" => None,
             status if is_done(status) => Some(String::from_utf8_lossy(&known.body)),
-            _ => return Err(self.refused(bucket, "", &known)),
+            _ => return Err(self.refused(bucket, "", &known).into()),
         };
-        let Some(merged) = lifecycle::merged(document.as_deref(), days) else { return Ok(()) };
-        let body = Bytes::from(merged);
+        let body = match lifecycle::merged(document.as_deref(), days) {
+            Merged::Known => return Ok(()),
+            Merged::Added(document) => Bytes::from(document),
+            Merged::Unreadable => return Err(RuleError::Unreadable),
+        };
         let headers =
             vec![("content-md5".to_owned(), md5(&body)), ("content-type".to_owned(), "application/xml".to_owned())];
         let written = self.call(lifecycle(rusty_s3::Method::Put, headers, body)).await?;
-        if is_done(written.status) { Ok(()) } else { Err(self.refused(bucket, "", &written)) }
+        if is_done(written.status) { Ok(()) } else { Err(self.refused(bucket, "", &written).into()) }
     }
 }
 
@@ -302,17 +321,14 @@ impl ObjectStore for Remote {
         })
     }
 
-    fn full_url(&self, bucket: Bucket<'_>, key: &ObjectKey, now: UnixMs) -> String {
-        let base = self.public_url.replace("{bucket}", bucket.name).replace("{region}", self.region(bucket));
-        let plain = key.pic_full_url(&base);
-        let Some(life) = self.signed_url_life_secs else { return plain };
-        // Without credentials nothing can be put either, and that is said loudly; the URL is kept as it will be once the
-        // bucket opens.
-        let signed = self.keys.current(self.clock.mono()).ok().and_then(|credentials| {
-            let url = self.url(&self.public_url, bucket, key.as_str()).ok()?;
-            Some(self.dialect.signed_url(&url, &meant_path(&url), self.region(bucket), &credentials, now, life))
-        });
-        signed.map_or(plain, String::from)
+    fn full_url(&self, bucket: Bucket<'_>, key: &str, now: UnixMs) -> Result<String, StoreError> {
+        let Some(life) = self.signed_url_life_secs else {
+            let base = self.public_url.replace("{bucket}", bucket.name).replace("{region}", self.region(bucket));
+            return Ok(pic_full_url(&base, key));
+        };
+        let credentials = self.keys.current(self.clock.mono())?;
+        let url = self.url(&self.public_url, bucket, key)?;
+        Ok(self.dialect.signed_url(&url, &meant_path(&url), self.region(bucket), &credentials, now, life).into())
     }
 
     fn still_opens(&self, _bucket: Bucket<'_>, _key: &str, full_url: &str, now: UnixMs) -> bool {

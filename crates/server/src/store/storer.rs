@@ -8,7 +8,7 @@ use framehook_domain::id::SnapshotId;
 use framehook_domain::time::{Mono, UnixMs};
 use tokio::sync::Notify;
 
-use super::circuit::{Allowance, Circuit};
+use super::conditions::{Conditions, Failure};
 use super::spool::Spool;
 use super::{Bucket, Retry, StoreError, Stores, Upload, backoff};
 use crate::audit::{Caller, Change};
@@ -43,6 +43,8 @@ pub struct StorerParts {
     pub timeline: Timeline,
     pub entropy: Entropy,
     pub telemetry: Arc<Telemetry>,
+    /// What is known of the buckets, shared by all who put into them.
+    pub conditions: Arc<Conditions>,
     /// Signalled by the committer.
     pub wake: Arc<Notify>,
     /// Signalled when deliveries have become due.
@@ -51,6 +53,30 @@ pub struct StorerParts {
     pub slots: usize,
     /// Whose tasks the puts are.
     pub stage: Stage,
+}
+
+impl StorerParts {
+    /// Tells what a put says of its bucket. What waits for a bucket that takes pictures again is made due.
+    pub(super) fn learn(&self, place: &Place, error: Option<&StoreError>, now: Mono) {
+        match error {
+            Some(error) => self.conditions.failed(place, error, now, self.entropy.fraction()),
+            None if self.conditions.succeeded(place, self.clock.wall()) => self.bring_forward(place.clone()),
+            None => {}
+        }
+    }
+
+    fn bring_forward(&self, place: Place) {
+        let (db, timeline, conditions) = (self.db.clone(), self.timeline.clone(), Arc::clone(&self.conditions));
+        self.stage.spawn(async move {
+            let forward = move |tx: &Tx<'_>| {
+                snapshot::bring_forward(tx, &place, timeline.now())?;
+                latest::bring_forward(tx, &place, timeline.now())
+            };
+            // Without it they wait for the times that they have; the database says what is wrong with it itself.
+            let _ = db.write(forward).await;
+            conditions.tell_recovery();
+        });
+    }
 }
 
 /// The database has stopped: no outcome can be written down any more.
@@ -71,18 +97,8 @@ struct Lane {
     /// Pictures whose put is under way, by how they were taken up.
     fresh: HashSet<SnapshotId>,
     backlog: HashSet<SnapshotId>,
-    circuit: Circuit,
-    /// Why the last put failed, if none was taken since.
-    failure: Option<Failure>,
-    /// When it last took pictures again after it had failed: what was committed before is backlog, however young.
-    recovered: Option<UnixMs>,
-}
-
-#[derive(Clone, Debug)]
-struct Failure {
-    retry: Retry,
-    error: String,
-    mend: &'static str,
+    /// Those whose put has ended since the last look began: its rows may show them as they were before.
+    ended: HashSet<SnapshotId>,
 }
 
 impl Lane {
@@ -90,22 +106,15 @@ impl Lane {
         self.fresh.len() + self.backlog.len()
     }
 
+    /// Whether a put of it is not to be started by what the last look found.
     fn holds(&self, id: SnapshotId) -> bool {
-        self.fresh.contains(&id) || self.backlog.contains(&id)
+        self.fresh.contains(&id) || self.backlog.contains(&id) || self.ended.contains(&id)
     }
 
     fn end(&mut self, id: SnapshotId) {
         self.fresh.remove(&id);
         self.backlog.remove(&id);
-    }
-
-    /// How many puts may be under way now, and for how long none may be started otherwise.
-    fn slots(&self, slots: usize, now: Mono) -> (usize, Option<Duration>) {
-        match self.circuit.allowance(now) {
-            Allowance::All => (slots, None),
-            Allowance::One => (1, None),
-            Allowance::NoneFor(wait) => (0, Some(wait)),
-        }
+        self.ended.insert(id);
     }
 }
 
@@ -116,7 +125,7 @@ pub struct PlaceStatus {
     pub bucket: String,
     pub state: PlaceState,
     pub owed: OwedTo,
-    /// Why the last put failed, and what may be done about it.
+    /// Why puts fail, and what may be done about it.
     pub error: Option<(String, &'static str)>,
 }
 
@@ -152,7 +161,7 @@ impl Storer {
         let token = self.parts.stage.token();
         let mut is_prepared = false;
         loop {
-            let woken = self.parts.wake.notified();
+            let (woken, recovery) = (self.parts.wake.notified(), self.parts.conditions.recovery());
             let round = async {
                 if !is_prepared {
                     self.prepare().await?;
@@ -171,6 +180,7 @@ impl Storer {
             tokio::select! {
                 () = token.cancelled() => return,
                 () = woken => {}
+                () = recovery => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -178,11 +188,12 @@ impl Storer {
 
     /// Brings due times near that an earlier clock has put far away, and finds a store for pictures that had none.
     async fn prepare(&self) -> Result<(), DbError> {
-        let (timeline, stores) = (self.parts.timeline.clone(), self.parts.stores.clone());
+        let (timeline, stores, clock) = (self.parts.timeline.clone(), self.parts.stores.clone(), self.parts.clock);
         let prepare = move |tx: &Tx<'_>| {
             dues::clamp_puts(tx, timeline.now())?;
             // A start is what a person makes after mending something.
             snapshot::try_held(tx, timeline.now())?;
+            latest::try_held(tx, timeline.now())?;
             let claimed = |bucket: String, region: &str| {
                 let chosen = stores.choose_again(&bucket, region)?;
                 let from = Place { store: Stores::UNCLAIMED.to_owned(), bucket };
@@ -190,7 +201,7 @@ impl Storer {
             };
             for (bucket, region) in snapshot::buckets_of(tx, Stores::UNCLAIMED)? {
                 if let Some((from, to)) = claimed(bucket, &region) {
-                    snapshot::move_owed(tx, &from, &region, &to, timeline.now())?;
+                    snapshot::move_owed(tx, &from, &region, &to, timeline.now(), clock.wall())?;
                 }
             }
             let mut superseded = Vec::new();
@@ -217,15 +228,16 @@ impl Storer {
         // As many rows of each place as it has slots, beside those that are under way and will be passed over. A place that
         // is not to be asked now costs a step in an index.
         let bounds: BTreeMap<Place, (usize, UnixMs)> = {
-            let lanes = self.lanes();
-            let bounds = |lane: &Lane| {
-                let limit = match lane.slots(slots, mono) {
+            let bounds = |(place, lane): (&Place, &mut Lane)| {
+                lane.ended.clear();
+                let limit = match self.parts.conditions.slots(place, slots, mono) {
                     (0, _) => 0,
                     (some, _) => some + lane.running(),
                 };
-                (limit, lane.recovered.map_or(fresh_since, |recovered| recovered.max(fresh_since)))
+                let recovered = self.parts.conditions.recovered(place);
+                (place.clone(), (limit, recovered.map_or(fresh_since, |recovered| recovered.max(fresh_since))))
             };
-            lanes.iter().map(|(place, lane)| (place.clone(), bounds(lane))).collect()
+            self.lanes().iter_mut().map(bounds).collect()
         };
         let look = move |conn: &rusqlite::Connection| {
             let due_at = |place: Place| {
@@ -259,7 +271,7 @@ impl Storer {
     ) -> (Vec<OwedPut>, Option<Duration>) {
         let mut lanes = self.lanes();
         let lane = lanes.entry(place.clone()).or_default();
-        let (slots, again_in) = lane.slots(self.parts.slots, now);
+        let (slots, again_in) = self.parts.conditions.slots(place, self.parts.slots, now);
         let mut started = Vec::new();
         for put in fresh {
             if lane.running() < slots && !lane.holds(put.id) {
@@ -298,15 +310,14 @@ impl Storer {
     /// # Errors
     /// Those of the database.
     pub async fn places(&self) -> Result<Vec<PlaceStatus>, DbError> {
-        let known: Vec<(Place, Option<Failure>)> =
-            self.lanes().iter().map(|(place, lane)| (place.clone(), lane.failure.clone())).collect();
+        let known = self.parts.conditions.failures();
         let count = move |conn: &rusqlite::Connection| {
-            let mut places: BTreeMap<Place, Option<Failure>> = known.into_iter().collect();
-            for place in snapshot::owed_places(conn)? {
+            let mut places: BTreeMap<Place, Option<Failure>> = known;
+            for place in snapshot::owed_places(conn)?.into_iter().chain(latest::owed_places(conn)?) {
                 places.entry(place).or_default();
             }
             let status = |(place, failure): (Place, Option<Failure>)| {
-                let mut owed = snapshot::owed_to(conn, &place)?;
+                let mut owed = snapshot::owed_to(conn, &place)?.and(latest::owed_to(conn, &place)?);
                 let state = match &failure {
                     None => PlaceState::Taking,
                     Some(Failure { retry: Retry::Later, .. }) => PlaceState::Failing,
@@ -326,16 +337,13 @@ impl Storer {
 
     async fn put(&self, place: &Place, put: OwedPut) -> Result<(), Unwritten> {
         let began = self.parts.clock.mono();
-        let spooled = self.parts.spool.path(put.id);
-        let bucket = Bucket { region: &put.region, name: &put.bucket };
-        let upload =
-            Upload { file: &spooled, content_type: put.format.content_type(), retention_days: put.retention_days };
-        let result = match self.parts.stores.named(&put.store) {
-            Some(store) => store.put(bucket, &put.key, upload).await,
-            None => Err(StoreError::Unknown { store: put.store.clone() }),
-        };
+        let result = self.put_into_store(&put).await;
+        if matches!(result, Err(StoreError::SpoolMissing { .. })) && !self.is_owed(put.id).await {
+            // Somebody discarded it after it was found.
+            return Ok(());
+        }
         let failure = match &result {
-            Ok(()) => None,
+            Ok(_) => None,
             Err(error) => Some((error.name(), error.fault(), error as &dyn std::error::Error)),
         };
         let now = self.parts.clock.mono();
@@ -349,59 +357,34 @@ impl Storer {
             failure,
         }
         .emit(&self.parts.telemetry);
-        self.learn(place, result.as_ref().err(), now);
+        self.parts.learn(place, result.as_ref().err(), now);
         match result {
-            Ok(()) => self.stored(put).await,
+            Ok(pic_full_url) => self.stored(put, pic_full_url).await,
             Err(error) => self.failed(&put, &error).await,
         }
     }
 
-    /// What a put tells of its bucket. Told once when it stops taking pictures, and once when it takes them again.
-    fn learn(&self, place: &Place, error: Option<&StoreError>, now: Mono) {
-        let Place { store, bucket } = place;
-        let mut lanes = self.lanes();
-        let lane = lanes.entry(place.clone()).or_default();
-        match error {
-            None => {
-                lane.failure = None;
-                if lane.circuit.succeeded() {
-                    lane.recovered = Some(self.parts.clock.wall());
-                    drop(lanes);
-                    tracing::info!(store, bucket, "the bucket takes pictures again");
-                    self.bring_forward(place);
-                }
-            }
-            Some(error) => {
-                let (retry, mend) = (error.retry(), error.mend());
-                lane.failure = Some(Failure { retry, error: Chain(error).to_string(), mend });
-                let jitter = self.parts.entropy.fraction();
-                if error.is_of_the_bucket() && lane.circuit.failed(now, jitter) {
-                    let error = Chain(error);
-                    match retry {
-                        Retry::Held => tracing::error!(
-                            store, bucket, %error, mend, "the bucket refuses pictures: they wait for you to mend it"
-                        ),
-                        Retry::Later => {
-                            tracing::warn!(store, bucket, %error, mend, "the bucket fails: its pictures wait for it");
-                        }
-                    }
-                }
-            }
+    /// Puts a picture, and tells where it can be fetched if that was not known when it was committed.
+    async fn put_into_store(&self, put: &OwedPut) -> Result<Option<String>, StoreError> {
+        let store = self.parts.stores.named(&put.store);
+        let store = store.ok_or_else(|| StoreError::Unknown { store: put.store.clone() })?;
+        let spooled = self.parts.spool.path(put.id);
+        let bucket = Bucket { region: &put.region, name: &put.bucket };
+        let upload =
+            Upload { file: &spooled, content_type: put.format.content_type(), retention_days: put.retention_days };
+        store.put(bucket, &put.key, upload).await?;
+        if put.has_url {
+            return Ok(None);
         }
+        store.full_url(bucket, &put.key, self.parts.clock.wall()).map(Some)
     }
 
-    /// Makes everything due that waits for a place.
-    fn bring_forward(&self, place: &Place) {
-        let (db, timeline, place, wake) =
-            (self.parts.db.clone(), self.parts.timeline.clone(), place.clone(), Arc::clone(&self.parts.wake));
-        self.parts.stage.spawn(async move {
-            // Without it they wait for the times that they have; the database says what is wrong with it itself.
-            let _ = db.write(move |tx| snapshot::bring_forward(tx, &place, timeline.now())).await;
-            wake.notify_one();
-        });
+    async fn is_owed(&self, id: SnapshotId) -> bool {
+        // What cannot be looked up counts as owed: the failure is then written down like any other.
+        self.parts.db.read(move |conn| snapshot::is_owed(conn, id)).await.unwrap_or(true)
     }
 
-    async fn stored(&self, put: OwedPut) -> Result<(), Unwritten> {
+    async fn stored(&self, put: OwedPut, pic_full_url: Option<String>) -> Result<(), Unwritten> {
         fail_point::pass("put_acknowledged");
         let (timeline, wall) = (self.parts.timeline.clone(), self.parts.clock.wall());
         let put = Arc::new(put);
@@ -409,8 +392,8 @@ impl Storer {
             .parts
             .db
             .write_until_done(|| {
-                let (put, timeline) = (Arc::clone(&put), timeline.clone());
-                move |tx: &Tx<'_>| snapshot::mark_stored(tx, &put, timeline.now(), wall)
+                let (put, timeline, url) = (Arc::clone(&put), timeline.clone(), pic_full_url.clone());
+                move |tx: &Tx<'_>| snapshot::mark_stored(tx, &put, url.as_deref(), timeline.now(), wall)
             })
             .await;
         let was_owed = written.map_err(|_| Unwritten)?;
@@ -467,8 +450,8 @@ impl Storer {
     }
 
     /// Gives an owed picture up, by name of the person who asked for it: it is not stored, its callback is cancelled, and
-    /// its room in the spool is free. A put of it that is under way takes back what it did when it ends. `false`: it was
-    /// not owed. Whoever asks may hang up meanwhile: the room is freed all the same.
+    /// its room in the spool is free. A put of it that is under way takes back what it did when it ends, unless it is of a
+    /// latest object, which has nobody to be told of it. `false`: it was not owed. Whoever asks may hang up meanwhile: the room is freed all the same.
     ///
     /// # Errors
     /// Those of the database; nothing has changed then.
@@ -476,7 +459,10 @@ impl Storer {
         let (db, spool, wall) = (self.parts.db.clone(), Arc::clone(&self.parts.spool), self.parts.clock.wall());
         let by = by.clone();
         let discard = move |tx: &Tx<'_>| {
-            let discarded = snapshot::discard(tx, id, by.who(), wall)?;
+            let discarded = match snapshot::discard(tx, id, by.who(), wall)? {
+                None => latest::discard(tx, id)?,
+                discarded => discarded,
+            };
             if discarded.is_some() {
                 audit::note(tx, &by, &Change::snapshot_discarded(id), wall)?;
             }
@@ -493,5 +479,23 @@ impl Storer {
 
     fn lanes(&self) -> MutexGuard<'_, BTreeMap<Place, Lane>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_during_a_look_is_not_started_by_what_it_found() {
+        let id = SnapshotId(uuid::Uuid::from_u128(1));
+        let mut lane = Lane::default();
+        lane.fresh.insert(id);
+        assert!(lane.holds(id));
+        lane.end(id);
+        assert_eq!((lane.running(), lane.holds(id)), (0, true));
+        // The next look begins.
+        lane.ended.clear();
+        assert!(!lane.holds(id));
     }
 }

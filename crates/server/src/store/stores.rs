@@ -41,13 +41,11 @@ pub struct Chosen {
 }
 
 impl Chosen {
-    /// `pic_full_url` of an object that is committed `now`.
-    pub fn full_url(&self, target: &StoreTarget, key: &ObjectKey, now: UnixMs) -> String {
-        match &self.store {
-            Some(store) => store.full_url(Bucket { region: target.region(), name: &self.bucket }, key, now),
-            // Where COS has it, since the template says so.
-            None => key.pic_full_url(&target.cos_public_url()),
-        }
+    /// `pic_full_url` of an object that is committed `now`. `None`: that is not known before the object is stored, since no
+    /// store takes it yet, or there is nothing to sign its URL with.
+    pub fn full_url(&self, target: &StoreTarget, key: &ObjectKey, now: UnixMs) -> Option<String> {
+        let store = self.store.as_ref()?;
+        store.full_url(Bucket { region: target.region(), name: &self.bucket }, key.as_str(), now).ok()
     }
 }
 

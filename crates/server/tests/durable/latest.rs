@@ -8,7 +8,9 @@ use framehook_domain::callback::EventKind;
 use framehook_domain::id::TemplateId;
 use framehook_domain::stream::StreamId;
 use framehook_domain::template::{Objects, RenditionDraft, SnapshotTemplate, SnapshotTemplateDraft};
+use framehook_server::audit::Caller;
 use framehook_server::commit::{Recorded, Rendered};
+use framehook_server::db::snapshot::held_puts;
 use framehook_testkit::wait;
 
 use crate::harness::{CREATE_TIME, PATIENCE, Place, Process, Settings, of_kind, room, telling_room};
@@ -214,5 +216,24 @@ fn a_store_that_refuses_is_asked_again_with_what_is_newest_by_then() {
 
     let process = place.start();
     shows(&place, "room_1001.jpg", &bytes);
+    empty_spool(&place, &process);
+}
+
+#[test]
+fn a_picture_that_its_store_refuses_is_shown_to_a_person_who_may_give_it_up() {
+    let place = Place::new(telling_room("http://127.0.0.1:1/"));
+    std::fs::create_dir_all(place.dir().join("objects")).expect("a directory");
+    std::fs::write(place.dir().join("objects/shots-1250000000"), b"in the way").expect("a file");
+    let process = place.start();
+    commit(&process, picture(&process, &room(), &template(Objects::Latest), 0));
+    let held = || process.block_on(process.db.read(held_puts)).ok().filter(|held| held.len() == 2);
+    let held = wait::until("both to be held", PATIENCE, held).expect("held");
+    let owed = process.block_on(process.storer.places()).expect("places")[0].owed;
+    assert_eq!((owed.pictures, owed.held), (2, 2));
+    for put in &held {
+        assert!(put.key.starts_with("latest/") && put.error.is_some(), "{put:?}");
+        assert!(process.block_on(process.storer.discard(put.id, &Caller::Control)).expect("discarded"));
+        assert!(!process.block_on(process.storer.discard(put.id, &Caller::Control)).expect("asked again"));
+    }
     empty_spool(&place, &process);
 }

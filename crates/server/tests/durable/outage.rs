@@ -14,7 +14,7 @@ use framehook_testkit::proxy::{Line, Proxy};
 use framehook_testkit::receiver::{Receiver, Reply};
 use framehook_testkit::wait;
 
-use crate::harness::{PATIENCE, Place, Process, Settings, room, telling_room, template};
+use crate::harness::{PATIENCE, Place, Process, Settings, room, stream, telling_room, template, template_named};
 
 fn target() -> PathBuf {
     let test = std::env::current_exe().expect("an executable");
@@ -35,9 +35,14 @@ impl Cos {
     }
 
     fn settings(&self, key: &str) -> Settings {
-        let (address, port, id) = (self.line.address(), self.line.address().port(), ACCOUNT.0);
+        self.settings_with(&format!("secret_id = \"{}\"\nsecret_key = \"{key}\"", ACCOUNT.0))
+    }
+
+    /// Settings with `more` in the store's table.
+    fn settings_with(&self, more: &str) -> Settings {
+        let (address, port) = (self.line.address(), self.line.address().port());
         let object_stores = format!(
-            "[[object_store]]\nname = \"tencent\"\nkind = \"cos\"\nsecret_id = \"{id}\"\nsecret_key = \"{key}\"\n\
+            "[[object_store]]\nname = \"tencent\"\nkind = \"cos\"\n{more}\n\
              endpoint = \"http://{{bucket}}.cos.{{region}}.example.com:{port}\"\nconnect_to = \"{address}\"\ntimeout = \"20s\""
         );
         Settings { object_stores, ..Settings::default() }
@@ -182,24 +187,103 @@ fn wrong_credentials_hold_everything_until_somebody_mends_them() {
     assert_eq!(place(&process, "tencent").map(|place| place.state), Some(PlaceState::Taking));
 }
 
+/// What receivers were told of pictures, in order.
+fn told(receiver: &Receiver) -> Vec<serde_json::Value> {
+    receiver.requests().iter().map(|request| request.json().expect("JSON")).collect()
+}
+
 #[test]
-fn pictures_that_no_store_takes_wait_for_a_start_that_has_one() {
+fn pictures_that_no_store_takes_wait_for_a_start_that_has_one_and_say_where_they_are_then() {
     let receiver = Receiver::start().expect("a receiver");
     let place_ = Place::new(telling_room(&receiver.url("/")));
     let cos = Cos::start();
+    let one_name = template_named(Some("{StreamID}{Ext}"));
+    let process = place_.start_with(cos.settings(ACCOUNT.1));
+    let first = commit(&process, &one_name);
+    wait_for_delivered(&process, 1);
+    process.stop();
+
     let mut settings = cos.settings(ACCOUNT.1);
     settings.object_stores.push_str("\napp_ids = [7]");
     let process = place_.start_with(settings);
-    let recorded = process.commit(&room());
-    assert!(recorded.pic_full_url.starts_with("http://shots-1250000000.cos.ap-guangzhou.myqcloud.com/"));
+    let recorded = commit(&process, &one_name);
+    // Nobody knows yet that the store has a picture of this name.
+    assert_eq!((&recorded.key, recorded.pic_full_url), (&first.key, None));
     let latest = SnapshotTemplate { objects: Objects::Latest, ..SnapshotTemplate::clone(&template()) };
     let latest = process.picture(&room(), &Arc::new(latest));
     process.block_on(process.committer.commit(latest)).expect("committed");
-    let held = || place(&process, "unclaimed").filter(|place| place.owed.held == 1);
+    let held = || place(&process, "unclaimed").filter(|place| place.owed.held == 2);
     wait::until("the alarm", PATIENCE, held).expect("held");
     process.stop();
+
     let process = place_.start_with(cos.settings(ACCOUNT.1));
-    wait_for_delivered(&process, 1);
+    wait_for_delivered(&process, 2);
     wait::until("an empty spool", PATIENCE, || (process.spool.bytes() == 0).then_some(())).expect("nothing is owed");
-    assert!(cos.has_all(&[recorded.key.to_string(), "latest/push.example.com/live/room_1001.jpg".to_owned()]));
+    let second = first.key.with_suffix(2);
+    let url = first.pic_full_url.expect("a URL").replace(first.key.as_str(), second.as_str());
+    let told = told(&receiver).pop().expect("a callback");
+    assert_eq!((&told["pic_url"], &told["pic_full_url"]), (&second.pic_url().into(), &url.into()), "{told}");
+    let keys = [&first.key, &second].map(ToString::to_string);
+    assert!(cos.has_all(&[&keys[..], &["latest/push.example.com/live/room_1001.jpg".to_owned()]].concat()));
+}
+
+#[test]
+fn a_url_is_signed_when_there_is_something_to_sign_it_with() {
+    let receiver = Receiver::start().expect("a receiver");
+    let place_ = Place::new(telling_room(&receiver.url("/")));
+    let cos = Cos::start();
+    let file = place_.dir().join("cos-credentials");
+    let settings = cos.settings_with(&format!("credentials_file = \"{}\"\nsigned_urls = true", file.display()));
+    let process = place_.start_with(settings.clone());
+    let recorded = process.commit(&room());
+    assert_eq!(recorded.pic_full_url, None);
+    let refusing = || place(&process, "tencent").filter(|place| place.state == PlaceState::Refusing);
+    let refusing = wait::until("the alarm", PATIENCE, refusing).expect("refusing");
+    assert!(refusing.error.expect("an error").0.contains("cos-credentials"));
+    process.stop();
+
+    std::fs::write(&file, format!("secret_id={}\nsecret_key={}\n", ACCOUNT.0, ACCOUNT.1)).expect("a file");
+    let process = place_.start_with(settings);
+    wait_for_delivered(&process, 1);
+    let told = told(&receiver).pop().expect("a callback");
+    let url = told["pic_full_url"].as_str().expect("a URL");
+    assert!(url.contains(recorded.key.as_str()) && url.contains("&q-signature="), "{url}");
+    let known = "SELECT pic_full_url FROM snapshot";
+    let known = process.db.read(move |conn| Ok(conn.query_row(known, [], |row| row.get::<_, Option<String>>(0))?));
+    assert_eq!(process.block_on(known).expect("a row").as_deref(), Some(url));
+}
+
+#[test]
+fn latest_objects_know_what_is_known_of_their_bucket() {
+    let place_ = Place::new(telling_room("http://127.0.0.1:1/"));
+    let cos = Cos::start();
+    cos.line.set(Line::Reset);
+    let process = place_.start_with(Settings { notifies: false, ..cos.settings(ACCOUNT.1) });
+    let template = Arc::new(SnapshotTemplate { objects: Objects::Latest, ..SnapshotTemplate::clone(&template()) });
+    let names: Vec<String> = (0..40).map(|number| format!("room_{number}")).collect();
+    for name in &names {
+        let picture = process.picture(&stream("push.example.com", name), &template);
+        process.block_on(process.committer.commit(picture)).expect("committed");
+    }
+    let failing = || place(&process, "tencent").filter(|place| place.state == PlaceState::Failing);
+    let failing = wait::until("the failure to be known", PATIENCE, failing).expect("failing");
+    assert_eq!((failing.owed.pictures, failing.owed.held), (40, 0));
+    // At most eight are under way when the third fails, and then one at a time finds out.
+    let tries = "SELECT sum(put_attempts), sum(put_attempts > 0) FROM latest_object";
+    let tries = || -> Option<(i64, i64)> {
+        let tries = process.db.read(move |conn| Ok(conn.query_row(tries, [], |row| Ok((row.get(0)?, row.get(1)?)))?));
+        process.block_on(tries).ok()
+    };
+    wait::until("further tries", PATIENCE, || tries().filter(|(all, _)| *all >= 5)).expect("tried");
+    assert!(tries().expect("counts").1 < 20, "most of them were spared: {:?}", tries());
+
+    cos.line.set(Line::Open);
+    wait::until("an empty spool", PATIENCE, || (process.spool.bytes() == 0).then_some(())).expect("nothing is owed");
+    assert_eq!(
+        place(&process, "tencent").map(|place| (place.state, place.owed.pictures)),
+        Some((PlaceState::Taking, 0))
+    );
+    assert!(
+        cos.has_all(&names.iter().map(|name| format!("latest/push.example.com/live/{name}.jpg")).collect::<Vec<_>>())
+    );
 }

@@ -32,6 +32,10 @@ fn odd_key() -> ObjectKey {
     })
 }
 
+fn url_of(subject: &Subject, key: &ObjectKey, now: UnixMs) -> String {
+    subject.store().full_url(subject.bucket(), key.as_str(), now).expect("a URL")
+}
+
 const ODD_PATH: &str = "/a%21/x%2By%3Dz%401~/b%2A.jpg";
 
 fn keys(more: &str) -> String {
@@ -59,7 +63,7 @@ fn a_url_is_the_stores_own_unless_another_is_configured() {
     ];
     for (kind, more, expected) in rows {
         let subject = Subject::remote_as(kind, &keys(more));
-        assert_eq!(subject.store().full_url(subject.bucket(), &odd_key(), UnixMs(0)), expected);
+        assert_eq!(url_of(&subject, &odd_key(), UnixMs(0)), expected);
     }
 }
 
@@ -86,7 +90,7 @@ fn a_signed_url_opens_its_object_and_nothing_else_does() {
         let signing = Subject::remote(kind, &format!("{more}\nsigned_urls = true\nsigned_url_life = \"1h\""));
         let (key, now) = (odd_key(), Clock::start().wall());
         signing.put(key.as_str(), b"picture").unwrap_or_else(|error| panic!("{subject}: {error:?}"));
-        let url = signing.store().full_url(signing.bucket(), &key, now);
+        let url = url_of(&signing, &key, now);
         let address = signing.server().expect("a server").address();
         let fetch = |url: &str| {
             let (_, rest) = url.split_once("://").expect("a URL");
@@ -99,11 +103,11 @@ fn a_signed_url_opens_its_object_and_nothing_else_does() {
         assert_eq!(fetch(url.split_once('?').expect("a query").0).status, 403, "{subject}: unsigned");
         let other = url.replace("b%2A.jpg", "c%2A.jpg");
         assert_eq!(fetch(&other).status, 403, "{subject}: another object");
-        let old = signing.store().full_url(signing.bucket(), &key, now.minus(Duration::from_secs(3700)));
+        let old = url_of(&signing, &key, now.minus(Duration::from_secs(3700)));
         assert_eq!(fetch(&old).status, 403, "{subject}: expired");
         let opens = |url: &str| signing.store().still_opens(signing.bucket(), key.as_str(), url, now);
         assert!(opens(&url) && !opens(&old), "{subject}");
-        let plain = subject.store().full_url(subject.bucket(), &key, now);
+        let plain = url_of(subject, &key, now);
         assert!(!plain.contains('?') && plain.ends_with(ODD_PATH), "{plain}");
         let _ = server;
     });
@@ -154,5 +158,20 @@ fn retention_is_a_tag_and_a_rule_of_the_bucket() {
             let id = format!("framehook-retention-days-{days}");
             assert_eq!(rules.iter().filter(|rule| **rule == id).count(), 1, "{subject}: {rules:?}");
         }
+    });
+}
+
+#[test]
+fn a_rule_that_cannot_be_made_keeps_no_picture_back_and_is_not_tried_with_each() {
+    each_remote(|subject, server| {
+        for (fault, days) in [("403", 7), ("503", 30)] {
+            // The first request asks for the rules.
+            server.fault(fault).expect("ordered");
+            for nth in 0..2 {
+                let put = subject.put_for(days, &format!("{days}-{nth}.jpg"));
+                put.unwrap_or_else(|error| panic!("{subject} {fault}: {error:?}"));
+            }
+        }
+        assert!(server.lifecycle(BUCKET).is_err(), "{subject}: nothing was written");
     });
 }

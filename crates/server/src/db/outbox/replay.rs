@@ -44,7 +44,7 @@ pub fn state_of(conn: &Connection, id: DeliveryId) -> Result<Option<State>, DbEr
 pub fn object_of(conn: &Connection, id: DeliveryId) -> Result<Option<ObjectRef>, DbError> {
     let object = conn
         .prepare_cached(
-            "SELECT store, region, bucket, object_key, pic_full_url, put_state FROM delivery
+            "SELECT store, region, bucket, object_key, coalesce(pic_full_url, '') AS pic_full_url, put_state FROM delivery
              JOIN event ON event.id = delivery.event_id
              JOIN snapshot ON snapshot.id = event.snapshot_id WHERE delivery.id = ?1",
         )?

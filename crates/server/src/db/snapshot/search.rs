@@ -79,7 +79,8 @@ pub struct SnapshotRow {
     /// With its `-<appid>` tail.
     pub bucket: String,
     pub key: String,
-    pub pic_full_url: String,
+    /// `None`: it is not known before the picture is stored.
+    pub pic_full_url: Option<String>,
     pub state: PutState,
     /// Puts that failed.
     pub attempts: u32,

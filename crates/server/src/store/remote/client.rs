@@ -77,8 +77,9 @@ impl Client {
         Self { http, timeout }
     }
 
-    /// Sends a request and reads the whole answer. A request that a kept connection did not take, since the store had closed
-    /// it meanwhile, goes out again on a new one.
+    /// Sends a request and reads the whole answer. A request on a connection that closes without a word goes out once more
+    /// within the same time: mostly that is a kept connection which the store was just closing. Every request to a store may
+    /// be repeated.
     ///
     /// # Errors
     /// See [`NoAnswer`].
@@ -90,12 +91,23 @@ impl Client {
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answered, Box<dyn Error + Send + Sync>> {
-        let response: Response<Incoming> = self.http.request(request).await?;
+        let response: Response<Incoming> = match self.http.request(request.clone()).await {
+            Err(error) if was_hung_up_on(&error) => self.http.request(request).await?,
+            answered => answered?,
+        };
         let (head, body) = response.into_parts();
         #[expect(clippy::disallowed_methods, reason = "the body is limited")]
         let body = Limited::new(body, BODY_BYTES_MAX).collect().await?;
         Ok(Answered { status: head.status, headers: head.headers, body: body.to_bytes() })
     }
+}
+
+/// Whether a connection that was made ended before a byte of an answer came.
+fn was_hung_up_on(error: &legacy::Error) -> bool {
+    let Some(error) = error.source().and_then(|source| source.downcast_ref::<hyper::Error>()) else { return false };
+    let io_error = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    let hangs_up = |kind| matches!(kind, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
+    error.is_incomplete_message() || io_error.is_some_and(|error| hangs_up(error.kind()))
 }
 
 /// Where names lead: to the addresses that the system knows, or all to the one that is configured.

@@ -162,10 +162,15 @@ impl Sampled {
                 None,
                 "Snapshots that a store refused and a person should look at",
             ),
-            bucket_owed: page.add("bucket_owed", "Snapshots that wait for a bucket", None, Family::default()),
+            bucket_owed: page.add(
+                "bucket_owed",
+                "Pictures that wait for a bucket, latest objects among them",
+                None,
+                Family::default(),
+            ),
             bucket_taking: page.add(
                 "bucket_taking",
-                "1: the bucket took the last upload, or none has failed; 0: it fails or refuses",
+                "1: the bucket takes pictures; 0: it fails or refuses",
                 None,
                 Family::default(),
             ),
