@@ -82,6 +82,23 @@ pub fn inspect(dir: &Path, vault: Option<&Vault>) -> Result<Inspection, InspectE
     Ok(Inspection::Whole { schema, migrates: schema < known, bytes: file.len() })
 }
 
+/// Every account, bucket and region that a template of the database of `dir` names. None if there is no database, or none that
+/// can be read: [`inspect`] says what is wrong with it.
+pub fn store_targets(dir: &Path) -> Vec<(i64, String, String)> {
+    let path = dir.join(FILE_NAME);
+    let read = || -> rusqlite::Result<Vec<(i64, String, String)>> {
+        let conn = open_reader(&path)?;
+        let mut targets = conn.prepare(
+            "SELECT app_id, bucket, region FROM snapshot_template
+             UNION SELECT coalesce(rendition.app_id, template.app_id), coalesce(rendition.bucket, template.bucket),
+                 coalesce(rendition.region, template.region)
+             FROM snapshot_rendition AS rendition JOIN snapshot_template AS template ON template.id = template_id",
+        )?;
+        targets.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+    };
+    if path.exists() { read().unwrap_or_default() } else { Vec::new() }
+}
+
 fn check(conn: &Connection) -> rusqlite::Result<Result<i64, InspectError>> {
     let (found, known) = (conn.pragma_query_value(None, "user_version", |row| row.get(0))?, migrate::known());
     if !migrate::is_ours(conn)? {
