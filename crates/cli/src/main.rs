@@ -8,7 +8,7 @@ mod deliveries;
 mod demo;
 mod doctor;
 mod fetch;
-mod jpeg;
+mod image;
 mod keys;
 mod output;
 mod push_url;

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use framehook_domain::template::CallbackKey;
 
+use crate::image;
 use crate::output::{self, Tone, paint};
 use crate::receiver::{Callback, Receiver};
 
@@ -63,7 +64,8 @@ fn save(dir: &Path, callback: &mut Callback) -> Result<()> {
     let path = dir.join(format!("{stem}.json"));
     std::fs::write(&path, &callback.raw).with_context(|| format!("cannot write {}", path.display()))?;
     if let Some(picture) = &callback.picture {
-        let path = dir.join(format!("{stem}.jpg"));
+        // What is no picture of ours is kept all the same, for who looks for what went wrong.
+        let path = dir.join(format!("{stem}.{}", image::extension(picture).unwrap_or("bin")));
         std::fs::write(&path, picture).with_context(|| format!("cannot write {}", path.display()))?;
         callback.file = Some(path);
     }

@@ -22,7 +22,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use crate::{body, fetch, jpeg};
+use crate::{body, fetch, image};
 
 /// Longest callback that is read. CSS's largest, with a query of 4 KiB in it, stays under 6 KiB.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -227,8 +227,8 @@ async fn check_object(body: &Value, checks: &mut Vec<Check>) -> Option<Bytes> {
         announced => Err(format!("{field} says {announced:?}, the object has {found}")),
     };
     checks.push(Check::new("file_size_equal", equal("file_size", picture.len() as u64)));
-    let size = jpeg::size(&picture).ok_or_else(|| "the object is no JPEG".to_owned());
-    let size = size.and_then(|(width, height)| equal("width", width.into()).and(equal("height", height.into())));
+    let size = image::size(&picture).ok_or_else(|| "the object is no JPEG, PNG, WebP or AVIF".to_owned());
+    let size = size.and_then(|(width, height)| equal("width", width).and(equal("height", height)));
     checks.push(Check::new("picture_size_equal", size));
     Some(picture)
 }

@@ -1,16 +1,21 @@
 //! Several images of each picture, from the push to the callbacks: sizes, formats and buckets of one decode.
 
+#![expect(clippy::disallowed_methods, reason = "starts our own receiver")]
+
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 
-use common::{DOMAIN, FRAMEHOOK, PATIENCE, check_snapshot, config, push_url};
+use common::{CALLBACK_KEY, DOMAIN, FRAMEHOOK, PATIENCE, check_snapshot, config, config_for, push_url};
 use framehook_testkit::encoder::{self, Program, Source};
 use framehook_testkit::http;
 use framehook_testkit::image::{self, Format};
+use framehook_testkit::process::Process;
 use framehook_testkit::receiver::Receiver;
 use framehook_testkit::server::ServerSpec;
-use serde_json::json;
+use framehook_testkit::wait;
+use serde_json::{Value, json};
 
 const RENDITIONS: &str = r#"
 [[snapshot_rendition]]
@@ -113,4 +118,41 @@ fn renditions_are_set_and_taken_away_through_v1() {
     assert_eq!(changed["renditions"], json!([thumb]), "what is left out stays");
     let changed = server.v1("PATCH", &template, Some(&json!({ "renditions": null }))).unwrap();
     assert_eq!(changed["renditions"], json!([]));
+}
+
+#[test]
+fn receive_checks_and_saves_every_format() {
+    let saved = tempfile::tempdir().unwrap();
+    let mut receive = Command::new(FRAMEHOOK);
+    receive.args(["receive", "--listen", "127.0.0.1:0", "--key", CALLBACK_KEY, "--json", "--save"]).arg(saved.path());
+    let receiver = Process::spawn("framehook receive", &mut receive).unwrap();
+    let lines =
+        || -> Vec<Value> { receiver.stdout().lines().filter_map(|line| serde_json::from_str(line).ok()).collect() };
+    let address =
+        wait::until("the receiver's address", PATIENCE, || lines().first()?["listening"].as_str()?.parse().ok());
+    let spec = ServerSpec::new(FRAMEHOOK).config(config_for(address.unwrap(), 2, "") + RENDITIONS);
+    let server = spec.start().unwrap();
+    let _encoder = encoder::push(Program::Ffmpeg, Source::TestPicture, &push_url(&server, "room")).unwrap();
+    let of_pictures = || -> Option<Vec<Value>> {
+        let pictures: Vec<_> = lines().into_iter().filter(|line| line["body"]["event_type"] == 200).collect();
+        let names: BTreeSet<_> = pictures.iter().map(|line| line["body"]["rendition"].to_string()).collect();
+        (names.len() == 4).then_some(pictures)
+    };
+    let mut extensions = BTreeSet::new();
+    for line in wait::until("a picture in each format", PATIENCE, of_pictures).unwrap() {
+        let failed = line["checks"].as_array().unwrap().iter().find(|check| check["ok"] != true);
+        assert_eq!(failed, None, "{line}");
+        let file = std::path::Path::new(line["file"].as_str().unwrap());
+        let format = image::format(&std::fs::read(file).unwrap()).unwrap();
+        let extension = file.extension().unwrap().to_str().unwrap().to_owned();
+        let expected = match format {
+            Format::Jpeg => "jpg",
+            Format::Png => "png",
+            Format::Webp => "webp",
+            Format::Avif => "avif",
+        };
+        assert_eq!(extension, expected, "{line}");
+        extensions.insert(extension);
+    }
+    assert_eq!(extensions.len(), 4, "{extensions:?}");
 }

@@ -96,6 +96,37 @@ fn a_task_takes_pictures_until_it_is_stopped() {
 }
 
 #[test]
+fn what_a_task_cannot_have_costs_the_rule_nothing() {
+    let receiver = Receiver::start().unwrap();
+    let server = ServerSpec::new(FRAMEHOOK).config(config(&receiver, 2, "")).start().unwrap();
+    // Of a picture that is higher than wide, 3,000 pixels of width are more than an AVIF can hold.
+    let large = json!({ "name": "large", "width": 3000, "height": 0, "format": "avif" });
+    let template = json!({ "name": "closer", "interval_s": 2, "renditions": [large] });
+    let template = server.v1("POST", "/v1/snapshot-templates", Some(&template)).unwrap()["id"].take();
+    let order =
+        json!({ "stream": format!("{DOMAIN}/live/room"), "template": template, "end_ms": now_ms() + 3_600_000 });
+    assert_eq!(ask(&server, "POST", ALL, &[], &order).status, 201);
+    // Both are due on the same keyframes.
+    let clip = ClipSpec { width: 180, height: 320, gop: Duration::from_secs(2), ..ClipSpec::default() };
+    let url = push_url(&server, "room").parse().unwrap();
+    let _publisher = PublisherSpec::new(url, clip.build().unwrap().flv().unwrap()).looped().start().unwrap();
+    let too_large = || {
+        let metrics = server.metrics().ok()?;
+        (metrics.sum("framehook_skipped_total", &[("reason", "too_large")]) >= 2.0).then_some(())
+    };
+    wait::until("two dues of the task to be skipped", PATIENCE, too_large).unwrap();
+    let before = receiver.requests().len();
+    let of_rule = |requests: &[framehook_testkit::receiver::Request]| {
+        let new = requests[before..].iter().filter_map(|request| request.json().ok());
+        let (of_task, of_rule): (Vec<_>, Vec<_>) =
+            new.filter(|body| body["event_type"] == 200).partition(|body| body["task_id"].is_string());
+        assert_eq!(of_task, Vec::<Value>::new(), "a picture has all renditions or is none");
+        (of_rule.len() >= 2).then_some(())
+    };
+    receiver.wait_until("the rule's pictures", PATIENCE, of_rule).unwrap();
+}
+
+#[test]
 fn tasks_are_listed_in_pages_and_are_those_of_the_control_api() {
     let receiver = Receiver::start().unwrap();
     let server = ServerSpec::new(FRAMEHOOK).config(config(&receiver, 300, "")).start().unwrap();
