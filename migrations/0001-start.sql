@@ -94,7 +94,9 @@ CREATE INDEX snapshot_by_rule ON snapshot (rule_id, create_time_ms) WHERE rule_i
 CREATE INDEX snapshot_by_template ON snapshot (template_id, create_time_ms);
 -- What waits for each bucket: a store that is away is passed over without reading what waits for it.
 CREATE INDEX snapshot_fresh ON snapshot (store, bucket, recorded_ms) WHERE put_state = 'owed' AND put_attempts = 0;
-CREATE INDEX snapshot_backlog ON snapshot (store, bucket, put_due_ms) WHERE put_state = 'owed';
+-- The last three so that counting what is owed, and passing over what is fresh, reads no rows.
+CREATE INDEX snapshot_backlog ON snapshot (store, bucket, put_due_ms, put_attempts, recorded_ms, put_alarm)
+    WHERE put_state = 'owed';
 CREATE INDEX snapshot_alarm ON snapshot (id) WHERE put_alarm = 1;
 -- What retention walks: pictures that may expire, that are about to, and that nothing else remembers.
 CREATE INDEX snapshot_kept ON snapshot (template_id, create_time_ms) WHERE put_state = 'stored' AND store = 'local';

@@ -236,15 +236,16 @@ impl OwedTo {
     }
 }
 
+const OWED_TO: &str =
+    "SELECT count(*) AS pictures, coalesce(sum(put_alarm), 0) AS held, min(recorded_ms) AS oldest FROM snapshot
+     WHERE put_state = 'owed' AND store = ?1 AND bucket = ?2";
+
 /// Counts what is owed to a place, latest objects left out.
 ///
 /// # Errors
 /// Those of the database.
 pub fn owed_to(conn: &Connection, place: &Place) -> Result<OwedTo, DbError> {
-    let mut count = conn.prepare_cached(
-        "SELECT count(*) AS pictures, coalesce(sum(put_alarm), 0) AS held, min(recorded_ms) AS oldest FROM snapshot
-         WHERE put_state = 'owed' AND store = ?1 AND bucket = ?2",
-    )?;
+    let mut count = conn.prepare_cached(OWED_TO)?;
     let mut rows = count.query([&place.store, &place.bucket])?;
     let row = rows.next()?.ok_or(DbError::Damaged { what: "a count" })?;
     let oldest: Option<i64> = row.get("oldest")?;
@@ -491,4 +492,18 @@ pub fn owed_files(conn: &Connection) -> Result<Vec<(SnapshotId, u64)>, DbError> 
     )?;
     let rows = statement.query_map([], |row| Ok((SnapshotId(uuid(row, "id")?), row.get::<_, i64>("file_size")?)))?;
     rows.map(|row| row.map(|(id, bytes)| (id, bytes.unsigned_abs())).map_err(DbError::from)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counting_what_is_owed_reads_no_rows() {
+        let conn = Connection::open_in_memory().expect("a database");
+        conn.execute_batch(include_str!("../../../../migrations/0001-start.sql")).expect("a schema");
+        let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {OWED_TO}")).expect("a query");
+        let plan: String = explain.query_row(["s", "b"], |row| row.get("detail")).expect("a plan");
+        assert!(plan.contains("COVERING INDEX snapshot_backlog"), "{plan}");
+    }
 }
