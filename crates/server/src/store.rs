@@ -57,6 +57,9 @@ pub struct Upload<'a> {
     pub content_type: &'a str,
     /// Days after which the store may remove the object by itself; `None`: it keeps it. The local store makes no use of it.
     pub retention_days: Option<u32>,
+    /// Whether another picture may take its place at any moment: whoever keeps a copy must ask whether it is still right. The
+    /// local store makes no use of it, since its objects are given out by us.
+    pub is_overwritten: bool,
 }
 
 /// What a bucket tells who asks for it.

@@ -149,7 +149,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "PUT":
             if not self.headers.get("Content-Type"):
                 raise Refused(400, "InvalidArgument", "Content-Type is required")
-            kept = {name.lower(): value for name, value in self.headers.items() if name.lower().startswith("x-cos-")}
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            kept = {name: value for name, value in headers.items() if name.startswith("x-cos-") or name == "cache-control"}
             kept.pop("x-cos-security-token", None)
             bucket["objects"][key] = (body, self.headers["Content-Type"], kept)
             return self.answer(200, headers=[("ETag", f'"{hashlib.md5(body).hexdigest()}"')])

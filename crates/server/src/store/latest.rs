@@ -130,7 +130,12 @@ impl LatestStorer {
         let began = self.parts.clock.mono();
         let spooled = self.parts.spool.path(put.id);
         let bucket = Bucket { region: &put.region, name: &put.bucket };
-        let upload = Upload { file: &spooled, content_type: put.format.content_type(), retention_days: None };
+        let upload = Upload {
+            file: &spooled,
+            content_type: put.format.content_type(),
+            retention_days: None,
+            is_overwritten: true,
+        };
         let result = match self.parts.stores.named(&put.store) {
             Some(store) => store.put(bucket, &put.key, upload).await,
             None => Err(StoreError::Unknown { store: put.store.clone() }),

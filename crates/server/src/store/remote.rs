@@ -275,6 +275,9 @@ impl ObjectStore for Remote {
             let mut headers = self.object_headers.clone();
             headers.push(("content-md5".to_owned(), sum));
             headers.push(("content-type".to_owned(), upload.content_type.to_owned()));
+            if upload.is_overwritten {
+                headers.push(("cache-control".to_owned(), "no-cache".to_owned()));
+            }
             if let Some(days) = upload.retention_days {
                 self.keep_for(bucket, days).await;
                 headers.push((self.dialect.header("tagging"), format!("{}={days}", lifecycle::TAG)));

@@ -370,8 +370,12 @@ impl Storer {
         let store = store.ok_or_else(|| StoreError::Unknown { store: put.store.clone() })?;
         let spooled = self.parts.spool.path(put.id);
         let bucket = Bucket { region: &put.region, name: &put.bucket };
-        let upload =
-            Upload { file: &spooled, content_type: put.format.content_type(), retention_days: put.retention_days };
+        let upload = Upload {
+            file: &spooled,
+            content_type: put.format.content_type(),
+            retention_days: put.retention_days,
+            is_overwritten: false,
+        };
         store.put(bucket, &put.key, upload).await?;
         if put.has_url {
             return Ok(None);

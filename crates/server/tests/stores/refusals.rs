@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use framehook_domain::fault::Fault;
-use framehook_server::store::{Bucket, Retry, Scope, StoreError, Upload};
+use framehook_server::store::{Bucket, Retry, Scope, StoreError};
 use framehook_testkit::object_server::{ACCOUNT, EXPIRED, Kind, ObjectServer, TEMPORARY};
 use framehook_testkit::proxy::{Line, Proxy};
 
-use crate::subject::{Subject, each_remote, target};
+use crate::subject::{Subject, each_remote, target, upload};
 
 const KINDS: [Kind; 2] = [Kind::Cos, Kind::S3];
 
@@ -78,8 +78,7 @@ fn a_bucket_that_is_missing_holds_the_picture() {
         let file = dir.path().join("a.jpg");
         std::fs::write(&file, b"picture").expect("a file");
         let bucket = Bucket { name: "missing-1250000000", ..subject.bucket() };
-        let upload = Upload { file: &file, content_type: "image/jpeg", retention_days: None };
-        let error = subject.put_into(bucket, "a.jpg", upload).expect_err("no bucket");
+        let error = subject.put_into(bucket, "a.jpg", upload(&file)).expect_err("no bucket");
         assert_eq!((code(&error), error.retry()), ("NoSuchBucket", Retry::Held), "{subject}: {error}");
         assert!(error.mend().contains("make the bucket"), "{}", error.mend());
     });

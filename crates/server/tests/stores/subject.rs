@@ -22,6 +22,11 @@ pub(crate) fn target() -> PathBuf {
     test.ancestors().nth(3).expect("executables lie in target/PROFILE/deps").to_owned()
 }
 
+/// A picture that is kept, and that nothing takes the place of.
+pub(crate) fn upload(file: &Path) -> Upload<'_> {
+    Upload { file, content_type: "image/jpeg", retention_days: None, is_overwritten: false }
+}
+
 /// One store with its own server, if it has one, its own runtime and a directory for what is put.
 pub(crate) struct Subject {
     name: String,
@@ -139,13 +144,18 @@ impl Subject {
     }
 
     pub(crate) fn put_file(&self, key: &str, file: &Path) -> Result<(), StoreError> {
-        self.put_into(self.bucket(), key, Upload { file, content_type: "image/jpeg", retention_days: None })
+        self.put_into(self.bucket(), key, upload(file))
     }
 
     pub(crate) fn put_for(&self, days: u32, key: &str) -> Result<(), StoreError> {
         let file = self.spooled(b"picture");
-        let upload = Upload { file: &file, content_type: "image/jpeg", retention_days: Some(days) };
+        let upload = Upload { retention_days: Some(days), ..upload(&file) };
         self.put_into(self.bucket(), key, upload)
+    }
+
+    pub(crate) fn put_overwritten(&self, key: &str) -> Result<(), StoreError> {
+        let file = self.spooled(b"picture");
+        self.put_into(self.bucket(), key, Upload { is_overwritten: true, ..upload(&file) })
     }
 
     pub(crate) fn put_into(&self, bucket: Bucket<'_>, key: &str, upload: Upload<'_>) -> Result<(), StoreError> {
@@ -158,10 +168,7 @@ impl Subject {
         let mut puts = tokio::task::JoinSet::new();
         for key in keys {
             let (store, file, key) = (Arc::clone(&self.store), file.clone(), key.to_owned());
-            let put = async move {
-                let upload = Upload { file: &file, content_type: "image/jpeg", retention_days: None };
-                store.put(bucket, &key, upload).await
-            };
+            let put = async move { store.put(bucket, &key, upload(&file)).await };
             puts.spawn_on(put, self.runtime.handle());
         }
         for put in self.runtime.block_on(puts.join_all()) {

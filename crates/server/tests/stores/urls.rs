@@ -148,6 +148,20 @@ fn objects_are_put_with_what_is_configured() {
 }
 
 #[test]
+fn a_copy_of_what_is_overwritten_is_asked_about_each_time() {
+    each_remote(|subject, server| {
+        subject.put_overwritten("latest.jpg").unwrap_or_else(|error| panic!("{subject}: {error:?}"));
+        subject.put("numbered.jpg", b"picture").unwrap_or_else(|error| panic!("{subject}: {error:?}"));
+        let caching = |key| {
+            let read = server.read(BUCKET, key).expect("read").expect("an object");
+            read.facts.get("cache-control").cloned()
+        };
+        assert_eq!(caching("latest.jpg").as_deref(), Some("no-cache"), "{subject}");
+        assert_eq!(caching("numbered.jpg"), None, "{subject}: as the bucket has it");
+    });
+}
+
+#[test]
 fn retention_is_a_tag_and_a_rule_of_the_bucket() {
     each_remote(|subject, server| {
         for days in [7, 30, 7] {
