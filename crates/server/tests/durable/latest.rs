@@ -10,6 +10,7 @@ use framehook_domain::stream::StreamId;
 use framehook_domain::template::{Objects, RenditionDraft, SnapshotTemplate, SnapshotTemplateDraft};
 use framehook_server::audit::Caller;
 use framehook_server::commit::{Recorded, Rendered};
+use framehook_server::db::outbox::owed_counts;
 use framehook_server::db::snapshot::held_puts;
 use framehook_testkit::wait;
 
@@ -230,6 +231,7 @@ fn a_picture_that_its_store_refuses_is_shown_to_a_person_who_may_give_it_up() {
     let held = wait::until("both to be held", PATIENCE, held).expect("held");
     let owed = process.block_on(process.storer.places()).expect("places")[0].owed;
     assert_eq!((owed.pictures, owed.held), (2, 2));
+    assert_eq!(process.block_on(process.db.read(owed_counts)).expect("counts").puts_held, 2);
     for put in &held {
         assert!(put.key.starts_with("latest/") && put.error.is_some(), "{put:?}");
         assert!(process.block_on(process.storer.discard(put.id, &Caller::Control)).expect("discarded"));

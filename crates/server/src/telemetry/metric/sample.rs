@@ -160,7 +160,7 @@ impl Sampled {
             puts_held: page.maybe_gauge(
                 "puts_held",
                 None,
-                "Snapshots that a store refused and a person should look at",
+                "Pictures that a store refused and a person should look at, latest objects among them",
             ),
             bucket_owed: page.add(
                 "bucket_owed",
