@@ -1,49 +1,38 @@
 //! The server is killed with SIGKILL under load, over and over on one data directory: at every named fail point of the
 //! commit, the store, the notifier and the pushes, and with the shipped executable at random instants, its own start
 //! included. After each kill, and once everything has drained, what stands in the database and on the disk is held
-//! against what the receiver was sent.
+//! against what the receiver was sent. Once with a few callbacks at a time, and once with thousands due all the while.
 //!
 //! Nothing of the server takes part in the checks: the database is read by the `sqlite3` program, from a copy.
 //!
-//! `FRAMEHOOK_CRASH_KILLS` says how often to kill (60 unless set; `./dev soak` sets 500), `FRAMEHOOK_CRASH_SEED` repeats
-//! an earlier run's choices.
+//! `FRAMEHOOK_CRASH_KILLS` says how often to kill (60 times and, with a backlog, 30 unless set), `FRAMEHOOK_CRASH_BACKLOG` how
+//! many callbacks are due at each start (3,000), `FRAMEHOOK_CRASH_SEED` repeats an earlier run's choices. `./dev soak` kills
+//! 500 times in either case, with 10,000 due.
 #![expect(clippy::disallowed_methods, reason = "kills at given moments, measures, and runs sqlite3")]
 
+#[path = "crash/backlog.rs"]
+mod backlog;
 mod common;
 #[path = "crash/ledger.rs"]
 mod ledger;
 #[path = "crash/load.rs"]
 mod load;
+#[path = "crash/trial.rs"]
+mod trial;
 #[path = "crash/witness.rs"]
 mod witness;
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use common::{FRAMEHOOK, PATIENCE, config};
+use anyhow::{Context as _, Result};
 use framehook_server::fail_point;
 use framehook_testkit::dice::Dice;
-use framehook_testkit::receiver::Receiver;
-use framehook_testkit::server::{Server, ServerSpec};
-use framehook_testkit::wait;
-use ledger::Ledger;
-use load::Load;
-use rustix::process::Signal;
-use witness::Witness;
+use trial::{Blow, MIGRATION, Totals, Trial};
 
 const KILLS_VARIABLE: &str = "FRAMEHOOK_CRASH_KILLS";
+const BACKLOG_VARIABLE: &str = "FRAMEHOOK_CRASH_BACKLOG";
 const SEED_VARIABLE: &str = "FRAMEHOOK_CRASH_SEED";
-
-/// The only point that a process passes once in a database's life; every other one is passed by each picture or push.
-const MIGRATION: &str = "migration_step";
-
-/// What kills from outside are called in the report.
-const RANDOM: &str = "a random instant";
-const IN_STOP: &str = "a random instant of its orderly stop";
 
 /// A kill at a random instant falls within this time of the start: from before the ports are bound until
 /// every stream has had its second picture.
@@ -52,56 +41,20 @@ const RANDOM_WITHIN_MS: u64 = 3000;
 /// A kill in the orderly stop falls within this time of the request, about as long as a stop takes.
 const IN_STOP_WITHIN_MS: u64 = 400;
 
-/// Schedules of a hundredth of CSS's, so that a delivery can die within a run, and room for a slow machine in the grace.
-const SETTINGS: &str = r#"
-[ingest]
-reconnect_grace = "10m"
-[deliver]
-timeout = "1s"
-snapshot_retry_interval = "200ms"
-push_retries = 5
-push_retry_interval = "200ms"
-"#;
+/// Kills of one database under a backlog. Each check reads all that it ever held, so a long run is made of several.
+const KILLS_OF_A_BACKLOG: usize = 50;
 
-/// How one life of the server ends.
-#[derive(Clone, Copy, Debug)]
-enum Blow {
-    /// By its own hand, at the `nth` passage of a fail point.
-    At { point: &'static str, nth: u64 },
-    /// From outside, this long after it was started.
-    After(Duration),
-    /// From outside, `later` than it was asked to stop, which is this long after it was started. It may be quicker.
-    InStop { after: Duration, later: Duration },
-}
-
-impl Blow {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::At { point, .. } => point,
-            Self::After(_) => RANDOM,
-            Self::InStop { .. } => IN_STOP,
-        }
-    }
-
-    /// When the server is killed from outside, counted from its start.
-    fn falls_at(&self) -> Option<Duration> {
-        match *self {
-            Self::At { .. } => None,
-            Self::After(after) => Some(after),
-            Self::InStop { after, later } => Some(after + later),
-        }
-    }
-}
+/// Each test fills the machine by itself.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Seven kills in ten at fail points, each as often as any other and at least three times; the others at random instants.
 fn blows(kills: usize, dice: &mut Dice) -> Vec<Blow> {
-    let points: Vec<&'static str> = fail_point::ALL.iter().copied().filter(|&point| point != MIGRATION).collect();
     let rounds = migration_kills(kills);
     let mut blows: Vec<Blow> = Vec::new();
     for _ in 0..rounds {
         // Pushes open and close once for several pictures, so their later passages are far apart.
         let nth_max = |point: &str| if point.starts_with("push_") { 2 } else { 6 };
-        blows.extend(points.iter().map(|&point| Blow::At { point, nth: dice.within(1..nth_max(point) + 1) }));
+        blows.extend(points().map(|point| Blow::At { point, nth: dice.within(1..nth_max(point) + 1) }));
     }
     while blows.len() + rounds < kills {
         let after = Duration::from_millis(dice.within(0..RANDOM_WITHIN_MS));
@@ -118,208 +71,40 @@ fn migration_kills(kills: usize) -> usize {
     (kills * 7 / 10 / fail_point::ALL.len()).max(3)
 }
 
-/// The executable with fail points in it, beside the shipped one.
-fn with_fail_points() -> Result<PathBuf> {
-    let path = Path::new(FRAMEHOOK).with_file_name("framehook-failpoints");
-    ensure!(
-        path.exists(),
-        "{0} is missing; `./dev test` makes it, or: cargo build -p framehook --features failpoints && cp {FRAMEHOOK} {0} \
-         && cargo build -p framehook",
-        path.display()
-    );
-    Ok(path)
+/// Every point that each picture, push or attempt passes.
+fn points() -> impl Iterator<Item = &'static str> {
+    fail_point::ALL.iter().copied().filter(|&point| point != MIGRATION)
 }
 
-/// What a run has shown.
-#[derive(Default)]
-struct Figures {
-    kills: BTreeMap<&'static str, u32>,
-    /// From the start of a process to the first callback that it sent.
-    first_callbacks: Vec<Duration>,
+/// Twice at each fail point of every 30 kills, at attempts' points behind up to a few hundred of them; the others at random
+/// instants, soon, while most of the backlog is there.
+fn blows_on_backlog(kills: usize, dice: &mut Dice) -> Vec<Blow> {
+    let mut blows: Vec<Blow> = Vec::new();
+    for _ in 0..(kills / 15).max(1) {
+        blows.extend(points().map(|point| {
+            let nth_max = if point.starts_with("attempt_") { 400 } else { 2 };
+            Blow::At { point, nth: dice.within(1..nth_max + 1) }
+        }));
+    }
+    blows.resize_with(blows.len().max(kills), || Blow::After(Duration::from_millis(dice.within(0..1000))));
+    dice.shuffle(&mut blows);
+    blows
 }
 
-/// A server that is killed, what it is pushed and what it sends.
-struct Trial {
-    server: Server,
-    witness: Witness,
-    load: Load,
-    shipped: ServerSpec,
-    armed: ServerSpec,
-    passed_points: PathBuf,
-    ledger: Ledger,
-    figures: Figures,
-}
-
-impl Trial {
-    fn set_up(dice: &mut Dice, scratch: &Path) -> Result<Self> {
-        let receiver = Receiver::start()?;
-        let toml = config(&receiver, 2, SETTINGS);
-        let passed_points = scratch.join("passed");
-        let shipped = ServerSpec::new(FRAMEHOOK).config(&toml);
-        let armed = ServerSpec::new(with_fail_points()?)
-            .config(&toml)
-            .env("FRAMEHOOK_FAIL_POINT_LOG", passed_points.display().to_string());
-        let server = shipped.clone().start()?;
-        let witness = Witness::new(receiver, &server);
-        let load = Load::new(&server, dice.draw())?;
-        let ledger = Ledger::default();
-        Ok(Self { server, witness, load, shipped, armed, passed_points, ledger, figures: Figures::default() })
-    }
-
-    /// Kills the server while it makes its database, `times` in a row, each time where the last one left off.
-    fn kill_in_migration(&mut self, times: usize) -> Result<()> {
-        self.server.terminate()?;
-        for suffix in ["", "-wal", "-shm"] {
-            let path = self.server.data_dir().join(format!("framehook.db{suffix}"));
-            if path.exists() {
-                std::fs::remove_file(path)?;
-            }
-        }
-        for _ in 0..times {
-            self.live_until(Blow::At { point: MIGRATION, nth: 1 })?;
-        }
-        Ok(())
-    }
-
-    /// One life of the server, from its start to its violent end.
-    fn live_until(&mut self, blow: Blow) -> Result<()> {
-        let requests_before = self.witness.requests();
-        let spec = match blow {
-            Blow::At { point, nth } => self.armed.clone().env("FRAMEHOOK_FAIL_POINT", format!("{point}:{nth}")),
-            Blow::After(_) | Blow::InStop { .. } => self.shipped.clone(),
-        };
-        self.server.restart_blindly(spec)?;
-        let started = Instant::now();
-        let (mut first_callback, mut asked_to_stop) = (None, false);
-        wait::until("the server's death", PATIENCE, || {
-            if first_callback.is_none() && self.witness.requests() > requests_before {
-                first_callback = Some(started.elapsed());
-            }
-            if let Blow::InStop { after, .. } = blow
-                && !asked_to_stop
-                && started.elapsed() >= after
-            {
-                asked_to_stop = true;
-                // Fails only if it is dead already, which is noticed below.
-                let _ = self.server.process().signal(Signal::TERM);
-            }
-            if blow.falls_at().is_some_and(|at| started.elapsed() >= at) {
-                return Some(self.server.process().signal(Signal::KILL));
-            }
-            self.load.tend();
-            self.server.try_wait().map(|_| Ok(()))
-        })
-        .and_then(|signalled| signalled)
-        .with_context(|| format!("the server logged:\n{}", self.server.process().stderr_tail()))?;
-        let status = self.server.wait_for_end(PATIENCE)?;
-        let log = self.server.process().stderr();
-        // A request to stop may come before the server listens for one, and is then as final as a kill.
-        let stopped = asked_to_stop && (status.success() || status.signal() == Some(Signal::TERM.as_raw()));
-        let killed = status.signal() == Some(Signal::KILL.as_raw());
-        ensure!(stopped || killed, "it ended with {status} instead:\n{log}");
-        ensure!(!log.contains("panicked"), "it panicked:\n{log}");
-        self.figures.first_callbacks.extend(first_callback);
-        *self.figures.kills.entry(blow.name()).or_default() += 1;
-        no_worker_outlives(self.server.process().pid())
-    }
-
-    /// Holds the database, the disk and the receiver against each other, and the database against what it held before.
-    fn check(&mut self) -> Result<()> {
-        let ledger = Ledger::read(&self.server.data_dir())?;
-        ledger.forgets_nothing_of(&self.ledger)?;
-        ledger.agrees_with_the_disk(&self.server.data_dir())?;
-        ledger.agrees_with(&self.witness.stories())?;
-        ledger.keeps_open(load::ROOMS)?;
-        self.ledger = ledger;
-        self.witness.was_content()
-    }
-
-    /// Ends every push in order and waits until nothing is owed any more.
-    fn drain(&mut self) -> Result<()> {
-        self.server.restart_as(self.shipped.clone())?;
-        self.load.finish()?;
-        wait::until("everything to be drained", PATIENCE * 2, || {
-            (ledger::owed(&self.server.data_dir()).ok()? == 0).then_some(())
-        })
-        .with_context(|| format!("the server logged:\n{}", self.server.process().stderr_tail()))?;
-        let status = self.server.terminate()?;
-        ensure!(status.success(), "it ended with {status}");
-        let ledger = Ledger::read(&self.server.data_dir())?;
-        ledger.forgets_nothing_of(&self.ledger)?;
-        ledger.agrees_with_the_disk(&self.server.data_dir())?;
-        ledger.agrees_with(&self.witness.stories())?;
-        ledger.is_drained(&self.server.data_dir(), &self.witness.stories())?;
-        self.ledger = ledger;
-        self.witness.was_content()
-    }
-
-    fn every_point_was_passed(&self) -> Result<()> {
-        let passed = std::fs::read_to_string(&self.passed_points).context("no fail point was ever passed")?;
-        for point in fail_point::ALL {
-            ensure!(passed.lines().any(|line| line == *point), "the fail point {point} was never passed");
-            let kills = self.figures.kills.get(point).copied().unwrap_or_default();
-            ensure!(kills >= 3, "only {kills} kills at the fail point {point}");
-        }
-        Ok(())
-    }
-
-    /// The run as the table of `docs/reliability.md`.
-    fn report(&self, seed: u64, took: Duration) -> String {
-        let mut report = String::from("| killed at | times |\n|---|---|\n");
-        let points = fail_point::ALL.iter().chain([&RANDOM, &IN_STOP]);
-        for point in points {
-            let times = self.figures.kills.get(point).copied().unwrap_or_default();
-            let _ = writeln!(report, "| {point} | {times} |");
-        }
-        let mut first = self.figures.first_callbacks.clone();
-        first.sort_unstable();
-        let at = |share: f64| first.get(((first.len() as f64 - 1.0) * share) as usize).copied().unwrap_or_default();
-        let stories = self.witness.stories();
-        let (fetched, unanswered) = self.witness.fetches();
-        let requests: u64 = stories.values().map(|story| story.requests).sum();
-        let facts: [(&str, String); 10] = [
-            ("kills in all", self.figures.kills.values().sum::<u32>().to_string()),
-            ("pushes begun and ended", self.ledger.pushes.len().to_string()),
-            ("pictures committed, stored, found whole", self.ledger.snapshots.len().to_string()),
-            ("deliveries owed", self.ledger.deliveries.len().to_string()),
-            ("of them delivered", self.ledger.count("delivered").to_string()),
-            ("of them dead, as the receiver never took them", self.ledger.count("dead").to_string()),
-            ("requests that the receiver saw", requests.to_string()),
-            (
-                "objects fetched at the moment of their callback",
-                format!("{fetched} ({unanswered} asked of a dead server)"),
-            ),
-            ("from start to first callback", format!("{:.0?} median, {:.0?} at most", at(0.5), at(1.0))),
-            ("seed, time", format!("{seed}, {took:.0?}")),
-        ];
-        report += "\n| figure | |\n|---|---|\n";
-        for (name, value) in facts {
-            let _ = writeln!(report, "| {name} | {value} |");
-        }
-        report
-    }
-}
-
-/// Waits until no render worker of a server that is gone is left. A worker's command line names its parent.
-fn no_worker_outlives(server: u32) -> Result<()> {
-    wait::until("the render workers to end with their server", Duration::from_secs(5), || {
-        let orphans = std::fs::read_dir("/proc").ok()?.filter_map(|entry| {
-            let command = std::fs::read_to_string(entry.ok()?.path().join("cmdline")).ok()?;
-            command.contains(&format!("--parent\0{server}\0")).then_some(())
-        });
-        (orphans.count() == 0).then_some(())
-    })
+fn number_in(variable: &str) -> Option<usize> {
+    std::env::var(variable).ok().map(|number| number.parse().unwrap_or_else(|_| panic!("{variable}={number}")))
 }
 
 #[test]
 fn kill_9_loses_nothing_that_was_committed() {
-    let kills = std::env::var(KILLS_VARIABLE).map_or(60, |kills| kills.parse().expect("a number of kills"));
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let kills = number_in(KILLS_VARIABLE).unwrap_or(60);
     let seed = Dice::seed_from(SEED_VARIABLE);
     println!("{kills} kills; {SEED_VARIABLE}={seed} repeats these choices");
     let mut dice = Dice::new(seed);
     let scratch = tempfile::tempdir().unwrap();
     let began = Instant::now();
-    let mut trial = Trial::set_up(&mut dice, scratch.path()).unwrap();
+    let mut trial = Trial::set_up(&mut dice, scratch.path(), witness::moody).unwrap();
     trial.kill_in_migration(migration_kills(kills)).unwrap();
     for (number, blow) in (1..).zip(blows(kills, &mut dice)) {
         trial
@@ -331,4 +116,41 @@ fn kill_9_loses_nothing_that_was_committed() {
     trial.drain().with_context(|| format!("in the drain, {SEED_VARIABLE}={seed}")).unwrap();
     trial.every_point_was_passed().unwrap();
     println!("{}", trial.report(seed, began.elapsed()));
+}
+
+#[test]
+fn kill_9_loses_no_callback_of_a_backlog() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let kills = number_in(KILLS_VARIABLE).unwrap_or(30);
+    let backlog = number_in(BACKLOG_VARIABLE).unwrap_or(3000);
+    let seed = Dice::seed_from(SEED_VARIABLE);
+    println!("{kills} kills, {backlog} callbacks due at each start; {SEED_VARIABLE}={seed} repeats these choices");
+    let mut dice = Dice::new(seed);
+    let (began, mut totals) = (Instant::now(), Totals::default());
+    let mut left = kills;
+    while left > 0 {
+        let blows = blows_on_backlog(left.min(KILLS_OF_A_BACKLOG), &mut dice);
+        left = left.saturating_sub(blows.len());
+        let done = kill_under_backlog(&blows, backlog, &mut dice);
+        totals += done.with_context(|| format!("{SEED_VARIABLE}={seed}")).unwrap();
+    }
+    println!("{}", totals.report(seed, began.elapsed()));
+}
+
+/// One database's life under a backlog.
+fn kill_under_backlog(blows: &[Blow], backlog: usize, dice: &mut Dice) -> Result<Totals> {
+    let scratch = tempfile::tempdir()?;
+    let mut trial = Trial::set_up(dice, scratch.path(), witness::busy)?;
+    trial.see_a_push_end()?;
+    for (number, &blow) in (1..).zip(blows) {
+        trial
+            .owe(backlog)
+            .and_then(|()| trial.live_until(blow))
+            .and_then(|()| trial.check())
+            .with_context(|| format!("kill {number} with {blow:?}"))?;
+    }
+    trial.owe(backlog)?;
+    trial.drain().context("in the drain")?;
+    trial.repeats_are_few()?;
+    Ok(trial.totals())
 }

@@ -1,14 +1,13 @@
 //! A disk that fails to sync, on demand.
 //!
-//! No file system does that without privileges, so a small library stands in front of the C library's `fsync` and
-//! `fdatasync` (`LD_PRELOAD`). Programs that are linked dynamically do not notice until a sync fails.
+//! A small library stands in front of the C library's `fsync` and `fdatasync`. Programs do not notice until a sync fails.
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-use tempfile::TempDir;
+use anyhow::Result;
+
+use crate::preload::{self, Preload};
 
 /// Names the plan's file to the library.
 const PLAN_VARIABLE: &str = "SYNC_FAILS_PLAN";
@@ -16,33 +15,25 @@ const PLAN_VARIABLE: &str = "SYNC_FAILS_PLAN";
 /// The library, and the plan that it goes by.
 #[derive(Debug)]
 pub struct FailingSync {
-    library: PathBuf,
+    preload: Preload,
     plan: SyncPlan,
-    _dir: TempDir,
 }
 
 impl FailingSync {
     /// Builds the library, with a plan by which nothing fails.
     ///
     /// # Errors
-    /// When there is no C compiler; the one that built SQLite for the server will do.
+    /// When there is no C compiler.
     pub fn build() -> Result<Self> {
-        let dir = tempfile::tempdir().context("make a directory")?;
-        let (source, library) = (dir.path().join("failing_sync.c"), dir.path().join("failing_sync.so"));
-        fs::write(&source, include_str!("failing_sync.c")).context("write the library's source")?;
-        let mut compile = Command::new("cc");
-        compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl");
-        let compiled = compile.output().context("start cc (install it with: apt-get install build-essential)")?;
-        ensure!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-        let plan = SyncPlan { file: dir.path().join("plan") };
+        let preload = Preload::build("failing_sync", include_str!("failing_sync.c"))?;
+        let plan = SyncPlan { file: preload.dir().join("plan") };
         plan.fail_none();
-        Ok(Self { library, plan, _dir: dir })
+        Ok(Self { preload, plan })
     }
 
     /// What a program must be started with for its syncs to fail.
     pub fn environment(&self) -> [(&'static str, String); 2] {
-        let text = |path: &PathBuf| path.display().to_string();
-        [("LD_PRELOAD", text(&self.library)), (PLAN_VARIABLE, text(&self.plan.file))]
+        [(preload::VARIABLE, self.preload.library()), (PLAN_VARIABLE, self.plan.file.display().to_string())]
     }
 
     pub fn plan(&self) -> &SyncPlan {
@@ -81,6 +72,8 @@ impl SyncPlan {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]

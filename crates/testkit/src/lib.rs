@@ -16,6 +16,7 @@
 //! | [`jpeg`], [`picture`] | stored pictures, decoded and compared |
 //! | [`tls`] | a certificate authority, and a client that believes only it |
 //! | [`failing_sync`] | a disk whose syncs fail when told |
+//! | [`disk`] | a disk whose power fails: what is left of files by then, however little was synced |
 //! | [`flv`], [`http`], [`metrics`] | the formats between them, as much as tests need |
 //! | [`dice`] | random numbers that a printed seed repeats |
 //! | [`process`], [`wait`] | child processes that never outlive a test; waiting without sleeping |
@@ -24,6 +25,7 @@
 
 pub mod clip;
 pub mod dice;
+pub mod disk;
 pub mod encoder;
 pub mod failing_sync;
 pub mod flv;
@@ -34,6 +36,7 @@ mod listener;
 pub mod metrics;
 pub mod object_server;
 pub mod picture;
+mod preload;
 pub mod process;
 pub mod proxy;
 pub mod publisher;

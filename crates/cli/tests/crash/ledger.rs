@@ -244,7 +244,7 @@ fn rows<T: DeserializeOwned>(database: &Path, sql: &str) -> Result<Vec<T>> {
 }
 
 /// Options, then one text of SQL.
-fn sqlite(database: &Path, arguments: &[&str]) -> Result<String> {
+pub(crate) fn sqlite(database: &Path, arguments: &[&str]) -> Result<String> {
     let (sql, options) = arguments.split_last().context("no SQL")?;
     let output = Command::new("sqlite3").args(options).arg(database).arg(sql).output().context("run sqlite3")?;
     ensure!(output.status.success(), "sqlite3: {}", String::from_utf8_lossy(&output.stderr));

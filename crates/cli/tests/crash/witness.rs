@@ -25,6 +25,8 @@ pub(crate) struct Story {
     /// The same without the two, parsed.
     pub(crate) fields: Value,
     pub(crate) requests: u64,
+    /// Those that came after one was answered with 200.
+    pub(crate) repeats: u64,
     /// Whether a 200 was answered, as far as the receiver can tell.
     pub(crate) taken: bool,
 }
@@ -52,14 +54,14 @@ struct Objects {
 }
 
 impl Witness {
-    pub(crate) fn new(receiver: Receiver, server: &Server) -> Self {
+    pub(crate) fn new(receiver: Receiver, server: &Server, plan: Plan) -> Self {
         let memory = Arc::<Mutex<Memory>>::default();
         let objects = Objects { dir: server.data_dir().join("objects"), http: server.http_address() };
         receiver.on_request({
             let memory = Arc::clone(&memory);
             move |request| {
                 lock(&memory).requests += 1;
-                let heard = hear(request, &objects, &memory);
+                let heard = hear(request, &objects, &memory, plan);
                 heard.unwrap_or_else(|complaint| {
                     lock(&memory).complaints.push(format!("{complaint:#}"));
                     Reply::Status(200)
@@ -97,7 +99,7 @@ fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
 }
 
 /// Checks one request, remembers it and decides what to do with it.
-fn hear(request: &Request, objects: &Objects, memory: &Mutex<Memory>) -> Result<Reply> {
+fn hear(request: &Request, objects: &Objects, memory: &Mutex<Memory>, plan: Plan) -> Result<Reply> {
     request.verify(CALLBACK_KEY)?;
     let id = request.webhook_id()?.replace('-', "");
     let (body, fields) = without_signature(request)?;
@@ -112,11 +114,13 @@ fn hear(request: &Request, objects: &Objects, memory: &Mutex<Memory>) -> Result<
         body: body.clone(),
         fields,
         requests: 0,
+        repeats: 0,
         taken: false,
     });
     ensure!(story.body == body, "{id} came with two bodies:\n{}\n{body}", story.body);
     story.requests += 1;
-    let reply = plan(&id, story.requests)?;
+    story.repeats += u64::from(story.taken);
+    let reply = plan(draw(&id)?, story.requests);
     story.taken |= matches!(reply, Reply::Status(200) | Reply::After(_, 200));
     Ok(reply)
 }
@@ -133,12 +137,18 @@ fn without_signature(request: &Request) -> Result<(String, Value)> {
     Ok((blanked, fields))
 }
 
-/// What is done with the `nth` request (from 1) under an id. The id's last digits decide, so a repeat after a crash meets
-/// the same receiver; a callback that was taken once is taken ever after, and one in 25 never is.
-fn plan(id: &str, nth: u64) -> Result<Reply> {
+/// A number below 1,000. The id's last digits decide, so a repeat after a crash meets the same receiver.
+fn draw(id: &str) -> Result<u32> {
     let tail = id.get(id.len().saturating_sub(6)..).context("a webhook-id is long")?;
-    let draw = u32::from_str_radix(tail, 16).with_context(|| format!("webhook-id {id} is no UUID"))? % 100;
-    Ok(match (draw, nth) {
+    Ok(u32::from_str_radix(tail, 16).with_context(|| format!("webhook-id {id} is no UUID"))? % 1000)
+}
+
+/// What is done with the nth request (from 1) under an id with this draw. A callback that was taken once is taken ever after.
+pub(crate) type Plan = fn(u32, u64) -> Reply;
+
+/// A receiver that misbehaves in every way and never takes one in 25.
+pub(crate) fn moody(draw: u32, nth: u64) -> Reply {
+    match (draw / 10, nth) {
         (0..4, _) => Reply::Status(500),
         (4..12, 1) => Reply::Status(503),
         (12..16, 1) => Reply::Status(204),
@@ -148,7 +158,19 @@ fn plan(id: &str, nth: u64) -> Result<Reply> {
         (27..30, 1) => Reply::Close,
         (30..34, _) => Reply::After(Duration::from_millis(100), 200),
         _ => Reply::Status(200),
-    })
+    }
+}
+
+/// A receiver that does so seldom enough to be sent many callbacks at once, and takes its time over each.
+pub(crate) fn busy(draw: u32, nth: u64) -> Reply {
+    match (draw, nth) {
+        (0..5, _) => Reply::Status(500),
+        (5..7, 1) => Reply::Status(503),
+        (7..9, 1) => Reply::Reset,
+        (9..11, 1) => Reply::ResetMidAnswer,
+        (11, 1) => Reply::Hang,
+        _ => Reply::After(Duration::from_millis(30), 200),
+    }
 }
 
 impl Objects {

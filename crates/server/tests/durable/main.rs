@@ -12,6 +12,7 @@ mod latest;
 mod log;
 mod notify;
 mod outage;
+mod power_cut;
 mod push;
 mod renditions;
 mod replays;

@@ -1,0 +1,371 @@
+//! A server that is killed over and over on one data directory, what it is pushed and what it sends.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::ops::AddAssign;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use framehook_server::fail_point;
+use framehook_testkit::dice::Dice;
+use framehook_testkit::receiver::Receiver;
+use framehook_testkit::server::{Server, ServerSpec};
+use framehook_testkit::wait;
+use rustix::process::Signal;
+
+use crate::backlog;
+use crate::common::{FRAMEHOOK, PATIENCE, config};
+use crate::ledger::{self, Ledger};
+use crate::load::{self, Load};
+use crate::witness::{Plan, Witness};
+
+/// The only point that a process passes once in a database's life; every other one is passed by each picture or push.
+pub(crate) const MIGRATION: &str = "migration_step";
+
+/// What kills from outside are called in the report.
+const RANDOM: &str = "a random instant";
+const IN_STOP: &str = "a random instant of its orderly stop";
+
+/// Attempts under way at once.
+const CONCURRENCY: u64 = 256;
+
+/// Schedules of a hundredth of CSS's, so that a delivery can die within a run, and room for a slow machine in the grace.
+fn settings() -> String {
+    format!(
+        r#"
+[ingest]
+reconnect_grace = "10m"
+[deliver]
+concurrency = {CONCURRENCY}
+per_endpoint = {CONCURRENCY}
+timeout = "1s"
+snapshot_retry_interval = "200ms"
+push_retries = 5
+push_retry_interval = "200ms"
+"#
+    )
+}
+
+/// How one life of the server ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Blow {
+    /// By its own hand, at the `nth` passage of a fail point.
+    At { point: &'static str, nth: u64 },
+    /// From outside, this long after it was started.
+    After(Duration),
+    /// From outside, `later` than it was asked to stop, which is this long after it was started. It may be quicker.
+    InStop { after: Duration, later: Duration },
+}
+
+impl Blow {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::At { point, .. } => point,
+            Self::After(_) => RANDOM,
+            Self::InStop { .. } => IN_STOP,
+        }
+    }
+
+    /// When the server is killed from outside, counted from its start.
+    fn falls_at(&self) -> Option<Duration> {
+        match *self {
+            Self::At { .. } => None,
+            Self::After(after) => Some(after),
+            Self::InStop { after, later } => Some(after + later),
+        }
+    }
+}
+
+/// The executable with fail points in it, beside the shipped one.
+fn with_fail_points() -> Result<PathBuf> {
+    let path = Path::new(FRAMEHOOK).with_file_name("framehook-failpoints");
+    ensure!(
+        path.exists(),
+        "{0} is missing; `./dev test` makes it, or: cargo build -p framehook --features failpoints && cp {FRAMEHOOK} {0} \
+         && cargo build -p framehook",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// What a run has shown.
+#[derive(Default)]
+struct Figures {
+    kills: BTreeMap<&'static str, u32>,
+    /// From the start of a process to the first callback that it sent.
+    first_callbacks: Vec<Duration>,
+    /// Deliveries that were open at each kill, and those of them whose attempt was under way.
+    open: Vec<usize>,
+    claimed: Vec<usize>,
+}
+
+/// A server that is killed, what it is pushed and what it sends.
+pub(crate) struct Trial {
+    server: Server,
+    witness: Witness,
+    load: Load,
+    shipped: ServerSpec,
+    armed: ServerSpec,
+    passed_points: PathBuf,
+    ledger: Ledger,
+    figures: Figures,
+}
+
+impl Trial {
+    pub(crate) fn set_up(dice: &mut Dice, scratch: &Path, plan: Plan) -> Result<Self> {
+        let receiver = Receiver::start()?;
+        let toml = config(&receiver, 2, &settings());
+        let passed_points = scratch.join("passed");
+        let shipped = ServerSpec::new(FRAMEHOOK).config(&toml);
+        let armed = ServerSpec::new(with_fail_points()?)
+            .config(&toml)
+            .env("FRAMEHOOK_FAIL_POINT_LOG", passed_points.display().to_string());
+        let server = shipped.clone().start()?;
+        let witness = Witness::new(receiver, &server, plan);
+        let load = Load::new(&server, dice.draw())?;
+        let ledger = Ledger::default();
+        Ok(Self { server, witness, load, shipped, armed, passed_points, ledger, figures: Figures::default() })
+    }
+
+    /// Kills the server while it makes its database, `times` in a row, each time where the last one left off.
+    pub(crate) fn kill_in_migration(&mut self, times: usize) -> Result<()> {
+        self.server.terminate()?;
+        for suffix in ["", "-wal", "-shm"] {
+            let path = self.server.data_dir().join(format!("framehook.db{suffix}"));
+            if path.exists() {
+                std::fs::remove_file(path)?;
+            }
+        }
+        for _ in 0..times {
+            self.live_until(Blow::At { point: MIGRATION, nth: 1 })?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a push has ended, and kills the server.
+    pub(crate) fn see_a_push_end(&mut self) -> Result<()> {
+        wait::until("a push to end", PATIENCE, || {
+            self.load.tend();
+            backlog::has_original(&self.server.data_dir()).is_ok_and(|has| has).then_some(())
+        })?;
+        self.server.process().signal(Signal::KILL)?;
+        self.server.wait_for_end(PATIENCE).map(drop)
+    }
+
+    /// Sees to it that so many callbacks are due when the server starts next.
+    pub(crate) fn owe(&self, count: usize) -> Result<()> {
+        backlog::owe(&self.server.data_dir(), count)
+    }
+
+    /// One life of the server, from its start to its violent end.
+    pub(crate) fn live_until(&mut self, blow: Blow) -> Result<()> {
+        let requests_before = self.witness.requests();
+        let spec = match blow {
+            Blow::At { point, nth } => self.armed.clone().env("FRAMEHOOK_FAIL_POINT", format!("{point}:{nth}")),
+            Blow::After(_) | Blow::InStop { .. } => self.shipped.clone(),
+        };
+        self.server.restart_blindly(spec)?;
+        let started = Instant::now();
+        let (mut first_callback, mut asked_to_stop) = (None, false);
+        wait::until("the server's death", PATIENCE, || {
+            if first_callback.is_none() && self.witness.requests() > requests_before {
+                first_callback = Some(started.elapsed());
+            }
+            if let Blow::InStop { after, .. } = blow
+                && !asked_to_stop
+                && started.elapsed() >= after
+            {
+                asked_to_stop = true;
+                // Fails only if it is dead already, which is noticed below.
+                let _ = self.server.process().signal(Signal::TERM);
+            }
+            if blow.falls_at().is_some_and(|at| started.elapsed() >= at) {
+                return Some(self.server.process().signal(Signal::KILL));
+            }
+            self.load.tend();
+            self.server.try_wait().map(|_| Ok(()))
+        })
+        .and_then(|signalled| signalled)
+        .with_context(|| format!("the server logged:\n{}", self.server.process().stderr_tail()))?;
+        let status = self.server.wait_for_end(PATIENCE)?;
+        let log = self.server.process().stderr();
+        // A request to stop may come before the server listens for one, and is then as final as a kill.
+        let stopped = asked_to_stop && (status.success() || status.signal() == Some(Signal::TERM.as_raw()));
+        let killed = status.signal() == Some(Signal::KILL.as_raw());
+        ensure!(stopped || killed, "it ended with {status} instead:\n{log}");
+        ensure!(!log.contains("panicked"), "it panicked:\n{log}");
+        self.figures.first_callbacks.extend(first_callback);
+        *self.figures.kills.entry(blow.name()).or_default() += 1;
+        no_worker_outlives(self.server.process().pid())
+    }
+
+    /// Holds the database, the disk and the receiver against each other, and the database against what it held before.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        let ledger = Ledger::read(&self.server.data_dir())?;
+        ledger.forgets_nothing_of(&self.ledger)?;
+        ledger.agrees_with_the_disk(&self.server.data_dir())?;
+        ledger.agrees_with(&self.witness.stories())?;
+        ledger.keeps_open(load::ROOMS)?;
+        let claimed = ledger.count("claimed");
+        self.figures.open.push(ledger.count("due") + ledger.count("waiting") + claimed);
+        self.figures.claimed.push(claimed);
+        self.ledger = ledger;
+        self.witness.was_content()
+    }
+
+    /// Ends every push in order and waits until nothing is owed any more.
+    pub(crate) fn drain(&mut self) -> Result<()> {
+        self.server.restart_as(self.shipped.clone())?;
+        self.load.finish()?;
+        wait::until("everything to be drained", PATIENCE * 2, || {
+            (ledger::owed(&self.server.data_dir()).ok()? == 0).then_some(())
+        })
+        .with_context(|| format!("the server logged:\n{}", self.server.process().stderr_tail()))?;
+        let status = self.server.terminate()?;
+        ensure!(status.success(), "it ended with {status}");
+        let ledger = Ledger::read(&self.server.data_dir())?;
+        ledger.forgets_nothing_of(&self.ledger)?;
+        ledger.agrees_with_the_disk(&self.server.data_dir())?;
+        ledger.agrees_with(&self.witness.stories())?;
+        ledger.is_drained(&self.server.data_dir(), &self.witness.stories())?;
+        self.ledger = ledger;
+        self.witness.was_content()
+    }
+
+    /// What was sent again although it had been taken was under way when the server was killed.
+    pub(crate) fn repeats_are_few(&self) -> Result<()> {
+        let totals = self.totals();
+        let under_way_max = u64::from(totals.kills) * CONCURRENCY;
+        ensure!(
+            totals.repeats <= under_way_max,
+            "{} callbacks were repeated, {under_way_max} explained",
+            totals.repeats
+        );
+        Ok(())
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        let stories = self.witness.stories();
+        Totals {
+            kills: self.figures.kills.values().sum(),
+            deliveries: self.ledger.deliveries.len(),
+            delivered: self.ledger.count("delivered"),
+            dead: self.ledger.count("dead"),
+            requests: stories.values().map(|story| story.requests).sum(),
+            repeats: stories.values().map(|story| story.repeats).sum(),
+            open: self.figures.open.clone(),
+            claimed: self.figures.claimed.clone(),
+        }
+    }
+
+    pub(crate) fn every_point_was_passed(&self) -> Result<()> {
+        let passed = std::fs::read_to_string(&self.passed_points).context("no fail point was ever passed")?;
+        for point in fail_point::ALL {
+            ensure!(passed.lines().any(|line| line == *point), "the fail point {point} was never passed");
+            let kills = self.figures.kills.get(point).copied().unwrap_or_default();
+            ensure!(kills >= 3, "only {kills} kills at the fail point {point}");
+        }
+        Ok(())
+    }
+
+    /// The run as the table of `docs/reliability.md`.
+    pub(crate) fn report(&self, seed: u64, took: Duration) -> String {
+        let mut report = String::from("| killed at | times |\n|---|---|\n");
+        let points = fail_point::ALL.iter().chain([&RANDOM, &IN_STOP]);
+        for point in points {
+            let times = self.figures.kills.get(point).copied().unwrap_or_default();
+            let _ = writeln!(report, "| {point} | {times} |");
+        }
+        let mut first = self.figures.first_callbacks.clone();
+        first.sort_unstable();
+        let at = |share: f64| first.get(((first.len() as f64 - 1.0) * share) as usize).copied().unwrap_or_default();
+        let stories = self.witness.stories();
+        let (fetched, unanswered) = self.witness.fetches();
+        let requests: u64 = stories.values().map(|story| story.requests).sum();
+        let facts: [(&str, String); 10] = [
+            ("kills in all", self.figures.kills.values().sum::<u32>().to_string()),
+            ("pushes begun and ended", self.ledger.pushes.len().to_string()),
+            ("pictures committed, stored, found whole", self.ledger.snapshots.len().to_string()),
+            ("deliveries owed", self.ledger.deliveries.len().to_string()),
+            ("of them delivered", self.ledger.count("delivered").to_string()),
+            ("of them dead, as the receiver never took them", self.ledger.count("dead").to_string()),
+            ("requests that the receiver saw", requests.to_string()),
+            (
+                "objects fetched at the moment of their callback",
+                format!("{fetched} ({unanswered} asked of a dead server)"),
+            ),
+            ("from start to first callback", format!("{:.0?} median, {:.0?} at most", at(0.5), at(1.0))),
+            ("seed, time", format!("{seed}, {took:.0?}")),
+        ];
+        report += "\n| figure | |\n|---|---|\n";
+        for (name, value) in facts {
+            let _ = writeln!(report, "| {name} | {value} |");
+        }
+        report
+    }
+}
+
+/// Waits until no render worker of a server that is gone is left. A worker's command line names its parent.
+fn no_worker_outlives(server: u32) -> Result<()> {
+    wait::until("the render workers to end with their server", Duration::from_secs(5), || {
+        let orphans = std::fs::read_dir("/proc").ok()?.filter_map(|entry| {
+            let command = std::fs::read_to_string(entry.ok()?.path().join("cmdline")).ok()?;
+            command.contains(&format!("--parent\0{server}\0")).then_some(())
+        });
+        (orphans.count() == 0).then_some(())
+    })
+}
+
+/// What runs under a backlog have shown.
+#[derive(Default)]
+pub(crate) struct Totals {
+    kills: u32,
+    deliveries: usize,
+    delivered: usize,
+    dead: usize,
+    requests: u64,
+    repeats: u64,
+    open: Vec<usize>,
+    claimed: Vec<usize>,
+}
+
+impl AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.kills += other.kills;
+        self.deliveries += other.deliveries;
+        self.delivered += other.delivered;
+        self.dead += other.dead;
+        self.requests += other.requests;
+        self.repeats += other.repeats;
+        self.open.extend(other.open);
+        self.claimed.extend(other.claimed);
+    }
+}
+
+impl Totals {
+    /// As the table of `docs/reliability.md`.
+    pub(crate) fn report(mut self, seed: u64, took: Duration) -> String {
+        self.open.sort_unstable();
+        self.claimed.sort_unstable();
+        let median = |sorted: &[usize]| sorted.get(sorted.len() / 2).copied().unwrap_or_default();
+        let least = self.open.first().copied().unwrap_or_default();
+        let most = self.claimed.last().copied().unwrap_or_default();
+        let facts: [(&str, String); 8] = [
+            ("kills", self.kills.to_string()),
+            ("deliveries open at a kill", format!("{} median, {least} at least", median(&self.open))),
+            ("of them under way", format!("{} median, {most} at most", median(&self.claimed))),
+            ("deliveries owed", self.deliveries.to_string()),
+            ("of them delivered", self.delivered.to_string()),
+            ("of them dead, as the receiver never took them", self.dead.to_string()),
+            ("requests, and those that repeat what was taken", format!("{}, {}", self.requests, self.repeats)),
+            ("seed, time", format!("{seed}, {took:.0?}")),
+        ];
+        let mut report = String::from("| figure | |\n|---|---|\n");
+        for (name, value) in facts {
+            let _ = writeln!(report, "| {name} | {value} |");
+        }
+        report
+    }
+}
