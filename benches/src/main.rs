@@ -24,6 +24,7 @@ mod packages;
 mod page;
 mod plan;
 mod scale;
+mod store;
 mod subject;
 mod summary;
 mod workshop;
@@ -54,6 +55,8 @@ enum Benchmark {
     Latency(latency::Options),
     /// Callbacks per second, how late they leave, and what hanging receivers do to the others.
     Delivery(delivery::Options),
+    /// CPU time and duration of a put into each kind of store.
+    Store(store::Options),
 }
 
 fn main() -> Result<()> {
@@ -67,5 +70,6 @@ fn main() -> Result<()> {
         Benchmark::Scale(options) => scale::run(&workshop, &options),
         Benchmark::Latency(options) => latency::run(&workshop, &options),
         Benchmark::Delivery(options) => delivery::run(&workshop, &options),
+        Benchmark::Store(options) => store::run(&workshop, &options),
     }
 }

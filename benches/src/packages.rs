@@ -20,6 +20,7 @@ pub(crate) enum Need {
     Libswscale,
     LibjpegTurbo,
     Pip,
+    Rclone,
 }
 
 impl Need {
@@ -34,6 +35,7 @@ impl Need {
             Self::Libswscale => "libswscale-dev",
             Self::LibjpegTurbo => "libjpeg62-turbo-dev",
             Self::Pip => "python3-pip",
+            Self::Rclone => "rclone",
         }
     }
 
@@ -48,6 +50,7 @@ impl Need {
             Self::Libswscale => runs("pkg-config", &["--exists", "libswscale"]),
             Self::LibjpegTurbo => runs("pkg-config", &["--exists", "libjpeg"]),
             Self::Pip => runs("python3", &["-m", "pip", "--version"]),
+            Self::Rclone => runs("rclone", &["version"]),
         }
     }
 }

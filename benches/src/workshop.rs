@@ -26,6 +26,13 @@ impl Workshop {
         Ok(Self { executables, cache, repository: repository.to_owned() })
     }
 
+    /// The Python that has the vendors' SDKs.
+    pub(crate) fn python(&self) -> Result<PathBuf> {
+        let path = self.cache.with_file_name("stores").join("bin/python");
+        ensure!(path.exists(), "{} is missing: run `./dev stores`", path.display());
+        Ok(path)
+    }
+
     /// An executable of the same build; `made_by` is the command that builds it.
     pub(crate) fn executable(&self, name: &str, made_by: &str) -> Result<PathBuf> {
         let path = self.executables.join(name);
