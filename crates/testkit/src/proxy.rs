@@ -157,7 +157,9 @@ fn pass(
         while *lock(&shared.line) == Line::Stalled && !ends() {
             stop.pause(LOOK_EVERY);
         }
-        if let Line::Slow(bytes_per_sec) = *lock(&shared.line) {
+        // Read first: a lock in the condition would be held through the pause, in which everybody else then waits.
+        let line = *lock(&shared.line);
+        if let Line::Slow(bytes_per_sec) = line {
             stop.pause(Duration::from_secs_f64(length as f64 / f64::from(bytes_per_sec.max(1))));
         }
         if ends() || write_unless(ends, to, &block[..length]).is_err() {
@@ -250,6 +252,25 @@ mod tests {
         client.write_all(&[7; 100]).unwrap();
         assert_eq!(read(&mut server, 100), [7; 100]);
         assert!(start.elapsed() >= Duration::from_millis(100));
+    }
+
+    #[test]
+    fn a_connection_that_waits_on_a_slow_line_holds_up_no_other() {
+        let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = Proxy::start(upstream.local_addr().unwrap()).unwrap();
+        proxy.set(Line::Slow(100));
+        // Ten minutes for the one, a hundredth of a second for the other.
+        let mut ends = Vec::new();
+        for length in [60_000, 1] {
+            let mut client = TcpStream::connect(proxy.address()).unwrap();
+            let (mut server, _) = upstream.accept().unwrap();
+            server.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.write_all(&vec![7; length]).unwrap();
+            if length == 1 {
+                assert_eq!(read(&mut server, 1), [7]);
+            }
+            ends.push((client, server));
+        }
     }
 
     #[test]
