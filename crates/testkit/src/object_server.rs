@@ -53,6 +53,16 @@ pub struct ObjectServer {
     address: SocketAddr,
 }
 
+/// A put that a server has taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    pub bucket: String,
+    pub key: String,
+    pub bytes: u64,
+    /// Of the bytes that arrived, in hexadecimal.
+    pub sha256: String,
+}
+
 /// An object as the vendor's SDK reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadBack {
@@ -99,7 +109,7 @@ impl ObjectServer {
     }
 
     /// Makes the next request go wrong, or one more of those after it: `503`, `500`, `403`, or `damage` for a body that is
-    /// not what was sent.
+    /// not what was sent. `always-503` and its like answer every put so, until `none` takes back whatever was ordered.
     ///
     /// # Errors
     /// When the server does not answer.
@@ -107,6 +117,17 @@ impl ObjectServer {
         let answer = http::request(self.address, "GET", &format!("/.fault/{what}"), &[], &[], PATIENCE)?;
         ensure!(answer.status == 204, "the server answered {}", answer.status);
         Ok(())
+    }
+
+    /// Every put that was taken so far, in order.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn puts(&self) -> Result<Vec<Put>> {
+        let answer = http::request(self.address, "GET", "/.puts", &[], &[], PATIENCE)?;
+        ensure!(answer.status == 200, "the server answered {}", answer.status);
+        let told: Vec<(String, String, u64, String)> = serde_json::from_slice(&answer.body).context("read the puts")?;
+        Ok(told.into_iter().map(|(bucket, key, bytes, sha256)| Put { bucket, key, bytes, sha256 }).collect())
     }
 
     /// Whether an object is there, without an SDK's start. The key must need no encoding in a URL.

@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 from faults import Faults
+from puts import Puts
 from qcloud_cos import CosConfig, cos_auth
 
 FIELDS = ["q-sign-algorithm", "q-ak", "q-sign-time", "q-key-time", "q-header-list", "q-url-param-list", "q-signature"]
@@ -77,6 +78,8 @@ class Handler(BaseHTTPRequestHandler):
         if path.startswith("/.has/"):
             _, _, bucket, key = path.split("/", 3)
             return self.answer(200 if key in self.server.buckets[bucket]["objects"] else 404)
+        if path == "/.puts":
+            return self.answer(200, self.server.puts.told())
         try:
             length = self.headers.get("Content-Length")
             if length is None and self.command == "PUT":
@@ -84,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
             body = self.rfile.read(int(length or 0))
             if len(body) != int(length or 0):
                 raise Refused(400, "IncompleteBody", "fewer bytes than announced")
-            status, body = self.server.faults.strike(body)
+            status, body = self.server.faults.strike(self.command, body)
             if status:
                 raise Refused(status, "SlowDown" if status == 503 else "InternalError", "as the test wants it")
             self.judge(path, query, body)
@@ -138,7 +141,8 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(400, "BadDigest", "The Content-MD5 you specified did not match what we received.")
 
     def serve(self, path, query, body):
-        bucket = self.server.buckets.get(self.headers["Host"].split(".")[0])
+        name = self.headers["Host"].split(".")[0]
+        bucket = self.server.buckets.get(name)
         if bucket is None:
             raise Refused(404, "NoSuchBucket", "The specified bucket does not exist.")
         key = path[1:]
@@ -153,6 +157,7 @@ class Handler(BaseHTTPRequestHandler):
             kept = {name: value for name, value in headers.items() if name.startswith("x-cos-") or name == "cache-control"}
             kept.pop("x-cos-security-token", None)
             bucket["objects"][key] = (body, self.headers["Content-Type"], kept)
+            self.server.puts.note(name, key, body)
             return self.answer(200, headers=[("ETag", f'"{hashlib.md5(body).hexdigest()}"')])
         if self.command == "DELETE":
             bucket["objects"].pop(key, None)
@@ -184,6 +189,7 @@ def main():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.faults = Faults(arguments.clock_ahead)
+    server.puts = Puts()
     server.accounts = {}
     for account in arguments.account:
         key_id, secret, *token = account.split(":")

@@ -22,6 +22,7 @@ from botocore.credentials import Credentials
 from moto.moto_server.werkzeug_app import create_backend_app
 from moto.s3.models import s3_backends
 from faults import Faults
+from puts import Puts
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 SKEW_SECS = 15 * 60
@@ -97,7 +98,16 @@ def judge(accounts, environ, body, now):
         raise Refused(400, "BadDigest", "The Content-MD5 you specified did not match what we received.")
 
 
+def named(environ):
+    """Bucket and key, wherever the bucket's name stands."""
+    path = environ["PATH_INFO"].encode("latin-1").decode().removeprefix("/")
+    host, _, domain = environ["HTTP_HOST"].partition(".s3.")
+    return (host, path) if domain else tuple(path.partition("/")[::2])
+
+
 def guarded(app, accounts, faults):
+    puts = Puts()
+
     def application(environ, start_response):
         length = int(environ.get("CONTENT_LENGTH") or 0)
         body = environ["wsgi.input"].read(length)
@@ -109,8 +119,12 @@ def guarded(app, accounts, faults):
             found = s3_backends["123456789012"]["aws"].get_object(bucket, key)
             start_response("200 There" if found else "404 Missing", [("Content-Length", "0")])
             return [b""]
+        if environ["PATH_INFO"] == "/.puts":
+            told = puts.told()
+            start_response("200 Told", [("Content-Length", str(len(told)))])
+            return [told]
         try:
-            status, body = faults.strike(body)
+            status, body = faults.strike(environ["REQUEST_METHOD"], body)
             if status:
                 raise Refused(status, "SlowDown" if status == 503 else "InternalError", "as the test wants it")
             if len(body) != length:
@@ -121,7 +135,14 @@ def guarded(app, accounts, faults):
             text = f"<?xml version='1.0'?><Error><Code>{refused.code}</Code><Message>{refused.message}</Message></Error>"
             start_response(f"{refused.status} Refused", [("Content-Type", "application/xml")])
             return [b"" if environ["REQUEST_METHOD"] == "HEAD" else text.encode()]
-        return app(environ, start_response)
+
+        def answer(status, headers, *more):
+            bucket, key = named(environ)
+            if environ["REQUEST_METHOD"] == "PUT" and key and status.startswith("200"):
+                puts.note(bucket, key, body)
+            return start_response(status, headers, *more)
+
+        return app(environ, answer)
 
     return application
 
