@@ -1,16 +1,18 @@
 //! What the database of a server that does not run says, read by the `sqlite3` program from a copy, and whether it is true.
 
+#![allow(dead_code, reason = "each suite uses its part of this")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
+use crate::objects::{Objects, files_below};
 use crate::witness::Story;
 
 /// Ids are 32 hexadecimal digits.
@@ -39,6 +41,9 @@ pub(crate) struct SnapshotRow {
     bucket: String,
     object_key: String,
     put_state: String,
+    pub(crate) recorded_ms: i64,
+    /// When it was stored.
+    pub(crate) settled_ms: Option<i64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -60,7 +65,7 @@ pub(crate) struct DeliveryRow {
 
 const PUSHES: &str = "SELECT sequence, stream, ended_ms FROM push";
 const SNAPSHOTS: &str = "SELECT lower(hex(id)) AS id, lower(hex(event_id)) AS event, push_sequence, file_size, \
-     lower(hex(sha256)) AS sha256, bucket, object_key, put_state FROM snapshot";
+     lower(hex(sha256)) AS sha256, bucket, object_key, put_state, recorded_ms, settled_ms FROM snapshot";
 const EVENTS: &str = "SELECT lower(hex(id)) AS id, kind, push_sequence, body FROM event";
 const DELIVERIES: &str = "SELECT lower(hex(id)) AS id, lower(hex(event_id)) AS event, state, attempts, \
      (SELECT count(*) FROM attempt WHERE delivery_id = delivery.id) AS attempts_recorded FROM delivery";
@@ -122,15 +127,18 @@ impl Ledger {
     }
 
     /// Every committed picture has its bytes: in the spool while they are owed to the store, in the store after that.
-    pub(crate) fn agrees_with_the_disk(&self, data_dir: &Path) -> Result<()> {
+    pub(crate) fn agrees_with_the_disk(&self, data_dir: &Path, objects: &Objects) -> Result<()> {
+        let objects = objects.sizes()?;
         for (id, row) in &self.snapshots {
-            let path = match row.put_state.as_str() {
-                "owed" => data_dir.join("spool").join(format!("{}.image", hyphenated(id))),
-                "stored" => row.object(data_dir),
+            let bytes = match row.put_state.as_str() {
+                "owed" => {
+                    let path = data_dir.join("spool").join(format!("{}.image", hyphenated(id)));
+                    fs::metadata(&path).with_context(|| format!("snapshot {id} is owed"))?.len()
+                }
+                "stored" => *objects.get(&row.object()).with_context(|| format!("not in its store: {row:?}"))?,
                 other => anyhow::bail!("snapshot {id} is {other}"),
             };
-            let found = fs::metadata(&path).with_context(|| format!("snapshot {id} is {}", row.put_state))?;
-            ensure!(found.len() == row.file_size, "{} has {} bytes: {row:?}", path.display(), found.len());
+            ensure!(bytes == row.file_size, "{bytes} bytes are there of {row:?}");
         }
         Ok(())
     }
@@ -197,7 +205,12 @@ impl Ledger {
     }
 
     /// Nothing is owed any more; every picture is in its store byte for byte; nothing lies around.
-    pub(crate) fn is_drained(&self, data_dir: &Path, stories: &BTreeMap<String, Story>) -> Result<()> {
+    pub(crate) fn is_drained(
+        &self,
+        data_dir: &Path,
+        objects: &Objects,
+        stories: &BTreeMap<String, Story>,
+    ) -> Result<()> {
         for push in self.pushes.values() {
             ensure!(push.ended_ms.is_some(), "{push:?} is open");
         }
@@ -205,17 +218,13 @@ impl Ledger {
             ensure!(matches!(delivery.state.as_str(), "delivered" | "dead"), "{delivery:?} is not settled");
             ensure!(stories.contains_key(id), "{delivery:?} never reached the receiver");
         }
-        let mut objects = BTreeSet::new();
+        let mut found = objects.sums()?;
         for row in self.snapshots.values() {
-            let path = row.object(data_dir);
-            let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-            let sum: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-            ensure!(sum == row.sha256, "{} is not what was committed", path.display());
-            ensure!(objects.insert(path), "two snapshots share an object: {row:?}");
+            // Taken out, so that a second picture under the same name would find nothing.
+            let sum = found.remove(&row.object()).with_context(|| format!("not in its store: {row:?}"))?;
+            ensure!(sum == row.sha256, "{sum} is the sum of what is stored of {row:?}");
         }
-        let found: BTreeSet<PathBuf> = files_below(&data_dir.join("objects"))?.into_iter().collect();
-        let unknown: Vec<_> = found.difference(&objects).collect();
-        ensure!(unknown.is_empty(), "objects that nobody committed: {unknown:?}");
+        ensure!(found.is_empty(), "objects that nobody committed: {:?}", found.keys());
         let spooled = files_below(&data_dir.join("spool"))?;
         ensure!(spooled.is_empty(), "left in the spool: {spooled:?}");
         Ok(())
@@ -223,8 +232,9 @@ impl Ledger {
 }
 
 impl SnapshotRow {
-    fn object(&self, data_dir: &Path) -> PathBuf {
-        data_dir.join("objects").join(&self.bucket).join(self.object_key.trim_start_matches('/'))
+    /// The name of its object.
+    fn object(&self) -> String {
+        format!("{}/{}", self.bucket, self.object_key)
     }
 }
 
@@ -233,6 +243,15 @@ pub(crate) fn owed(data_dir: &Path) -> Result<u64> {
     let sql = "SELECT (SELECT count(*) FROM push WHERE ended_ms IS NULL) + \
         (SELECT count(*) FROM snapshot WHERE put_state = 'owed') + \
         (SELECT count(*) FROM delivery WHERE settled_ms IS NULL)";
+    count(data_dir, sql)
+}
+
+/// How many pictures it owes to its stores that were committed before a moment, in ms of the wall clock.
+pub(crate) fn owed_puts(data_dir: &Path, before_ms: i64) -> Result<u64> {
+    count(data_dir, &format!("SELECT count(*) FROM snapshot WHERE put_state = 'owed' AND recorded_ms < {before_ms}"))
+}
+
+fn count(data_dir: &Path, sql: &str) -> Result<u64> {
     let count = sqlite(&data_dir.join("framehook.db"), &["-readonly", sql])?;
     count.trim().parse().with_context(|| format!("{count:?} is no count"))
 }
@@ -253,20 +272,4 @@ pub(crate) fn sqlite(database: &Path, arguments: &[&str]) -> Result<String> {
 
 fn hyphenated(id: &str) -> String {
     format!("{}-{}-{}-{}-{}", &id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..])
-}
-
-fn files_below(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let mut dirs = vec![dir.to_owned()];
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                dirs.push(entry.path());
-            } else {
-                files.push(entry.path());
-            }
-        }
-    }
-    Ok(files)
 }

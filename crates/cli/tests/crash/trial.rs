@@ -1,4 +1,4 @@
-//! A server that is killed over and over on one data directory, what it is pushed and what it sends.
+//! A server that is killed over and over on one data directory, what it is pushed, what it stores and what it sends.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use framehook_server::fail_point;
 use framehook_testkit::dice::Dice;
 use framehook_testkit::receiver::Receiver;
 use framehook_testkit::server::{Server, ServerSpec};
@@ -19,6 +18,7 @@ use crate::backlog;
 use crate::common::{FRAMEHOOK, PATIENCE, config};
 use crate::ledger::{self, Ledger};
 use crate::load::{self, Load};
+use crate::objects::{Objects, S3, into_s3};
 use crate::witness::{Plan, Witness};
 
 /// The only point that a process passes once in a database's life; every other one is passed by each picture or push.
@@ -101,9 +101,10 @@ struct Figures {
     claimed: Vec<usize>,
 }
 
-/// A server that is killed, what it is pushed and what it sends.
+/// A server that is killed, what it is pushed, what it stores and what it sends. Between two lives it does not run.
 pub(crate) struct Trial {
     server: Server,
+    objects: Objects,
     witness: Witness,
     load: Load,
     shipped: ServerSpec,
@@ -114,24 +115,32 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    pub(crate) fn set_up(dice: &mut Dice, scratch: &Path, plan: Plan) -> Result<Self> {
+    /// With a receiver that answers as `plan` says, and the pictures in the data directory or in S3.
+    pub(crate) fn set_up(dice: &mut Dice, scratch: &Path, plan: Plan, s3: Option<&S3>) -> Result<Self> {
         let receiver = Receiver::start()?;
-        let toml = config(&receiver, 2, &settings());
+        let toml = match s3 {
+            None => config(&receiver, 2, &settings()),
+            Some(s3) => into_s3(&config(&receiver, 2, &(settings() + &s3.settings("10s")))),
+        };
         let passed_points = scratch.join("passed");
         let shipped = ServerSpec::new(FRAMEHOOK).config(&toml);
         let armed = ServerSpec::new(with_fail_points()?)
             .config(&toml)
             .env("FRAMEHOOK_FAIL_POINT_LOG", passed_points.display().to_string());
-        let server = shipped.clone().start()?;
-        let witness = Witness::new(receiver, &server, plan);
+        let mut server = shipped.clone().start()?;
+        let objects = match s3 {
+            None => Objects::Local { dir: server.data_dir().join("objects"), http: server.http_address() },
+            Some(s3) => s3.objects(),
+        };
+        let witness = Witness::new(receiver, objects.clone(), plan);
         let load = Load::new(&server, dice.draw())?;
+        server.terminate()?;
         let ledger = Ledger::default();
-        Ok(Self { server, witness, load, shipped, armed, passed_points, ledger, figures: Figures::default() })
+        Ok(Self { server, objects, witness, load, shipped, armed, passed_points, ledger, figures: Figures::default() })
     }
 
     /// Kills the server while it makes its database, `times` in a row, each time where the last one left off.
     pub(crate) fn kill_in_migration(&mut self, times: usize) -> Result<()> {
-        self.server.terminate()?;
         for suffix in ["", "-wal", "-shm"] {
             let path = self.server.data_dir().join(format!("framehook.db{suffix}"));
             if path.exists() {
@@ -144,8 +153,9 @@ impl Trial {
         Ok(())
     }
 
-    /// Waits until a push has ended, and kills the server.
+    /// Starts the server, waits until a push has ended, and kills it.
     pub(crate) fn see_a_push_end(&mut self) -> Result<()> {
+        self.server.restart_as(self.shipped.clone())?;
         wait::until("a push to end", PATIENCE, || {
             self.load.tend();
             backlog::has_original(&self.server.data_dir()).is_ok_and(|has| has).then_some(())
@@ -205,7 +215,7 @@ impl Trial {
     pub(crate) fn check(&mut self) -> Result<()> {
         let ledger = Ledger::read(&self.server.data_dir())?;
         ledger.forgets_nothing_of(&self.ledger)?;
-        ledger.agrees_with_the_disk(&self.server.data_dir())?;
+        ledger.agrees_with_the_disk(&self.server.data_dir(), &self.objects)?;
         ledger.agrees_with(&self.witness.stories())?;
         ledger.keeps_open(load::ROOMS)?;
         let claimed = ledger.count("claimed");
@@ -227,9 +237,9 @@ impl Trial {
         ensure!(status.success(), "it ended with {status}");
         let ledger = Ledger::read(&self.server.data_dir())?;
         ledger.forgets_nothing_of(&self.ledger)?;
-        ledger.agrees_with_the_disk(&self.server.data_dir())?;
+        ledger.agrees_with_the_disk(&self.server.data_dir(), &self.objects)?;
         ledger.agrees_with(&self.witness.stories())?;
-        ledger.is_drained(&self.server.data_dir(), &self.witness.stories())?;
+        ledger.is_drained(&self.server.data_dir(), &self.objects, &self.witness.stories())?;
         self.ledger = ledger;
         self.witness.was_content()
     }
@@ -260,9 +270,9 @@ impl Trial {
         }
     }
 
-    pub(crate) fn every_point_was_passed(&self) -> Result<()> {
+    pub(crate) fn every_point_was_passed(&self, points: &[&str]) -> Result<()> {
         let passed = std::fs::read_to_string(&self.passed_points).context("no fail point was ever passed")?;
-        for point in fail_point::ALL {
+        for point in points {
             ensure!(passed.lines().any(|line| line == *point), "the fail point {point} was never passed");
             let kills = self.figures.kills.get(point).copied().unwrap_or_default();
             ensure!(kills >= 3, "only {kills} kills at the fail point {point}");
@@ -271,10 +281,9 @@ impl Trial {
     }
 
     /// The run as the table of `docs/reliability.md`.
-    pub(crate) fn report(&self, seed: u64, took: Duration) -> String {
+    pub(crate) fn report(&self, points: &[&str], seed: u64, took: Duration) -> Result<String> {
         let mut report = String::from("| killed at | times |\n|---|---|\n");
-        let points = fail_point::ALL.iter().chain([&RANDOM, &IN_STOP]);
-        for point in points {
+        for point in points.iter().chain([&RANDOM, &IN_STOP]) {
             let times = self.figures.kills.get(point).copied().unwrap_or_default();
             let _ = writeln!(report, "| {point} | {times} |");
         }
@@ -284,7 +293,7 @@ impl Trial {
         let stories = self.witness.stories();
         let (fetched, unanswered) = self.witness.fetches();
         let requests: u64 = stories.values().map(|story| story.requests).sum();
-        let facts: [(&str, String); 10] = [
+        let mut facts: Vec<(&str, String)> = vec![
             ("kills in all", self.figures.kills.values().sum::<u32>().to_string()),
             ("pushes begun and ended", self.ledger.pushes.len().to_string()),
             ("pictures committed, stored, found whole", self.ledger.snapshots.len().to_string()),
@@ -297,13 +306,16 @@ impl Trial {
                 format!("{fetched} ({unanswered} asked of a dead server)"),
             ),
             ("from start to first callback", format!("{:.0?} median, {:.0?} at most", at(0.5), at(1.0))),
-            ("seed, time", format!("{seed}, {took:.0?}")),
         ];
+        if let Some(puts) = self.objects.puts_again()? {
+            facts.push(("puts made again, with the same bytes", puts.to_string()));
+        }
+        facts.push(("seed, time", format!("{seed}, {took:.0?}")));
         report += "\n| figure | |\n|---|---|\n";
         for (name, value) in facts {
             let _ = writeln!(report, "| {name} | {value} |");
         }
-        report
+        Ok(report)
     }
 }
 

@@ -1,21 +1,17 @@
 //! The receiver of a server that is killed: it takes callbacks, misbehaves by plan, and remembers everything.
 
+#![allow(dead_code, reason = "each suite uses its part of this")]
+
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use framehook_testkit::http;
 use framehook_testkit::receiver::{Receiver, Reply, Request};
-use framehook_testkit::server::Server;
 use serde_json::Value;
 
 use crate::common::CALLBACK_KEY;
-
-/// How long the server may take to hand out an object. It may be killed meanwhile, which shows at once.
-const FETCH_PATIENCE: Duration = Duration::from_secs(10);
+use crate::objects::Objects;
 
 /// What came under one `webhook-id`.
 #[derive(Clone, Debug)]
@@ -47,16 +43,10 @@ struct Memory {
     unanswered: u64,
 }
 
-/// Where the announced objects are to be found.
-struct Objects {
-    dir: PathBuf,
-    http: SocketAddr,
-}
-
 impl Witness {
-    pub(crate) fn new(receiver: Receiver, server: &Server, plan: Plan) -> Self {
+    /// Answers as `plan` says, and looks for what callbacks announce among `objects`.
+    pub(crate) fn new(receiver: Receiver, objects: Objects, plan: Plan) -> Self {
         let memory = Arc::<Mutex<Memory>>::default();
-        let objects = Objects { dir: server.data_dir().join("objects"), http: server.http_address() };
         receiver.on_request({
             let memory = Arc::clone(&memory);
             move |request| {
@@ -146,6 +136,11 @@ fn draw(id: &str) -> Result<u32> {
 /// What is done with the nth request (from 1) under an id with this draw. A callback that was taken once is taken ever after.
 pub(crate) type Plan = fn(u32, u64) -> Reply;
 
+/// A receiver that takes everything at once.
+pub(crate) fn content(_: u32, _: u64) -> Reply {
+    Reply::Status(200)
+}
+
 /// A receiver that misbehaves in every way and never takes one in 25.
 pub(crate) fn moody(draw: u32, nth: u64) -> Reply {
     match (draw / 10, nth) {
@@ -170,28 +165,5 @@ pub(crate) fn busy(draw: u32, nth: u64) -> Reply {
         (9..11, 1) => Reply::ResetMidAnswer,
         (11, 1) => Reply::Hang,
         _ => Reply::After(Duration::from_millis(30), 200),
-    }
-}
-
-impl Objects {
-    /// Checks that an announced object is there now: on the disk in any case, and over HTTP unless the server is killed
-    /// before it has answered, which gives `Some(false)`.
-    fn check(&self, fields: &Value) -> Result<Option<bool>> {
-        let url = fields["pic_full_url"].as_str().context("no pic_full_url")?;
-        let size = fields["file_size"].as_u64().context("no file_size")?;
-        let base = format!("http://{}", self.http);
-        let target = url.strip_prefix(&base).with_context(|| format!("{url} is not below {base}"))?;
-        let key = target.strip_prefix("/objects/").with_context(|| format!("{url} is no object's"))?;
-        let found =
-            std::fs::metadata(self.dir.join(key)).with_context(|| format!("{url} was announced and is not there"))?;
-        ensure!(found.len() == size, "{url} has {} bytes, {size} were announced", found.len());
-        match http::request(self.http, "GET", target, &[], b"", FETCH_PATIENCE) {
-            Ok(response) => {
-                ensure!(response.status == 200, "GET {url} gave {}", response.status);
-                ensure!(response.body.len() as u64 == size, "GET {url} gave {} bytes of {size}", response.body.len());
-                Ok(Some(true))
-            }
-            Err(_) => Ok(Some(false)),
-        }
     }
 }
