@@ -24,7 +24,8 @@ use crate::telemetry::happening::Happening;
 use crate::timeline::Timeline;
 
 /// How long a picture that was not tried yet counts as fresh. After an outage everything older is backlog, which may take
-/// half of the slots, so what happens now is not shown late because of what happened then.
+/// half of the slots, so what happens now is not shown late because of what happened then. One of them it always gets, so
+/// that it ends even where fresh pictures could fill all of them for ever.
 const FRESH: Duration = Duration::from_secs(60);
 
 /// How long the Storer sleeps at most without being woken, in case a signal was lost with the task that owed it.
@@ -273,8 +274,11 @@ impl Storer {
         let lane = lanes.entry(place.clone()).or_default();
         let (slots, again_in) = self.parts.conditions.slots(place, self.parts.slots, now);
         let mut started = Vec::new();
+        let is_backlog_waiting = lane.backlog.is_empty() && backlog.iter().any(|put| !lane.holds(put.id));
+        // With a single slot a bucket is being asked whether it takes anything at all, for which the youngest picture will do.
+        let slots_for_fresh = if is_backlog_waiting && slots > 1 { slots - 1 } else { slots };
         for put in fresh {
-            if lane.running() < slots && !lane.holds(put.id) {
+            if lane.running() < slots_for_fresh && !lane.holds(put.id) {
                 lane.fresh.insert(put.id);
                 started.push(put);
             }

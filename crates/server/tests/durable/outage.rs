@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use framehook_domain::id::TemplateId;
+use framehook_domain::id::{SnapshotId, TemplateId};
 use framehook_domain::template::{Objects, SnapshotTemplate, SnapshotTemplateDraft};
 use framehook_server::commit::Recorded;
 use framehook_server::db::outbox::{self, State};
@@ -151,17 +151,41 @@ fn after_an_outage_fresh_pictures_do_not_wait_for_the_backlog() {
     let process = place_.start_with(cos.settings(ACCOUNT.1));
     let fresh: Vec<_> = (0..10).map(|_| process.commit(&room()).snapshot_id).collect();
     wait_for_delivered(&process, 210);
-    let settled = "SELECT id, settled_ms FROM snapshot";
-    let settled = process.block_on(process.db.read(move |conn| {
-        let mut rows = conn.prepare(settled)?;
+    let before = stored_before_all_of(&process, &fresh, &old);
+    assert!(before < 150, "{before} of 200 old pictures came before the last of 10 fresh ones");
+}
+
+#[test]
+fn a_backlog_is_put_while_fresh_pictures_could_take_every_slot() {
+    let receiver = Receiver::start().expect("a receiver");
+    let place_ = Place::new(telling_room(&receiver.url("/")));
+    let cos = Cos::start();
+    let without_stores = || Settings { stores: false, ..cos.settings(ACCOUNT.1) };
+    let process = place_.start_with(without_stores());
+    let old: Vec<_> = (0..10).map(|_| process.commit(&room()).snapshot_id).collect();
+    process.stop();
+    place_.tamper("UPDATE snapshot SET recorded_ms = recorded_ms - 3600 * 1000");
+    let process = place_.start_with(without_stores());
+    let fresh: Vec<_> = (0..200).map(|_| process.commit(&room()).snapshot_id).collect();
+    process.stop();
+    let process = place_.start_with(cos.settings(ACCOUNT.1));
+    wait_for_delivered(&process, 210);
+    // One slot of four is theirs.
+    let before = stored_before_all_of(&process, &old, &fresh);
+    assert!(before < 100, "{before} of 200 fresh pictures came before the last of 10 old ones");
+}
+
+/// How many of `others` were stored before the last of `these` was.
+fn stored_before_all_of(process: &Process, these: &[SnapshotId], others: &[SnapshotId]) -> usize {
+    let stored = process.block_on(process.db.read(move |conn| {
+        let mut rows = conn.prepare("SELECT id, settled_ms FROM snapshot")?;
         let rows = rows.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?)))?;
         Ok(rows.collect::<Result<BTreeMap<_, _>, _>>()?)
     }));
-    let settled = settled.expect("rows");
-    let at = |id: &framehook_domain::id::SnapshotId| settled[&id.0.as_bytes()[..]];
-    let last_fresh = fresh.iter().map(at).max().expect("some");
-    let before = old.iter().filter(|id| at(id) <= last_fresh).count();
-    assert!(before < 150, "{before} of 200 old pictures came before the last of 10 fresh ones");
+    let stored = stored.expect("rows");
+    let at = |id: &SnapshotId| stored[&id.0.as_bytes()[..]];
+    let last = these.iter().map(at).max().expect("some");
+    others.iter().filter(|id| at(id) <= last).count()
 }
 
 #[test]
