@@ -208,6 +208,8 @@ fn a_store_that_is_away_under_load_gets_everything_when_it_is_back() -> Result<(
     wait::until("everything to be drained", PATIENCE, || (ledger::owed(&server.data_dir()).ok()? == 0).then_some(()))
         .with_context(|| format!("the server logged:\n{}", server.process().stderr_tail()))?;
     ensure!(server.terminate()?.success(), "the server did not end in order");
+    let log = server.log();
+    ensure!(!log.contains("spool_missing"), "a picture was looked for that was put already:\n{log}");
 
     let ledger = Ledger::read(&server.data_dir())?;
     ledger.agrees_with(&witness.stories())?;
