@@ -186,7 +186,8 @@ CREATE TABLE endpoint (
     url_digest           BLOB
 ) STRICT;
 CREATE UNIQUE INDEX endpoint_of_template ON endpoint (callback_template_id, kind) WHERE url_override IS NULL;
-CREATE UNIQUE INDEX endpoint_of_url ON endpoint (callback_template_id, kind, url_digest) WHERE url_override IS NOT NULL;
+-- The digest first: whether anything is due at a URL is asked for all of its endpoints together.
+CREATE UNIQUE INDEX endpoint_of_url ON endpoint (url_digest, callback_template_id, kind) WHERE url_override IS NOT NULL;
 
 CREATE TABLE delivery (
     -- The webhook-id of every attempt, over retries, restarts and replays.
@@ -220,7 +221,8 @@ CREATE INDEX delivery_claimed ON delivery (claim_epoch) WHERE state = 'claimed';
 CREATE INDEX delivery_open ON delivery (id) WHERE settled_ms IS NULL;
 CREATE INDEX delivery_dead ON delivery (id) WHERE state = 'dead';
 CREATE INDEX delivery_dead_by_endpoint ON delivery (endpoint_id, id) WHERE state = 'dead';
-CREATE INDEX delivery_dead_once ON delivery (endpoint_id, id) WHERE state = 'dead' AND round_start = 0;
+CREATE INDEX delivery_dead_once ON delivery (endpoint_id, id) WHERE state = 'dead' AND round_start = 0
+    AND outcome NOT IN ('template_deleted', 'object_expired', 'object_unknown', 'gone', 'damaged');
 CREATE INDEX delivery_cancelled ON delivery (id) WHERE state = 'cancelled';
 CREATE INDEX delivery_by_event ON delivery (event_id);
 CREATE INDEX delivery_by_endpoint ON delivery (endpoint_id, id);
@@ -267,7 +269,7 @@ CREATE TABLE replay (
     -- NULL while it goes on.
     ended_ms     INTEGER,
     is_cancelled INTEGER NOT NULL DEFAULT 0,
-    -- Deliveries that became due by it, and those that could not, since their pictures were gone.
+    -- Deliveries that became due by it, and those that could not, since their pictures were gone or their stores did not tell.
     replayed     INTEGER NOT NULL DEFAULT 0,
     refused      INTEGER NOT NULL DEFAULT 0
 ) STRICT;

@@ -186,11 +186,11 @@ pub(crate) async fn run(arguments: DeliveriesArgs) -> Result<ExitCode> {
 async fn replay_matching(common: &Common, url: Option<String>, matching: &Matching) -> Result<()> {
     let target = format!("/v1/deliveries/count?{}", matching.query());
     let counted = control::ask(common, Method::GET, &target, None).await?;
+    let least = if counted["is_at_least"] == true { "at least " } else { "" };
     if matching.dry_run {
         if common.json {
             output::line(&counted.to_string());
         } else {
-            let least = if counted["is_at_least"] == true { "at least " } else { "" };
             output::line(&format!("{least}{} deliveries match; nothing is sent", counted["deliveries"]));
         }
         return Ok(());
@@ -205,7 +205,9 @@ async fn replay_matching(common: &Common, url: Option<String>, matching: &Matchi
         output::line(&made.to_string());
     } else {
         let (id, count) = (&made["id"], &counted["deliveries"]);
-        output::line(&format!("replay {id}: {count} deliveries will be sent again, at most {per_sec} in a second"));
+        output::line(&format!(
+            "replay {id}: {least}{count} deliveries will be sent again, at most {per_sec} in a second"
+        ));
     }
     Ok(())
 }

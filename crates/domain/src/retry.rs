@@ -252,6 +252,8 @@ pub enum DeadReason {
     TemplateDeleted,
     /// A replay found that the picture is gone.
     ObjectExpired,
+    /// A replay could not find out whether the picture is still there, and no waiting would tell.
+    ObjectUnknown,
     /// The receiver answered 410: it wants no more of it.
     Gone,
     /// What the database holds of it is not anything that we write.
@@ -265,6 +267,7 @@ impl DeadReason {
             Self::Exhausted => "exhausted",
             Self::TemplateDeleted => "template_deleted",
             Self::ObjectExpired => "object_expired",
+            Self::ObjectUnknown => "object_unknown",
             Self::Gone => "gone",
             Self::Damaged => "damaged",
         }

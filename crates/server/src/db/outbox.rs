@@ -28,7 +28,7 @@ pub use ledger::{
     AttemptRow, DeliveryDetail, DeliveryRow, Filter, OwedCounts, PAGE_ROWS_MAX, State, count, list, of_event,
     owed_counts, show,
 };
-pub use replay::{ObjectRef, OwnUrl, ReplayRefused, cancel, object_of, replay, state_of};
+pub use replay::{ObjectRef, OwnUrl, Picture, ReplayRefused, cancel, object_of, replay, state_of};
 pub use settle::{Attempted, Burial, Buried, Settlement, Verdict, bury_without_template, settle};
 
 use super::row::blob;

@@ -7,11 +7,11 @@ use framehook_domain::stream::StreamId;
 use framehook_domain::time::UnixMs;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::outbox::{EndpointId, Filter, OwnUrl, State, first_id_of};
+use super::outbox::{self, EndpointId, Filter, OwnUrl, Picture, ReplayRefused, State, first_id_of};
 use super::row::{blob, number, stored, stream_id, uuid};
 use super::{DbError, Tx};
 
-/// Deliveries looked at for one portion: some ten milliseconds of a reader's time where hardly any match.
+/// Deliveries looked at for one portion: where hardly any match, this is what ends the look.
 const LOOKED_AT_MAX: usize = 5000;
 
 /// One order to send deliveries again.
@@ -40,7 +40,7 @@ pub struct Replay {
     pub is_cancelled: bool,
     /// Deliveries that became due by it.
     pub replayed: u64,
-    /// Those that could not, since their pictures were gone.
+    /// Those that could not, since their pictures were gone or their stores did not tell.
     pub refused: u64,
 }
 
@@ -144,23 +144,50 @@ pub fn is_open(conn: &Connection, id: ReplayId) -> Result<bool, DbError> {
     Ok(conn.prepare_cached("SELECT 1 FROM replay WHERE id = ?1 AND ended_ms IS NULL")?.exists([id.0])?)
 }
 
-/// Every replay that goes on, the oldest first.
-///
-/// # Errors
-/// Those of the database.
-pub fn open(conn: &Connection) -> Result<Vec<Replay>, DbError> {
-    let mut select = conn.prepare_cached(&format!("SELECT {COLUMNS} WHERE ended_ms IS NULL ORDER BY id"))?;
-    let rows = select.query_map([], |row| Ok(replay(row)))?;
-    rows.map(|row| row?).collect()
+/// The replays that go on.
+#[derive(Clone, Debug, Default)]
+pub struct Open {
+    /// The oldest first.
+    pub replays: Vec<Replay>,
+    /// Those whose rows are none that we write.
+    pub damaged: Vec<ReplayId>,
 }
 
-/// How many go on.
+/// Every replay that goes on.
 ///
 /// # Errors
 /// Those of the database.
-pub fn open_count(conn: &Connection) -> Result<usize, DbError> {
-    let count = "SELECT count(*) FROM replay WHERE ended_ms IS NULL";
-    Ok(conn.prepare_cached(count)?.query_row([], |row| row.get::<_, u32>(0))? as usize)
+pub fn open(conn: &Connection) -> Result<Open, DbError> {
+    let mut select = conn.prepare_cached(&format!("SELECT {COLUMNS} WHERE ended_ms IS NULL ORDER BY id"))?;
+    let mut rows = select.query([])?;
+    let mut open = Open::default();
+    while let Some(row) = rows.next()? {
+        match replay(row) {
+            Ok(replay) => open.replays.push(replay),
+            Err(_) => open.damaged.push(ReplayId(row.get("id")?)),
+        }
+    }
+    Ok(open)
+}
+
+/// How many replays go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenCount {
+    pub all: usize,
+    /// Those of them that nobody asked for.
+    pub automatic: usize,
+}
+
+/// Counts the replays that go on.
+///
+/// # Errors
+/// Those of the database.
+pub fn open_count(conn: &Connection) -> Result<OpenCount, DbError> {
+    let count = "SELECT count(*), count(*) FILTER (WHERE is_automatic = 1) FROM replay
+                 WHERE ended_ms IS NULL";
+    let read = |row: &Row<'_>| Ok((row.get::<_, u32>(0)?, row.get::<_, u32>(1)?));
+    let (all, automatic) = conn.prepare_cached(count)?.query_row([], read)?;
+    Ok(OpenCount { all: all as usize, automatic: automatic as usize })
 }
 
 /// The newest first, at most `limit` of those before `before`.
@@ -220,34 +247,38 @@ pub fn parts(conn: &Connection, id: ReplayId, after: EndpointId, limit: usize) -
     Ok(parts.collect::<Result<_, _>>()?)
 }
 
-/// Whether something is due and not sent yet where a part of a replay goes: what is replayed waits until nothing is.
+/// Whether something is due and not sent yet at an endpoint: what is replayed waits until nothing is.
 ///
 /// # Errors
 /// Those of the database.
-pub fn is_busy(conn: &Connection, part: &Part, own_url: Option<&OwnUrl>, now: UnixMs) -> Result<bool, DbError> {
-    let busy = match own_url {
-        None => conn
-            .prepare_cached("SELECT 1 FROM delivery WHERE state = 'due' AND endpoint_id = ?1 AND due_ms <= ?2")?
-            .exists(params![part.endpoint.0, now.0])?,
-        Some(url) => conn
-            .prepare_cached(
-                "SELECT 1 FROM endpoint JOIN delivery ON endpoint_id = endpoint.id
-                 WHERE url_digest = ?1 AND url_override IS NOT NULL AND state = 'due' AND due_ms <= ?2",
-            )?
-            .exists(params![&url.digest[..], now.0])?,
-    };
-    Ok(busy)
+pub fn is_busy(conn: &Connection, endpoint: EndpointId, now: UnixMs) -> Result<bool, DbError> {
+    let find = "SELECT 1 FROM delivery WHERE state = 'due' AND endpoint_id = ?1 AND due_ms <= ?2";
+    Ok(conn.prepare_cached(find)?.exists(params![endpoint.0, now.0])?)
 }
+
+/// The same at every endpoint of a URL that was given for replays: there is one for each template and kind of event.
+///
+/// # Errors
+/// Those of the database.
+pub fn is_url_busy(conn: &Connection, url: &OwnUrl, now: UnixMs) -> Result<bool, DbError> {
+    Ok(conn.prepare_cached(URL_BUSY)?.exists(params![&url.digest[..], now.0])?)
+}
+
+// CROSS JOIN keeps the order of the tables: the other way round all that is due anywhere would be walked through.
+const URL_BUSY: &str = "SELECT 1 FROM endpoint CROSS JOIN delivery ON endpoint_id = endpoint.id
+     WHERE url_digest = ?1 AND url_override IS NOT NULL AND state = 'due' AND due_ms <= ?2";
 
 /// A part's next deliveries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Portion {
+    part: Part,
     pub deliveries: Vec<DeliveryId>,
     /// How far it was looked; `None`: to the end.
     reached: Option<[u8; 16]>,
 }
 
-/// Finds at most `limit` deliveries of a part that are to be sent again.
+/// Finds at most `limit` deliveries of a part that are to be sent again. What was settled after the order is not meant: it
+/// may be what the order itself has sent, and moved to the endpoint of its own URL.
 ///
 /// # Errors
 /// Those of the database.
@@ -259,7 +290,8 @@ pub fn next_portion(conn: &Connection, replay: &Replay, part: &Part, limit: usiz
         ([State::Dead], _) => DEAD,
         _ => SETTLED,
     })?;
-    let mut rows = select.query(params![part.endpoint.0, part.after, until, stored(LOOKED_AT_MAX)])?;
+    let created = replay.created.0;
+    let mut rows = select.query(params![part.endpoint.0, part.after, until, created, stored(LOOKED_AT_MAX)])?;
     let (mut deliveries, mut looked_at, mut reached) = (Vec::new(), 0, part.after);
     while let Some(row) = rows.next()? {
         looked_at += 1;
@@ -272,39 +304,80 @@ pub fn next_portion(conn: &Connection, replay: &Replay, part: &Part, limit: usiz
         if is_wanted && filter.stream.as_ref().is_none_or(is_of_stream) {
             deliveries.push(DeliveryId(id));
             if deliveries.len() == limit {
-                return Ok(Portion { deliveries, reached: Some(reached) });
+                return Ok(Portion { part: *part, deliveries, reached: Some(reached) });
             }
         }
     }
-    Ok(Portion { deliveries, reached: (looked_at == LOOKED_AT_MAX).then_some(reached) })
+    Ok(Portion { part: *part, deliveries, reached: (looked_at == LOOKED_AT_MAX).then_some(reached) })
 }
 
-// The conditions on states stand in the text: SQLite uses their partial indexes only then.
+// The conditions on states and outcomes stand in the text: SQLite uses their partial indexes only then.
 const DEAD_ONCE: &str = "SELECT delivery.id AS id, state, domain, app, stream
      FROM delivery CROSS JOIN event ON event.id = event_id
-     WHERE state = 'dead' AND round_start = 0 AND outcome NOT IN ('template_deleted', 'object_expired', 'gone', 'damaged')
-         AND endpoint_id = ?1 AND delivery.id > ?2 AND delivery.id < ?3 ORDER BY delivery.id LIMIT ?4";
+     WHERE state = 'dead' AND round_start = 0
+         AND outcome NOT IN ('template_deleted', 'object_expired', 'object_unknown', 'gone', 'damaged')
+         AND endpoint_id = ?1 AND delivery.id > ?2 AND delivery.id < ?3 AND settled_ms <= ?4
+     ORDER BY delivery.id LIMIT ?5";
 const DEAD: &str = "SELECT delivery.id AS id, state, domain, app, stream
      FROM delivery CROSS JOIN event ON event.id = event_id
-     WHERE state = 'dead' AND endpoint_id = ?1 AND delivery.id > ?2 AND delivery.id < ?3 ORDER BY delivery.id LIMIT ?4";
+     WHERE state = 'dead' AND endpoint_id = ?1 AND delivery.id > ?2 AND delivery.id < ?3 AND settled_ms <= ?4
+     ORDER BY delivery.id LIMIT ?5";
 const SETTLED: &str = "SELECT delivery.id AS id, state, domain, app, stream
      FROM delivery CROSS JOIN event ON event.id = event_id
-     WHERE endpoint_id = ?1 AND delivery.id > ?2 AND delivery.id < ?3 ORDER BY delivery.id LIMIT ?4";
+     WHERE endpoint_id = ?1 AND delivery.id > ?2 AND delivery.id < ?3 AND settled_ms <= ?4
+     ORDER BY delivery.id LIMIT ?5";
 
-/// Notes what has become of a portion, and that the part, and perhaps the replay, has ended with it. A replay that was
-/// cancelled meanwhile stays so.
+/// Makes the deliveries of a portion due whose pictures, told in the same order, are there, and notes how far the replay has
+/// come; the part, and perhaps the replay, may end with it. A delivery that is not as the order wants it any more (a person
+/// has cancelled it or sent it again since it was found) is left alone, and a replay that was cancelled sends nothing.
 ///
 /// # Errors
 /// Those of the database.
-pub fn note_portion(
+pub fn take_up(
+    tx: &Tx<'_>,
+    replay: &Replay,
+    portion: &Portion,
+    pictures: &[Picture],
+    now: UnixMs,
+    wall: UnixMs,
+) -> Result<(), DbError> {
+    if !is_open(tx, replay.id)? {
+        return Ok(());
+    }
+    let (mut replayed, mut refused) = (0, 0);
+    for (&id, &picture) in portion.deliveries.iter().zip(pictures) {
+        if !is_still_meant(tx, replay, id)? {
+            continue;
+        }
+        match outbox::replay(tx, id, replay.order.own_url.as_ref(), picture, now) {
+            Ok(Ok(())) => replayed += 1,
+            Ok(Err(ReplayRefused::ObjectExpired | ReplayRefused::ObjectUnknown)) | Err(DbError::Damaged { .. }) => {
+                refused += 1;
+            }
+            Ok(Err(ReplayRefused::Open | ReplayRefused::Unknown)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    note_portion(tx, replay.id, portion, (replayed, refused), wall)
+}
+
+fn is_still_meant(tx: &Tx<'_>, replay: &Replay, id: DeliveryId) -> Result<bool, DbError> {
+    let state: Option<String> = tx
+        .prepare_cached("SELECT state FROM delivery WHERE id = ?1 AND settled_ms <= ?2")?
+        .query_row(params![blob(id.0), replay.created.0], |row| row.get(0))
+        .optional()?;
+    Ok(state.is_some_and(|state| replay.order.filter.states.iter().any(|wanted| wanted.name() == state)))
+}
+
+fn note_portion(
     tx: &Tx<'_>,
     id: ReplayId,
-    part: &Part,
     portion: &Portion,
     (replayed, refused): (usize, usize),
     wall: UnixMs,
 ) -> Result<(), DbError> {
-    match portion.reached {
+    let Portion { part, reached, .. } = portion;
+    match reached {
         Some(reached) => tx
             .prepare_cached("UPDATE replay_part SET after_id = ?3 WHERE replay_id = ?1 AND endpoint_id = ?2")?
             .execute(params![id.0, part.endpoint.0, reached])?,
@@ -326,158 +399,19 @@ fn end_if_done(tx: &Tx<'_>, id: ReplayId, wall: UnixMs) -> Result<(), DbError> {
     Ok(())
 }
 
-/// Whether an endpoint has dead letters, made at or after `since`, that an automatic replay would send and none is sending.
+/// Whether an endpoint has dead letters, made at or after `since` and before `wall`, that an automatic replay ordered at
+/// `wall` would send and none is sending.
 ///
 /// # Errors
 /// Those of the database.
-pub fn has_dead_letters(conn: &Connection, endpoint: EndpointId, since: UnixMs) -> Result<bool, DbError> {
+pub fn has_dead_letters(conn: &Connection, endpoint: EndpointId, since: UnixMs, wall: UnixMs) -> Result<bool, DbError> {
     let is_replayed = conn
         .prepare_cached("SELECT 1 FROM replay WHERE ended_ms IS NULL AND is_automatic = 1 AND endpoint_id = ?1")?
         .exists([endpoint.0])?;
     let find = format!("SELECT 1 FROM ({DEAD_ONCE})");
-    let last = [0xff_u8; 16];
-    Ok(!is_replayed && conn.prepare_cached(&find)?.exists(params![endpoint.0, first_id_of(since), last, 1])?)
+    let bounds = params![endpoint.0, first_id_of(since), first_id_of(wall), wall.0, 1];
+    Ok(!is_replayed && conn.prepare_cached(&find)?.exists(bounds)?)
 }
 
 #[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    /// Endpoint 1 has deliveries 1 to 9: the odd ones dead, the others delivered; those over 5 are of stream `b`.
-    fn filled() -> Connection {
-        let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(include_str!("../../../../migrations/0001-start.sql")).unwrap();
-        conn.execute_batch(
-            "INSERT INTO endpoint (id, callback_template_id, kind) VALUES (1, 1, 200), (2, 1, 0);
-             INSERT INTO event VALUES (x'00', 200, 1, NULL, 'push.example.com', 'live', 'a', '{}', 0, 1),
-                                      (x'01', 200, 1, NULL, 'push.example.com', 'live', 'b', '{}', 0, 1);",
-        )
-        .unwrap();
-        for ms in 1..=9_u8 {
-            let state = if ms % 2 == 1 { "dead" } else { "delivered" };
-            conn.execute(
-                "INSERT INTO delivery (id, event_id, endpoint_id, state, due_ms, created_ms, settled_ms, outcome)
-                 VALUES (?1, ?2, 1, ?3, 0, 0, 1, 'timeout')",
-                params![blob(id(ms).0), [u8::from(ms > 5)], state],
-            )
-            .unwrap();
-        }
-        conn
-    }
-
-    fn id(ms: u8) -> DeliveryId {
-        DeliveryId(framehook_domain::id::uuid_v7(UnixMs(ms.into()), [ms; 10]))
-    }
-
-    fn order_of(filter: Filter) -> Order {
-        Order { filter, own_url: None, per_sec: 10, is_automatic: false }
-    }
-
-    fn dead() -> Filter {
-        Filter { states: vec![State::Dead], ..Filter::default() }
-    }
-
-    /// Goes through a replay in portions of two and tells the milliseconds of what it found.
-    fn walk(conn: &Connection, order: &Order) -> Vec<u128> {
-        let tx = Tx { conn };
-        let id = super::order(&tx, order, UnixMs(100)).unwrap();
-        let mut found = Vec::new();
-        loop {
-            let replay = show(conn, id).unwrap().unwrap();
-            let Some(part) = parts(conn, id, EndpointId(0), 1).unwrap().first().copied() else {
-                assert_eq!((replay.ended, replay.replayed), (Some(UnixMs(101)), found.len() as u64));
-                return found;
-            };
-            assert_eq!(replay.ended, None);
-            let portion = next_portion(conn, &replay, &part, 2).unwrap();
-            found.extend(portion.deliveries.iter().map(|id| id.0.as_u128() >> 80));
-            note_portion(&tx, id, &part, &portion, (portion.deliveries.len(), 0), UnixMs(101)).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_replay_finds_what_was_asked_for_once_from_the_oldest_on() {
-        let stream = |name: &str| StreamId {
-            domain: framehook_domain::stream::DomainName::parse("push.example.com").unwrap(),
-            app: framehook_domain::stream::AppName::parse("live").unwrap(),
-            name: framehook_domain::stream::StreamName::parse(name).unwrap(),
-        };
-        let rows = [
-            ("dead ones", dead(), vec![1, 3, 5, 7, 9]),
-            ("of a stream", Filter { stream: Some(stream("b")), ..dead() }, vec![7, 9]),
-            ("since and until", Filter { since: Some(UnixMs(3)), until: Some(UnixMs(7)), ..dead() }, vec![3, 5]),
-            ("of another endpoint", Filter { endpoint: Some(EndpointId(2)), ..dead() }, vec![]),
-            ("of another template", Filter { template: Some(TemplateId(7)), ..dead() }, vec![]),
-            ("of a kind", Filter { kind: Some(EventKind::Snapshot), since: Some(UnixMs(8)), ..dead() }, vec![9]),
-            (
-                "delivered ones too",
-                Filter { states: vec![State::Delivered, State::Dead], since: Some(UnixMs(6)), ..dead() },
-                vec![6, 7, 8, 9],
-            ),
-        ];
-        for (name, filter, expected) in rows {
-            let conn = filled();
-            // One that is not due yet is no reason to wait, and none of what is asked for.
-            conn.execute("UPDATE delivery SET round_start = 1 WHERE id = ?1", [blob(id(3).0)]).unwrap();
-            if expected.is_empty() {
-                let id = super::order(&Tx { conn: &conn }, &order_of(filter.clone()), UnixMs(100)).unwrap();
-                let parts = parts(&conn, id, EndpointId(0), 9).unwrap();
-                let found: usize = parts
-                    .iter()
-                    .map(|part| {
-                        next_portion(&conn, &show(&conn, id).unwrap().unwrap(), part, 9).unwrap().deliveries.len()
-                    })
-                    .sum();
-                assert_eq!(found, 0, "{name}");
-                continue;
-            }
-            assert_eq!(walk(&conn, &order_of(filter)), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn an_automatic_replay_leaves_alone_what_was_sent_again_before() {
-        let conn = filled();
-        conn.execute("UPDATE delivery SET round_start = 1 WHERE id = ?1", [blob(id(3).0)]).unwrap();
-        conn.execute("UPDATE delivery SET outcome = 'gone' WHERE id = ?1", [blob(id(7).0)]).unwrap();
-        assert!(has_dead_letters(&conn, EndpointId(1), UnixMs(9)).unwrap());
-        assert!(!has_dead_letters(&conn, EndpointId(1), UnixMs(10)).unwrap());
-        assert!(!has_dead_letters(&conn, EndpointId(2), UnixMs(0)).unwrap());
-        let order = Order { is_automatic: true, ..order_of(Filter { endpoint: Some(EndpointId(1)), ..dead() }) };
-        let replay = super::order(&Tx { conn: &conn }, &order, UnixMs(100)).unwrap();
-        assert!(!has_dead_letters(&conn, EndpointId(1), UnixMs(9)).unwrap(), "one goes on");
-        assert!(cancel(&Tx { conn: &conn }, replay, UnixMs(101)).unwrap());
-        assert!(!cancel(&Tx { conn: &conn }, replay, UnixMs(102)).unwrap());
-        assert_eq!(walk(&conn, &order), [1, 5, 9]);
-    }
-
-    #[test]
-    fn an_endpoint_is_busy_while_something_is_due_there() {
-        let conn = filled();
-        let part = Part { endpoint: EndpointId(1), after: *Uuid::nil().as_bytes() };
-        assert!(!is_busy(&conn, &part, None, UnixMs(50)).unwrap());
-        conn.execute("UPDATE delivery SET state = 'due', due_ms = 51 WHERE id = ?1", [blob(id(1).0)]).unwrap();
-        assert!(!is_busy(&conn, &part, None, UnixMs(50)).unwrap(), "it is not due yet");
-        assert!(is_busy(&conn, &part, None, UnixMs(51)).unwrap());
-    }
-
-    #[test]
-    fn no_search_of_a_replay_walks_the_log() {
-        let conn = filled();
-        for (sql, index) in [
-            (DEAD_ONCE, "delivery_dead_once (endpoint_id=? AND id>? AND id<?)"),
-            (DEAD, "delivery_dead_by_endpoint (endpoint_id=? AND id>? AND id<?)"),
-            (SETTLED, "delivery_by_endpoint (endpoint_id=? AND id>? AND id<?)"),
-        ] {
-            let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-            let mut steps = explain.query(params![1, [0_u8; 16], [0xff_u8; 16], 10]).unwrap();
-            let mut plan = String::new();
-            while let Some(step) = steps.next().unwrap() {
-                plan += &format!("{}\n", step.get::<_, String>("detail").unwrap());
-            }
-            assert!(plan.contains(index) && !plan.contains("TEMP B-TREE"), "{plan}");
-        }
-    }
-}
+mod tests;

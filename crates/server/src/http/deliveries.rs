@@ -226,7 +226,7 @@ struct CountView {
     is_at_least: bool,
 }
 
-/// Where counting ends: some seconds of a reader's time.
+/// Where counting ends, so that a count among however many takes a reader no longer than this many rows do.
 const COUNTED_MAX: usize = 1_000_000;
 
 async fn count(

@@ -111,7 +111,7 @@ struct ReplayView {
     is_cancelled: bool,
     /// Deliveries that were taken up again so far. What became of them is told by the list of deliveries.
     replayed: u64,
-    /// Those that were not, since their pictures are gone.
+    /// Those that were not, since their pictures are gone or their stores do not tell.
     refused: u64,
 }
 

@@ -261,7 +261,12 @@ async fn bury(parts: &NotifierParts, settler: &Settler, claim: &Claim) {
         Ok(false) => {}
         Ok(true) => tell_buried(
             &parts.telemetry,
-            &Buried { delivery: claim.id.delivery, kind: claim.endpoint.kind, stream: claim.stream.clone() },
+            &Buried {
+                delivery: claim.id.delivery,
+                kind: claim.endpoint.kind,
+                stream: Some(claim.stream.clone()),
+                reason: DeadReason::TemplateDeleted,
+            },
         ),
         Err(error) => {
             let (delivery, error) = (claim.id.delivery, Chain(&error));
@@ -270,15 +275,15 @@ async fn bury(parts: &NotifierParts, settler: &Settler, claim: &Claim) {
     }
 }
 
-/// Tells listeners that a delivery is dead since its template, or the template's URL, is gone.
+/// Tells listeners that a delivery is dead of which no attempt was made.
 pub(super) fn tell_buried(telemetry: &Telemetry, buried: &Buried) {
-    telemetry.tell(Some(&buried.stream), || Happening::DeliveryDead {
+    telemetry.tell(buried.stream.as_ref(), || Happening::DeliveryDead {
         attempt: happening::Attempt {
             delivery_id: buried.delivery.0,
             event_type: buried.kind.event_type(),
             url: String::new(),
             attempt: 0,
-            outcome: DeadReason::TemplateDeleted.name(),
+            outcome: buried.reason.name(),
             status: None,
             duration_ms: 0,
         },

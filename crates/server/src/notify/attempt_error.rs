@@ -34,6 +34,9 @@ pub enum AttemptError {
     /// The connection was reset or closed before the answer's head was complete.
     #[error("{address} closed the connection after {received} bytes of an answer")]
     Reset { address: SocketAddr, received: usize, source: hyper::Error },
+    /// The same over HTTP/2, where what was received may have been for others.
+    #[error("{address} closed the connection without an answer")]
+    Ended { address: SocketAddr, source: hyper::Error },
     /// The receiver took no request on this connection any more, and says that it looked at none (HTTP/2).
     #[error("{address} did not take the request")]
     Refused { address: SocketAddr, source: hyper::Error },
@@ -84,7 +87,7 @@ impl AttemptError {
             Self::AddressForbidden { .. } => Outcome::AddressForbidden,
             Self::Connect { .. } => Outcome::Connect,
             Self::Tls { .. } => Outcome::Tls,
-            Self::Reset { .. } | Self::Refused { .. } | Self::Cut { .. } => Outcome::Reset,
+            Self::Reset { .. } | Self::Ended { .. } | Self::Refused { .. } | Self::Cut { .. } => Outcome::Reset,
             Self::HeadTooLarge { .. } => Outcome::HeadTooLarge,
             Self::Protocol { .. } => Outcome::Protocol,
             Self::Proxy { source, .. } if source.blames_receiver() => Outcome::Connect,
@@ -96,7 +99,7 @@ impl AttemptError {
     /// Whether a receiver that closed an idle connection while our request was on its way would give this error; it says
     /// nothing about the receiver then.
     pub(super) fn may_be_of_an_idle_end(&self) -> bool {
-        matches!(self, Self::Reset { received: 0, .. } | Self::Refused { .. })
+        matches!(self, Self::Reset { received: 0, .. } | Self::Ended { .. } | Self::Refused { .. })
     }
 
     /// A failed connect, told apart by who caused it.

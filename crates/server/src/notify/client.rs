@@ -173,7 +173,7 @@ impl Client {
         for (address, untried) in addresses.into_iter().zip((1..=tried as u32).rev()) {
             let share = progress.ends.saturating_duration_since(Instant::now()) / untried;
             let share = request.connect_timeout.map_or(share, |most| most.min(share));
-            let open = self.dialer.open(address, endpoint, &self.resolver, &request.certificates);
+            let open = self.dialer.open(address, share, endpoint, &self.resolver, &request.certificates);
             failure = match timeout(share, open).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => error,

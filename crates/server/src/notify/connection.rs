@@ -8,6 +8,7 @@ mod meter;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
@@ -57,16 +58,17 @@ pub(super) enum Opened {
 
 impl Dialer {
     /// Connects to `address`, which `resolver` must have handed out for `endpoint`, itself or through the proxy, and does the
-    /// TLS handshake if the endpoint wants one.
+    /// TLS handshake if the endpoint wants one. Whoever calls it gives it up after `within`.
     pub(super) async fn open(
         &self,
         address: SocketAddr,
+        within: Duration,
         endpoint: &Endpoint,
         resolver: &Resolver,
         certificates: &Certificates,
     ) -> Result<Opened, AttemptError> {
         let stream = match &self.proxy {
-            Some(proxy) => proxy.tunnel(address, resolver).await?,
+            Some(proxy) => proxy.tunnel(address, within, resolver).await?,
             None => connect(address, endpoint, resolver).await?,
         };
         if !endpoint.origin().tls {

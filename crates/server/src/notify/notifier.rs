@@ -223,16 +223,22 @@ impl Notifier {
             let NotifierParts { vault, clock, timeline, .. } = &notifier.parts;
             let (mono, epoch) = (clock.mono(), notifier.parts.db.epoch());
             let look = Look { epoch, catalog: &catalog, vault, mono, now: timeline.at(mono), wall: clock.wall() };
-            let Round { claims, next } = notifier.rounds().claim(tx, &look)?;
+            let Round { claims, buried, next } = notifier.rounds().claim(tx, &look)?;
             // From here on a claim takes its slot along: if the transaction fails after all, they are given back together.
             let with_slot = |(claim, ticket): (Claim, Ticket)| {
                 let notifier = Arc::clone(&notifier);
                 let slot = Slot { claim: claim.id, notifier, ticket: Some(ticket), felt: Felt::Nothing };
                 (claim, slot)
             };
-            Ok((claims.into_iter().map(with_slot).collect::<Vec<_>>(), next))
+            Ok((claims.into_iter().map(with_slot).collect::<Vec<_>>(), buried, next))
         };
-        let (claims, next) = self.parts.db.write(claim).await.inspect_err(|_| self.rounds().distrust())?;
+        let (claims, buried, next) = self.parts.db.write(claim).await.inspect_err(|_| self.rounds().distrust())?;
+        for buried in buried {
+            self.parts.telemetry.metrics.given_up();
+            if let Some(buried) = buried {
+                tell_buried(&self.parts.telemetry, &buried);
+            }
+        }
         for (claim, slot) in claims {
             let (notifier, settler) = (Arc::clone(self), settler.clone());
             stage.spawn(async move {

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Empty;
@@ -14,6 +15,7 @@ use hyper::header::{HOST, HeaderValue, PROXY_AUTHORIZATION};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::address::AddressPolicy;
 use super::attempt_error::AttemptError;
@@ -80,23 +82,43 @@ impl Proxy {
     /// Whether anybody listens where the proxy is said to be.
     ///
     /// # Errors
-    /// Nobody does, or its name has no address.
-    pub(crate) async fn reach(&self) -> io::Result<()> {
-        self.connect(&Resolver::new(AddressPolicy::default())).await.map(drop)
+    /// Nobody does, or its name has no address, or that cannot be told `within` so long.
+    pub(crate) async fn reach(&self, within: Duration) -> io::Result<()> {
+        self.connect(within, &Resolver::new(AddressPolicy::default())).await.map(drop)
     }
 
     /// A connection to `address` through the proxy. The proxy's own address is the operator's choice, so it is not judged.
-    pub(super) async fn tunnel(&self, address: SocketAddr, resolver: &Resolver) -> Result<TcpStream, AttemptError> {
+    /// The way to the proxy may take half of `within`, so that a proxy which is silent before it was asked for anything is
+    /// told apart from a receiver which is. One that was asked and is silent cannot be: it may be waiting for the receiver.
+    pub(super) async fn tunnel(
+        &self,
+        address: SocketAddr,
+        within: Duration,
+        resolver: &Resolver,
+    ) -> Result<TcpStream, AttemptError> {
         let failed = |source| AttemptError::Proxy { proxy: self.to_string(), address, source };
-        let stream = self.connect(resolver).await.map_err(|error| failed(ProxyError::Unreachable(error)))?;
+        let stream =
+            self.connect(within / 2, resolver).await.map_err(|error| failed(ProxyError::Unreachable(error)))?;
         self.ask(stream, address).await.map_err(failed)
     }
 
-    async fn connect(&self, resolver: &Resolver) -> io::Result<TcpStream> {
-        let addresses = resolver.unjudged(&self.0).await.map_err(io::Error::other)?;
-        let stream = TcpStream::connect(&addresses[..]).await?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
+    /// Connects to the first of the proxy's addresses that lets us. Each gets an equal share of the time left.
+    async fn connect(&self, within: Duration, resolver: &Resolver) -> io::Result<TcpStream> {
+        let ends = Instant::now() + within;
+        let addresses = timeout_at(ends, resolver.unjudged(&self.0)).await?.map_err(io::Error::other)?;
+        let mut failure = io::Error::from(io::ErrorKind::TimedOut);
+        for (address, untried) in addresses.iter().zip((1..=addresses.len() as u32).rev()) {
+            let share = ends.saturating_duration_since(Instant::now()) / untried;
+            failure = match timeout(share, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    stream.set_nodelay(true)?;
+                    return Ok(stream);
+                }
+                Ok(Err(error)) => error,
+                Err(late) => late.into(),
+            };
+        }
+        Err(failure)
     }
 
     async fn ask(&self, stream: TcpStream, address: SocketAddr) -> Result<TcpStream, ProxyError> {

@@ -1,6 +1,7 @@
 //! Sending settled deliveries again, by a person's word.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use framehook_domain::field::FieldError;
 use framehook_domain::id::DeliveryId;
@@ -10,7 +11,7 @@ use tokio::sync::Notify;
 use super::attempt::URL_PURPOSE;
 use crate::audit::{Caller, Change};
 use crate::clock::Clock;
-use crate::db::outbox::{self, Filter, ObjectRef, OwnUrl, ReplayRefused};
+use crate::db::outbox::{self, Filter, ObjectRef, OwnUrl, Picture, ReplayRefused};
 use crate::db::replays::{self, Order, ReplayId};
 use crate::db::secret::Vault;
 use crate::db::{Db, DbError, Tx, audit};
@@ -36,6 +37,10 @@ pub enum ReplayError {
 /// Replays of many deliveries that may go on at a time: each takes its turn several times in a second.
 pub const REPLAYS_MAX: usize = 100;
 
+/// How long a store has to say whether it holds a picture. It is asked with a request of a few hundred bytes, and others
+/// wait for the answer, so this is less than an upload may take.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Takes settled deliveries up again. Whether an address may be called is judged by whoever takes the URL in, and again
 /// when it is sent.
 #[derive(Clone, Debug)]
@@ -58,11 +63,11 @@ impl Replayer {
     pub async fn replay(&self, by: &Caller, id: DeliveryId, url: Option<&str>) -> Result<(), ReplayError> {
         let url = url.map(|url| CallbackUrl::parse("url", url)).transpose().map_err(ReplayError::Url)?;
         let own_url = url.as_ref().map(|url| self.own_url(url));
-        let object_is_there = self.object_is_there(id).await?;
+        let picture = self.picture(id).await?;
         let (timeline, by, vault) = (self.timeline.clone(), by.clone(), self.vault.clone());
         let replay = move |tx: &Tx<'_>| {
             let before = outbox::state_of(tx, id)?;
-            let replayed = outbox::replay(tx, id, own_url.as_ref(), object_is_there, timeline.now())?;
+            let replayed = outbox::replay(tx, id, own_url.as_ref(), picture, timeline.now())?;
             if replayed.is_ok() {
                 let after = outbox::state_of(tx, id)?.ok_or(DbError::Damaged { what: "a delivery" })?;
                 let change = Change::delivery_replayed(id, before, after, url.as_ref(), &vault);
@@ -93,7 +98,7 @@ impl Replayer {
         let order = Order { filter, own_url, per_sec, is_automatic: false };
         let (clock, by, vault) = (self.clock, by.clone(), self.vault.clone());
         let write = move |tx: &Tx<'_>| {
-            if replays::open_count(tx)? >= REPLAYS_MAX {
+            if replays::open_count(tx)?.all >= REPLAYS_MAX {
                 return Ok(Err(ReplayError::TooMany));
             }
             let wall = clock.wall();
@@ -127,27 +132,31 @@ impl Replayer {
         OwnUrl { sealed: self.vault.seal(URL_PURPOSE, url), digest: self.vault.digest(URL_PURPOSE, url) }
     }
 
-    /// Whether the picture that a delivery announces, if it announces one, can be fetched if it was stored.
+    /// What the store says about the picture that a delivery announces.
     ///
     /// # Errors
     /// The store does not tell, or the database failed.
-    pub(super) async fn object_is_there(&self, id: DeliveryId) -> Result<bool, ReplayError> {
+    pub(super) async fn picture(&self, id: DeliveryId) -> Result<Picture, ReplayError> {
         match self.db.read(move |conn| outbox::object_of(conn, id)).await? {
-            Some(object) if object.is_stored => self.can_be_fetched(object).await,
-            _ => Ok(true),
+            Some(object) if object.is_stored => {
+                let can_be_fetched = self.can_be_fetched(object).await.map_err(ReplayError::Store)?;
+                Ok(if can_be_fetched { Picture::There } else { Picture::Gone })
+            }
+            _ => Ok(Picture::There),
         }
     }
 
     /// Whether an object that was stored is still there, and whether its URL still opens it.
-    async fn can_be_fetched(&self, object: ObjectRef) -> Result<bool, ReplayError> {
-        let ObjectRef { store, region, bucket, key, pic_full_url, .. } = object;
+    async fn can_be_fetched(&self, object: ObjectRef) -> Result<bool, StoreError> {
+        let ObjectRef { store: name, region, bucket, key, pic_full_url, .. } = object;
         let bucket = Bucket { region: &region, name: &bucket };
-        let Some(store) = self.stores.named(&store) else {
-            return Err(ReplayError::Store(StoreError::Unknown { store }));
+        let Some(store) = self.stores.named(&name) else {
+            return Err(StoreError::Unknown { store: name });
         };
         if !store.still_opens(bucket, &key, &pic_full_url, self.clock.wall()) {
             return Ok(false);
         }
-        store.exists(bucket, &key).await.map_err(ReplayError::Store)
+        let answered = tokio::time::timeout(STORE_PATIENCE, store.exists(bucket, &key)).await;
+        answered.unwrap_or(Err(StoreError::TimedOut { host: name, waited: STORE_PATIENCE }))
     }
 }

@@ -1,24 +1,25 @@
 //! Carries out replays of many deliveries: by a person's order, and for receivers that have recovered.
 //!
 //! What is replayed stays below what is owed anyway. A few deliveries at a time become due, as the order's rate allows, and
-//! only at endpoints where nothing else is due: so a new callback never stands behind more than one portion, and a receiver
-//! that fails again gets no more. How far an order has come is in the database, in the transaction that takes the deliveries up.
+//! only at endpoints where nothing else is due: so a new callback never stands behind more than one portion. To a receiver that
+//! fails again deliveries go on until its breaker opens; then they stay due, and no more are added. How far an order has come is
+//! in the database, in the transaction that takes the deliveries up.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use framehook_domain::catalog::Catalog;
-use framehook_domain::id::DeliveryId;
 use framehook_domain::time::Mono;
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::replay::{REPLAYS_MAX, ReplayError, Replayer};
-use crate::db::outbox::{self, EndpointId, Filter, State};
-use crate::db::replays::{self, Order, Part, Portion, Replay, ReplayId};
+use crate::db::outbox::{self, EndpointId, Filter, Picture, State};
+use crate::db::replays::{self, Open, OpenCount, Order, Part, Portion, Replay, ReplayId};
 use crate::db::{DbError, Tx};
+use crate::store::Retry;
 use crate::telemetry::event::Chain;
 
 /// How often replays go on while there are any.
@@ -27,7 +28,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// How often it is looked whether there are any, and whether a receiver has recovered.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Deliveries taken up in one transaction at most: some ten milliseconds of the writer's time.
+/// Deliveries taken up in one transaction at most: pictures that are committed meanwhile wait for it.
 const PORTION_MAX: usize = 250;
 
 /// Endpoints of one replay that get a portion in one tick at most.
@@ -36,8 +37,12 @@ const PARTS_AT_ONCE: usize = 32;
 /// Pictures that a store is asked for at a time.
 const ASKED_AT_ONCE: usize = 16;
 
-/// Wait before a replay goes on whose store did not say whether a picture is still there.
-const STORE_WAIT: Duration = Duration::from_secs(5);
+/// Wait before a replay goes on that met an error: of a store that did not say whether a picture is still there, or of the
+/// database.
+const ERROR_WAIT: Duration = Duration::from_secs(5);
+
+/// Automatic replays that may go on at a time: they leave room for those that people order.
+const AUTOMATIC_MAX: usize = REPLAYS_MAX / 2;
 
 /// Deliveries per second of an automatic replay: a receiver that has just come back is spared.
 const AUTOMATIC_PER_SEC: u32 = 20;
@@ -103,11 +108,12 @@ impl Replays {
         let mut paces = HashMap::new();
         loop {
             let woken = self.replayer.replays_wake.notified();
-            let wait = match self.step(&mut paces).await {
-                Ok(true) => TICK,
-                Ok(false) => LOOK_EVERY,
-                Err(DbError::Stopped) => return,
-                Err(error) => {
+            // A step may wait for stores. Each of its writes is a transaction of its own, so it can be broken off anywhere.
+            let wait = match token.run_until_cancelled(self.step(&mut paces)).await {
+                Some(Ok(true)) => TICK,
+                Some(Ok(false)) => LOOK_EVERY,
+                None | Some(Err(DbError::Stopped)) => return,
+                Some(Err(error)) => {
                     tracing::warn!(error = %Chain(&error), "replays cannot go on");
                     LOOK_EVERY
                 }
@@ -123,25 +129,53 @@ impl Replays {
     /// Takes each replay one portion further. Tells whether any goes on.
     async fn step(&self, paces: &mut HashMap<ReplayId, Pace>) -> Result<bool, DbError> {
         for endpoint in self.recovered.take() {
-            self.replay_recovered(endpoint).await?;
+            match self.replay_recovered(endpoint).await {
+                Ok(()) => {}
+                Err(DbError::Stopped) => return Err(DbError::Stopped),
+                // The next callback that is taken there asks again.
+                Err(error) => tracing::warn!(
+                    endpoint = endpoint.0,
+                    error = %Chain(&error),
+                    "the dead letters of a receiver that has recovered could not be looked for"
+                ),
+            }
         }
-        let open = self.replayer.db.read(replays::open).await?;
+        let Open { replays: open, damaged } = self.replayer.db.read(replays::open).await?;
         paces.retain(|id, _| open.iter().any(|replay| replay.id == *id));
         for replay in &open {
             let now = self.replayer.clock.mono();
             let pace = paces.entry(replay.id).or_insert_with(|| Pace::new(now));
             let allowance = pace.allowance(now, replay.order.per_sec);
-            if allowance > 0 && pace.held_until <= now {
-                self.go_on(replay, pace, allowance).await?;
+            if allowance == 0 || pace.held_until > now {
+                continue;
             }
+            match self.go_on(replay, pace, allowance).await {
+                Ok(()) => {}
+                Err(ReplayError::Db(DbError::Stopped)) => return Err(DbError::Stopped),
+                Err(error) => {
+                    tracing::warn!(replay = replay.id.0, error = %Chain(&error), "a replay waits");
+                    pace.held_until = self.replayer.clock.mono().plus(ERROR_WAIT);
+                }
+            }
+        }
+        for id in damaged {
+            self.end_damaged(id).await?;
         }
         Ok(!open.is_empty())
     }
 
     /// Takes up at most `allowance` deliveries, at the endpoints whose turn it is.
-    async fn go_on(&self, replay: &Replay, pace: &mut Pace, mut allowance: usize) -> Result<(), DbError> {
-        let (id, after) = (replay.id, pace.after);
+    async fn go_on(&self, replay: &Replay, pace: &mut Pace, allowance: usize) -> Result<(), ReplayError> {
+        let (id, after, own_url) = (replay.id, pace.after, replay.order.own_url.clone());
+        // Where all go to one URL, they are one portion there.
+        let mut allowance = if own_url.is_some() { allowance.min(PORTION_MAX) } else { allowance };
+        let now = self.replayer.timeline.now();
         let parts = self.replayer.db.read(move |conn| {
+            if let Some(url) = &own_url
+                && replays::is_url_busy(conn, url, now)?
+            {
+                return Ok(Vec::new());
+            }
             let next = replays::parts(conn, id, after, PARTS_AT_ONCE)?;
             // All have had their turn: from the first again.
             if next.is_empty() { replays::parts(conn, id, EndpointId(0), PARTS_AT_ONCE) } else { Ok(next) }
@@ -151,18 +185,9 @@ impl Replays {
                 break;
             }
             pace.after = part.endpoint;
-            match self.take_up(replay, part, allowance.min(PORTION_MAX)).await {
-                Ok(taken) => {
-                    allowance -= taken;
-                    pace.spend(taken);
-                }
-                Err(ReplayError::Db(error)) => return Err(error),
-                Err(error) => {
-                    tracing::warn!(replay = id.0, error = %Chain(&error), "a replay waits");
-                    pace.held_until = self.replayer.clock.mono().plus(STORE_WAIT);
-                    break;
-                }
-            }
+            let taken = self.take_up(replay, part, allowance.min(PORTION_MAX)).await?;
+            allowance -= taken;
+            pace.spend(taken);
         }
         Ok(())
     }
@@ -172,44 +197,57 @@ impl Replays {
         let Replayer { db, clock, timeline, notifier_wake, .. } = &self.replayer;
         let (of, now) = (replay.clone(), timeline.now());
         let find = db.read(move |conn| {
-            if replays::is_busy(conn, &part, of.order.own_url.as_ref(), now)? {
+            // Whether its own URL is busy was asked for all parts together.
+            if of.order.own_url.is_none() && replays::is_busy(conn, part.endpoint, now)? {
                 return Ok(None);
             }
             replays::next_portion(conn, &of, &part, limit).map(Some)
         });
         let Some(portion) = find.await? else { return Ok(0) };
-        let asked = self.ask_stores(&portion).await?;
-        let taken = asked.len();
+        let pictures = self.ask_stores(&portion).await?;
+        let taken = pictures.len();
         let (replay, clock, timeline) = (replay.clone(), *clock, timeline.clone());
-        let write = move |tx: &Tx<'_>| {
-            if !replays::is_open(tx, replay.id)? {
-                return Ok(());
-            }
-            let (mut replayed, mut refused) = (0, 0);
-            for (id, object_is_there) in asked {
-                match outbox::replay(tx, id, replay.order.own_url.as_ref(), object_is_there, timeline.now()) {
-                    Ok(Ok(())) => replayed += 1,
-                    Ok(Err(outbox::ReplayRefused::ObjectExpired)) | Err(DbError::Damaged { .. }) => refused += 1,
-                    // Somebody was quicker.
-                    Ok(Err(outbox::ReplayRefused::Open | outbox::ReplayRefused::Unknown)) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            replays::note_portion(tx, replay.id, &part, &portion, (replayed, refused), clock.wall())
-        };
+        let write = move |tx: &Tx<'_>| replays::take_up(tx, &replay, &portion, &pictures, timeline.now(), clock.wall());
         db.write(write).await?;
         notifier_wake.notify_one();
         Ok(taken)
     }
 
-    /// Whether the pictures that these deliveries announce can still be fetched.
-    async fn ask_stores(&self, portion: &Portion) -> Result<Vec<(DeliveryId, bool)>, ReplayError> {
-        let mut asked = Vec::with_capacity(portion.deliveries.len());
+    /// What the stores say about the pictures of these deliveries, in their order. A store that will not tell, however long one
+    /// waits, has answered: S3 says 403 of a picture that is gone to whoever may not list the bucket.
+    async fn ask_stores(&self, portion: &Portion) -> Result<Vec<Picture>, ReplayError> {
+        let mut pictures = Vec::with_capacity(portion.deliveries.len());
+        let mut refusal = None;
         for some in portion.deliveries.chunks(ASKED_AT_ONCE) {
-            let ask = |&id| async move { self.replayer.object_is_there(id).await.map(|is_there| (id, is_there)) };
-            asked.extend(try_join_all(some.iter().map(ask)).await?);
+            for answer in join_all(some.iter().map(|id| self.replayer.picture(*id))).await {
+                pictures.push(match answer {
+                    Ok(picture) => picture,
+                    Err(ReplayError::Store(error)) if error.retry() == Retry::Held => {
+                        refusal = Some(error);
+                        Picture::Untold
+                    }
+                    Err(error) => return Err(error),
+                });
+            }
         }
-        Ok(asked)
+        if let Some(error) = refusal {
+            let untold = pictures.iter().filter(|picture| **picture == Picture::Untold).count();
+            tracing::warn!(
+                untold,
+                error = %Chain(&error),
+                "a store does not tell whether pictures are still there: their callbacks are not sent again"
+            );
+        }
+        Ok(pictures)
+    }
+
+    /// Ends an order that cannot be read, so that it takes no other's place.
+    async fn end_damaged(&self, id: ReplayId) -> Result<(), DbError> {
+        let clock = self.replayer.clock;
+        if self.replayer.db.write(move |tx| replays::cancel(tx, id, clock.wall())).await? {
+            tracing::error!(replay = id.0, "a row of the table `replay` is damaged: the order is cancelled");
+        }
+        Ok(())
     }
 
     /// Orders the dead letters of an endpoint to be sent again that has taken a callback, if its template wants that.
@@ -221,7 +259,7 @@ impl Replays {
             let age_max = template.and_then(|template| template.sending.replay_recovered);
             let since = age_max.map(|age| wall.minus(age));
             match since {
-                Some(since) if replays::has_dead_letters(conn, endpoint, since)? => Ok(Some(since)),
+                Some(since) if replays::has_dead_letters(conn, endpoint, since, wall)? => Ok(Some(since)),
                 _ => Ok(None),
             }
         });
@@ -229,10 +267,13 @@ impl Replays {
         let (states, endpoint_only) = (vec![State::Dead], Some(endpoint));
         let filter = Filter { states, endpoint: endpoint_only, since: Some(since), ..Filter::default() };
         let order = Order { filter, own_url: None, per_sec: AUTOMATIC_PER_SEC, is_automatic: true };
-        let write = move |tx: &Tx<'_>| match replays::open_count(tx)? {
-            0..REPLAYS_MAX => replays::order(tx, &order, wall).map(Some),
-            // The next callback that is taken there asks again.
-            _ => Ok(None),
+        let write = move |tx: &Tx<'_>| {
+            let OpenCount { all, automatic } = replays::open_count(tx)?;
+            if all >= REPLAYS_MAX || automatic >= AUTOMATIC_MAX {
+                // The next callback that is taken there asks again.
+                return Ok(None);
+            }
+            replays::order(tx, &order, wall).map(Some)
         };
         if let Some(id) = db.write(write).await? {
             tracing::info!(

@@ -14,7 +14,7 @@ use framehook_domain::dispatch::{Dispatch, Felt, Flow, Gate, Lane, LaneFacts, Li
 use framehook_domain::time::{Mono, UnixMs};
 
 use super::lanes::Lanes;
-use crate::db::outbox::{self, Claim, ClaimId, Due, EndpointId, EndpointRow, Which};
+use crate::db::outbox::{self, Buried, Claim, ClaimId, Due, EndpointId, EndpointRow, Which};
 use crate::db::secret::Vault;
 use crate::db::{DbError, Epoch, Tx};
 
@@ -34,6 +34,8 @@ pub(super) struct Look<'a> {
 #[derive(Debug)]
 pub(super) struct Round {
     pub(super) claims: Vec<(Claim, Ticket)>,
+    /// Deliveries that became dead since their rows are damaged; `None`: one without an id.
+    pub(super) buried: Vec<Option<Buried>>,
     /// After which time another look can give something, if nothing happens meanwhile.
     pub(super) next: Option<Duration>,
 }
@@ -95,8 +97,8 @@ struct Given {
     chosen: Vec<(Due, Arc<EndpointRow>)>,
     tickets: Vec<Ticket>,
     claims: Vec<(Claim, Ticket)>,
-    /// Some rows were damaged, and those behind them have not been looked at.
-    has_gaps: bool,
+    /// Those whose rows were damaged. What stands behind them has not been looked at.
+    buried: Vec<Option<Buried>>,
 }
 
 /// Endpoints whose rows are read in one statement: those whose turn it is next. More would be read in vain where slots are
@@ -132,8 +134,8 @@ impl Rounds {
         let looked = self.find_waiting(tx, look).and_then(|()| self.give_out(tx, look, &mut given));
         match looked {
             Ok(()) => {
-                let next = if given.has_gaps { Some(Duration::ZERO) } else { self.next(look) };
-                Ok(Round { claims: given.claims, next })
+                let next = if given.buried.is_empty() { self.next(look) } else { Some(Duration::ZERO) };
+                Ok(Round { claims: given.claims, buried: given.buried, next })
             }
             Err(error) => {
                 self.is_stale = true;
@@ -273,13 +275,13 @@ impl Rounds {
         given.chosen.clear();
         for (claim, ticket) in claims.into_iter().zip(given.tickets.drain(..)) {
             match claim {
-                Some(claim) => {
+                Ok(claim) => {
                     self.claims.insert(claim.id);
                     given.claims.push((claim, ticket));
                 }
-                None => {
+                Err(buried) => {
                     self.dispatch.end(ticket, Felt::Nothing, look.mono);
-                    given.has_gaps = true;
+                    given.buried.push(buried);
                 }
             }
         }

@@ -153,7 +153,10 @@ impl Metrics {
             puts: page.family("puts", "Uploads by outcome"),
             attempt: page.histogram("attempt", "One attempt at a callback"),
             attempts: page.family("attempts", "Attempts at callbacks by event type and outcome"),
-            dead_letters: page.counter("dead_letters", "Deliveries given up after their last attempt"),
+            dead_letters: page.counter(
+                "dead_letters",
+                "Deliveries given up: after their last attempt, or since their rows are damaged",
+            ),
             endpoints_overdue: page.gauge(
                 "endpoints_overdue",
                 "Endpoints whose oldest due callback has waited for longer than deliver.overdue_after",
@@ -298,7 +301,7 @@ impl Metrics {
         self.oldest_due_age.set(oldest.as_secs_f64());
     }
 
-    pub(super) fn given_up(&self) {
+    pub(crate) fn given_up(&self) {
         self.dead_letters.inc();
     }
 

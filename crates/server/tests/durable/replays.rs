@@ -12,6 +12,7 @@ use framehook_server::audit::Caller;
 use framehook_server::db::outbox::{Filter, State};
 use framehook_server::db::replays::{self, Replay, ReplayId};
 use framehook_server::telemetry::feed::Heard;
+use framehook_server::telemetry::metric::Sample;
 use framehook_testkit::receiver::{Receiver, Reply};
 use framehook_testkit::wait;
 
@@ -101,6 +102,77 @@ fn a_replay_goes_on_where_a_killed_process_left_it_and_to_another_url() {
     assert_eq!((replay.replayed, replay.refused), (12, 0));
     wait_for_count(&process, State::Delivered, 12);
     assert!(new.requests().iter().all(|request| request.target == "/again"));
+}
+
+#[test]
+fn a_replay_to_a_url_that_was_used_before_sends_each_once() {
+    let (old, new) = (receiver(), receiver());
+    old.reply_always(Reply::Status(400));
+    let place = Place::new(telling_room(&old.url("/")));
+    let process = place.start_with(impatient());
+    let order = |states: Vec<State>, per_sec| {
+        let filter = Filter { states, ..Filter::default() };
+        let url = new.url("/again");
+        process.block_on(process.replayer.order(&Caller::Control, filter, Some(&url), per_sec)).expect("ordered")
+    };
+    for dead in [3, 6] {
+        for _ in 0..3 {
+            process.commit(&room());
+        }
+        wait_for_count(&process, State::Dead, 3);
+        // The first round moves three deliveries to the URL's own endpoint, which the second has both to send to and from.
+        let ended = wait_for_end(&process, order(vec![State::Dead, State::Delivered], 1000));
+        assert_eq!((ended.replayed, ended.refused), (dead, 0));
+        wait_for_count(&process, State::Delivered, dead as usize);
+    }
+    assert_eq!(new.requests().len(), 9);
+}
+
+#[test]
+fn a_picture_of_which_no_store_tells_holds_no_other_up() {
+    let receiver = receiver();
+    receiver.reply_always(Reply::Status(400));
+    let place = Place::new(telling_room(&receiver.url("/")));
+    let process = place.start_with(impatient());
+    for _ in 0..3 {
+        process.commit(&room());
+    }
+    wait_for_count(&process, State::Dead, 3);
+    process.stop();
+    place.tamper("UPDATE snapshot SET store = 'removed' WHERE rowid = (SELECT min(rowid) FROM snapshot)");
+    receiver.reply_always(Reply::Status(200));
+
+    let process = place.start_with(impatient());
+    let id = process.block_on(process.replayer.order(&Caller::Control, dead(), None, 1000)).expect("ordered");
+    let replay = wait_for_end(&process, id);
+    assert_eq!((replay.replayed, replay.refused), (2, 1));
+    wait_for_count(&process, State::Delivered, 2);
+    assert_eq!(process.list(dead())[0].outcome.as_deref(), Some("object_unknown"));
+}
+
+#[test]
+fn an_order_that_cannot_be_read_ends_and_stops_no_other() {
+    let receiver = receiver();
+    receiver.reply_always(Reply::Status(400));
+    let place = Place::new(telling_room(&receiver.url("/")));
+    let process = place.start_with(impatient());
+    for _ in 0..2 {
+        process.commit(&room());
+    }
+    wait_for_count(&process, State::Dead, 2);
+    let order = |per_sec| process.block_on(process.replayer.order(&Caller::Control, dead(), None, per_sec));
+    let (damaged, sound) = (order(1).expect("ordered"), order(1).expect("ordered"));
+    process.stop();
+    place.tamper(&format!("UPDATE replay SET states = 'no such', ended_ms = NULL WHERE id = {}", damaged.0));
+    receiver.reply_always(Reply::Status(200));
+
+    let process = place.start_with(impatient());
+    wait_for_end(&process, sound);
+    wait::until("the damaged order's end", PATIENCE, || {
+        let open = process.block_on(process.db.read(replays::open_count)).expect("read");
+        (open.all == 0).then_some(())
+    })
+    .expect("ended");
 }
 
 #[test]
@@ -200,6 +272,8 @@ fn a_damaged_row_is_dead_and_stops_nobody() {
         Ok(rows.collect::<Result<Vec<_>, _>>()?)
     }));
     assert_eq!(outcomes.expect("read"), ["damaged", "damaged"]);
+    let page = process.telemetry.metrics.page(&Sample::default());
+    assert!(page.contains("\nframehook_dead_letters_total 2\n"), "{page}");
     // What goes to an endpoint that nobody can read waits for a person.
     let owed = process.block_on(process.db.read(framehook_server::db::outbox::owed_counts)).expect("read");
     assert_eq!((owed.deliveries_owed, owed.deliveries_dead), (1, 2));
@@ -230,4 +304,31 @@ fn listeners_hear_of_every_delivery_that_dies_with_its_template() {
     let heard = process.block_on(async { tokio::time::timeout(PATIENCE, hear_all).await }).expect("all are told of");
     assert!(heard.iter().all(|told| told.json.contains("\"outcome\":\"template_deleted\"")));
     assert!(heard.iter().all(|told| told.stream.as_ref() == Some(&room())));
+}
+
+#[test]
+fn listeners_hear_of_a_delivery_that_dies_since_its_row_is_damaged() {
+    let receiver = receiver();
+    let place = Place::new(telling_room(&receiver.url("/")));
+    let process = place.start_with(Settings { stores: false, ..Settings::default() });
+    process.commit(&room());
+    let mut listener = process.telemetry.feed.listen();
+    let damage = process.db.write(|tx| {
+        tx.execute("UPDATE event SET body = CAST(x'ff' AS TEXT)", [])?;
+        Ok(tx.execute("UPDATE delivery SET state = 'due'", [])?)
+    });
+    assert_eq!(process.block_on(damage).expect("written"), 1);
+    let heard = process.block_on(async {
+        let hear = async {
+            loop {
+                match listener.next().await.expect("the feed") {
+                    Heard::Event(told) if told.kind == "delivery_dead" => return told.clone(),
+                    _ => {}
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, hear).await.expect("it is told of")
+    });
+    assert!(heard.json.contains("\"outcome\":\"damaged\""), "{}", heard.json);
+    assert_eq!(heard.stream.as_ref(), Some(&room()));
 }

@@ -11,7 +11,7 @@ use framehook_domain::stream::StreamId;
 use framehook_domain::time::UnixMs;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::EndpointId;
+use super::{Buried, EndpointId};
 use crate::db::row::{blob, number, stored, stream_id, uuid, uuid_opt};
 use crate::db::{DbError, Epoch, Tx};
 use crate::telemetry::event::Chain;
@@ -175,8 +175,8 @@ fn list(numbers: &[i64]) -> String {
 }
 
 /// Claims deliveries that were found to be due in the same transaction, each with where it goes: two statements, however many
-/// they are. The claims come in the same order. `None`: the row is damaged, and the delivery is dead now, as one that no
-/// attempt could be made of.
+/// they are. The claims come in the same order. Where the row is damaged there is none, and the delivery is dead now, as one
+/// that no attempt could be made of; `Err(None)`: not even its id can be read.
 ///
 /// # Errors
 /// Those of the database.
@@ -185,7 +185,7 @@ pub fn claim(
     epoch: Epoch,
     wall: UnixMs,
     due: &[(Due, Arc<EndpointRow>)],
-) -> Result<Vec<Option<Claim>>, DbError> {
+) -> Result<Vec<Result<Claim, Option<Buried>>>, DbError> {
     let asked: Vec<i64> = due.iter().map(|(due, _)| due.row).collect();
     let asked = list(&asked);
     tx.prepare_cached(CLAIM)?.execute(params![asked, epoch.0])?;
@@ -195,10 +195,10 @@ pub fn claim(
     for (due, endpoint) in due {
         let row = rows.next()?.ok_or(DbError::Damaged { what: "the list of claims" })?;
         match read_claim(row, endpoint) {
-            Ok(claim) => claims.push(Some(claim)),
+            Ok(claim) => claims.push(Ok(claim)),
             Err(error) => {
                 bury_damaged(tx, *due, wall, &error)?;
-                claims.push(None);
+                claims.push(Err(buried(row, endpoint)));
             }
         }
     }
@@ -227,6 +227,12 @@ fn read_claim(row: &Row<'_>, endpoint: &Arc<EndpointRow>) -> Result<Claim, DbErr
         stream: stream_id(row)?,
         picture: trace.zip(create_time),
     })
+}
+
+/// What there is to tell of a delivery whose row is damaged.
+fn buried(row: &Row<'_>, endpoint: &EndpointRow) -> Option<Buried> {
+    let delivery = uuid(row, "id").ok().map(DeliveryId)?;
+    Some(Buried { delivery, kind: endpoint.kind, stream: stream_id(row).ok(), reason: DeadReason::Damaged })
 }
 
 /// Takes a delivery whose row says nothing that could be sent out of the others' way. It is dead, for a person to see.
@@ -381,9 +387,16 @@ mod tests {
         // Not by their due times, as a look whose turns are fair may want them.
         let due: Vec<_> = due.into_iter().rev().map(|due| (due, endpoint_row(1))).collect();
         let claims = claim(&tx, Epoch(3), UnixMs(77), &due).unwrap();
-        let ids: Vec<_> =
-            claims.iter().map(|claim| claim.as_ref().map(|claim| claim.id.delivery.0.as_bytes()[0])).collect();
-        assert_eq!(ids, [Some(4), None, None, Some(1)]);
+        let ids: Vec<_> = claims
+            .iter()
+            .map(|claim| match claim {
+                Ok(claim) => Ok(claim.id.delivery.0.as_bytes()[0]),
+                Err(buried) => {
+                    Err(buried.as_ref().map(|buried| (buried.delivery.0.as_bytes()[0], buried.stream.is_some())))
+                }
+            })
+            .collect();
+        assert_eq!(ids, [Ok(4), Err(Some((3, true))), Err(Some((2, false))), Ok(1)]);
         let first = claims[0].as_ref().unwrap();
         assert_eq!((first.id.number, first.attempt, &first.body[..]), (1, 1, &br#"{"a":1}"#[..]));
         let states: Vec<(String, Option<i64>, Option<String>)> = conn

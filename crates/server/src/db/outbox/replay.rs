@@ -73,6 +73,18 @@ pub enum ReplayRefused {
     Open,
     #[error("the picture is gone from its store")]
     ObjectExpired,
+    #[error("the picture's store does not tell whether it is still there")]
+    ObjectUnknown,
+}
+
+/// What a store says about the picture that a delivery announces, if it was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Picture {
+    /// It can be fetched, or there is none.
+    There,
+    Gone,
+    /// It was asked and refuses to tell, or is not known any more: no waiting changes that.
+    Untold,
 }
 
 /// A URL that a person gave for a replay.
@@ -84,7 +96,8 @@ pub struct OwnUrl {
 }
 
 /// Starts a new round of attempts for a settled delivery, with the same `webhook-id`; to `own_url` if one is given, else
-/// where it went last. `object_is_there` is what the store said about its picture.
+/// where it went last. `picture` is what the store said. A dead letter whose picture cannot be fetched notes that as its
+/// outcome.
 ///
 /// # Errors
 /// Those of the database; the inner error says why not.
@@ -92,7 +105,7 @@ pub fn replay(
     tx: &Tx<'_>,
     id: DeliveryId,
     own_url: Option<&OwnUrl>,
-    object_is_there: bool,
+    picture: Picture,
     now: UnixMs,
 ) -> Result<Result<(), ReplayRefused>, DbError> {
     let found = tx
@@ -109,11 +122,18 @@ pub fn replay(
     let kind = EventKind::from_event_type(event_type).ok_or(DbError::Damaged { what: "an endpoint's kind" })?;
     let object = object_of(tx, id)?;
     let waits = object.as_ref().is_some_and(|object| object.is_owed);
-    let is_there = object.as_ref().is_none_or(|object| object.is_owed || (object.is_stored && object_is_there));
-    if !is_there {
+    let refused = match (&object, picture) {
+        (None, _) => None,
+        (Some(object), _) if object.is_owed => None,
+        (Some(object), _) if !object.is_stored => Some((ReplayRefused::ObjectExpired, DeadReason::ObjectExpired)),
+        (Some(_), Picture::There) => None,
+        (Some(_), Picture::Gone) => Some((ReplayRefused::ObjectExpired, DeadReason::ObjectExpired)),
+        (Some(_), Picture::Untold) => Some((ReplayRefused::ObjectUnknown, DeadReason::ObjectUnknown)),
+    };
+    if let Some((refused, reason)) = refused {
         tx.prepare_cached("UPDATE delivery SET outcome = ?2 WHERE id = ?1 AND state = 'dead'")?
-            .execute(params![blob(id.0), DeadReason::ObjectExpired.name()])?;
-        return Ok(Err(ReplayRefused::ObjectExpired));
+            .execute(params![blob(id.0), reason.name()])?;
+        return Ok(Err(refused));
     }
     let own_endpoint = own_url.map(|url| endpoint_of_url(tx, TemplateId(template), kind, url)).transpose()?;
     tx.prepare_cached(

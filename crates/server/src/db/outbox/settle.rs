@@ -69,7 +69,7 @@ impl Settlement {
 
 /// Records attempts and ends their claims: two statements, however many they are. For each, in order, whether it ended its
 /// claim; a claim that was over already (a person cancelled the delivery meanwhile, and perhaps sent it again) stays as it
-/// is, and the attempt is recorded all the same.
+/// is, and the attempt is recorded all the same, at one more statement.
 ///
 /// # Errors
 /// Those of the database.
@@ -174,7 +174,9 @@ const RECORD: &str =
 pub struct Buried {
     pub delivery: DeliveryId,
     pub kind: EventKind,
-    pub stream: StreamId,
+    /// `None`: its name cannot be read.
+    pub stream: Option<StreamId>,
+    pub reason: DeadReason,
 }
 
 /// What one call of [`bury_without_template`] did.
@@ -182,7 +184,7 @@ pub struct Buried {
 pub struct Burial {
     /// Deliveries that died.
     pub count: usize,
-    /// Those of them that can be told of: whose stream's name can be read.
+    /// Those of them that can be told of: whose id can be read.
     pub buried: Vec<Buried>,
 }
 
@@ -238,8 +240,9 @@ fn name_buried(tx: &Tx<'_>, dead: &[i64], kind: EventKind, buried: &mut Vec<Buri
     )?;
     let mut rows = select.query([json!(dead).to_string()])?;
     while let Some(row) = rows.next()? {
-        if let (Ok(id), Ok(stream)) = (uuid(row, "id"), stream_id(row)) {
-            buried.push(Buried { delivery: DeliveryId(id), kind, stream });
+        if let Ok(id) = uuid(row, "id") {
+            let (stream, reason) = (stream_id(row).ok(), DeadReason::TemplateDeleted);
+            buried.push(Buried { delivery: DeliveryId(id), kind, stream, reason });
         }
     }
     Ok(())

@@ -124,7 +124,7 @@ impl Http2 {
         }
         let Some(cause) = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>()) else {
             // The connection ended, or was about to when the request came to it.
-            return AttemptError::Reset { address, received: 0, source: error };
+            return AttemptError::Ended { address, source: error };
         };
         match cause.reason() {
             // A head over the size that we told the receiver is among these: the library does not tell it apart.

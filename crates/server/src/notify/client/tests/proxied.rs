@@ -1,7 +1,7 @@
 //! Through an egress proxy.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::secure::{Ca, names, plain_server, serve, url};
 use super::*;
@@ -143,12 +143,52 @@ async fn proxy_that_is_not_there_is_not_the_receivers_fault() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
     drop(listener);
-    let stage = Stage::new("test", Fatal::new());
-    let proxy = Proxy::parse(&format!("http://{address}")).expect("a proxy");
-    let tls = Tls::new(None).expect("system roots");
-    let client = Client::new(Resolver::new(loopback()), tls, Some(proxy), Limits::default(), &stage);
+    let (client, _stage) = client_to(&format!("http://{address}"), Resolver::new(loopback()));
     let report = client.attempt(&endpoint("http://127.0.0.9:9/"), &post("{}"), AMPLE).await;
     assert_eq!(error_name(&report), "proxy");
     let error = report.outcome.expect_err("no answer");
     assert!(matches!(error, AttemptError::Proxy { source: ProxyError::Unreachable(_), .. }), "{error:?}");
+}
+
+/// An address whose packets are swallowed: its queue of connections is full, and nobody takes one up. It is one as long as
+/// what comes with it lives.
+async fn swallowing(ip: &str, port: u16) -> (SocketAddr, (TcpListener, Vec<TcpStream>)) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::new(ip.parse().expect("an address"), port)).expect("a free port");
+    let listener = socket.listen(1).expect("listening");
+    let address = listener.local_addr().expect("bound");
+    let mut queued = Vec::new();
+    while let Ok(Ok(connection)) = tokio::time::timeout(SHORT, TcpStream::connect(address)).await {
+        queued.push(connection);
+    }
+    (address, (listener, queued))
+}
+
+fn client_to(proxy: &str, resolver: Resolver) -> (Client, Stage) {
+    let stage = Stage::new("test", Fatal::new());
+    let proxy = Proxy::parse(proxy).expect("a proxy");
+    let tls = Tls::new(None).expect("system roots");
+    (Client::new(resolver, tls, Some(proxy), Limits::default(), &stage), stage)
+}
+
+#[tokio::test]
+async fn proxy_that_swallows_packets_is_not_the_receivers_fault() {
+    let (address, _queue) = swallowing("127.0.0.1", 0).await;
+    let (client, _stage) = client_to(&format!("http://{address}"), Resolver::new(loopback()));
+    let report = client.attempt(&endpoint("http://127.0.0.9:9/"), &post("{}"), SHORT).await;
+    assert_eq!(error_name(&report), "proxy");
+    let error = report.outcome.expect_err("no answer");
+    assert!(matches!(error, AttemptError::Proxy { source: ProxyError::Unreachable(_), .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn proxy_is_tried_at_each_of_its_addresses() {
+    let proxy = answering("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n").await;
+    let port = proxy.address().port();
+    let (_, _queue) = swallowing("127.0.0.2", port).await;
+    let names = ScriptedNames::new(&["proxy.example"], &[&["127.0.0.2", "127.0.0.1"]]);
+    let url = format!("http://proxy.example:{port}");
+    let (client, _stage) = client_to(&url, Resolver::scripted(loopback(), names));
+    let report = client.attempt(&endpoint("http://127.0.0.9:9/"), &post("{}"), SHORT * 8).await;
+    assert_eq!((error_name(&report), proxy.connections()), ("connect", 1));
 }
