@@ -99,9 +99,9 @@ fn hanging_receivers_keep_no_more_than_their_share_and_nobody_waits_for_them() {
         process.commit(&room());
     }
     healthy.wait_for(40, Duration::from_secs(10)).expect("every callback of the healthy receiver");
-    wait::until("they are settled", PATIENCE, || (process.count(State::Delivered) == 40).then_some(()))
-        .expect("settled");
-    assert!(process.notifier.running() <= 4, "{} attempts hang", process.notifier.running());
+    // A delivered one gives its slot back a moment after that stands in the database.
+    let only_hanging = || process.count(State::Delivered) == 40 && process.notifier.running() <= 4;
+    wait::until("no more to hang than four", PATIENCE, || only_hanging().then_some(())).expect("settled");
 }
 
 #[test]
