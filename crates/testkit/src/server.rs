@@ -376,15 +376,17 @@ mod tests {
         ServerSpec::new(path)
     }
 
+    /// Waits by reading what never comes, a little at a time: a signal that arrives just before bash's `wait` would be lost in it.
     const RUNS: &str = r#"
 echo "args: $* value: $VALUE" >&2
 trap 'cat "$5" >&2' HUP
 trap 'kill %1; exit 0' TERM
 mkdir -p "$3"
 printf 'secret_id=AKID1\nsecret_key=k3y\n' > "$3/credentials"
+mkfifo "$3/nothing" 2> /dev/null; exec 3<> "$3/nothing"
 sleep 600 &
 echo '{"rtmp":"127.0.0.1:41235","http":"127.0.0.1:40123"}' > "$3/new" && mv "$3/new" "$3/addresses.json"
-while :; do wait; done"#;
+while :; do read -r -t 0.05 -u 3; done"#;
 
     #[test]
     fn starts_reloads_restarts_and_leaves_nothing() {
