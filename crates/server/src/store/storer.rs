@@ -277,7 +277,8 @@ impl Storer {
         let (slots, conditions) = (self.parts.slots, &self.parts.conditions);
         let mut started = Vec::new();
         let is_backlog_waiting = lane.backlog.is_empty() && backlog.iter().any(|put| !lane.holds(put.id));
-        // There are two slots at least: where one put finds out whether the bucket takes anything at all, the youngest picture will do.
+        // There are two slots at least. Where one put finds out whether the bucket takes anything at all, the youngest picture
+        // will do.
         let slots_for_fresh = slots - usize::from(is_backlog_waiting);
         for put in fresh {
             if lane.running() < slots_for_fresh && !lane.holds(put.id) && conditions.begin(place, now) {
