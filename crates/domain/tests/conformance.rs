@@ -72,7 +72,7 @@ fn callback_for(catalog: &Catalog, address: &PublishAddress, picture: &Picture) 
         width: 1280,
         height: 720,
         pic_url: &key.pic_url(),
-        pic_full_url: &key.pic_full_url(&template.store.cos_public_url()),
+        pic_full_url: &key.pic_full_url(&format!("http://{}", template.store.cos_host())),
         task_id: None,
         rendition: None,
     }

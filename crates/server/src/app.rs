@@ -452,7 +452,7 @@ impl Server {
         let replays = Replays { replayer: shared.replayer.clone(), catalog: catalog.watch(), recovered };
         stages.attempts.spawn_vital("replays", replays.run(stages.attempts.token()));
         stages.puts.spawn_vital("storer", Arc::clone(&storer).run());
-        stages.puts.spawn_vital("latest storer", latest.run());
+        stages.puts.spawn_vital("latest storer", latest.run(storer.prepared()));
         for worker in workers.workers {
             stages.renders.spawn_vital("render worker", Arc::clone(&pipeline).drive(worker));
         }

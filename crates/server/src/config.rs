@@ -150,7 +150,7 @@ section! {
     /// Uploads, whatever the store.
     pub struct Store at "store" {
         /// Uploads at a time into each bucket, so that a store that hangs holds up no other. After an outage the backlog takes
-        /// at most half of them.
+        /// at most half of them. Latest objects have as many of their own.
         concurrency: u32 = "16" in "2"..="1024",
     }
 }

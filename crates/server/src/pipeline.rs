@@ -76,11 +76,17 @@ impl Pick {
         }
     }
 
+    /// Lets go of what is late: a due older than its interval was counted as `renderer_busy` when the next one fell.
+    fn drop_late(&mut self, now: Mono) {
+        self.wants.retain(|want| now.since(want.due) < want.template.interval.duration());
+    }
+
     /// Whether an error that its job met may be the doing of one image, without which the others could be made: not all of
-    /// its wants ask for the same, and it is none that every image of this entry point would meet.
+    /// its wants ask for the same, and it is none that every image of this entry point would meet. Nor one that took the
+    /// worker all the time there is: a decoder that hangs would take it once more for each of them.
     fn may_fare_better_alone(&self, error: &RenderError) -> bool {
         let may_be_one_image = match error {
-            RenderError::TimedOut | RenderError::WorkerCrashed { .. } | RenderError::JobRefused(_) => true,
+            RenderError::WorkerCrashed { .. } | RenderError::JobRefused(_) => true,
             RenderError::Failed(failure) => match failure.reason {
                 FailureReason::TooLarge | FailureReason::OutOfMemory | FailureReason::Internal => true,
                 FailureReason::Corrupt
@@ -88,7 +94,7 @@ impl Pick {
                 | FailureReason::Unsupported
                 | FailureReason::HdrUnsupported => false,
             },
-            RenderError::WorkerUnavailable | RenderError::WorkerBroken(_) => false,
+            RenderError::TimedOut | RenderError::WorkerUnavailable | RenderError::WorkerBroken(_) => false,
         };
         let all = asked(&self.wants);
         may_be_one_image && self.wants.iter().any(|want| asked(std::slice::from_ref(want)).len() < all.len())
@@ -293,8 +299,7 @@ impl Pipeline {
 
     async fn make_picture(&self, worker: &mut Worker, mut pick: Pick) {
         let now = self.clock.mono();
-        // A due older than its interval was counted as `renderer_busy` when the next one fell: late work for nothing.
-        pick.wants.retain(|want| now.since(want.due) < want.template.interval.duration());
+        pick.drop_late(now);
         if pick.wants.is_empty() {
             return;
         }
@@ -305,7 +310,11 @@ impl Pipeline {
             Err(error) if pick.may_fare_better_alone(&error) => {
                 tracing::debug!(trace = %pick.trace, error = %Chain(&error), "rendering for each rule and task alone");
                 let arrival = pick.arrival;
-                for pick in pick.apart(|| self.snapshot_id(arrival)) {
+                for mut pick in pick.apart(|| self.snapshot_id(arrival)) {
+                    pick.drop_late(self.clock.mono());
+                    if pick.wants.is_empty() {
+                        continue;
+                    }
                     match self.render(worker, &pick).await {
                         Ok(images) => self.hand_over(pick, images).await,
                         Err(error) => self.not_rendered(pick, &error),

@@ -203,6 +203,8 @@ impl StoreError {
     pub fn scope(&self) -> Scope {
         match self {
             Self::UnsafeName { .. } | Self::SpoolMissing { .. } => Scope::Object,
+            // A file system that is read-only, a directory that belongs to somebody else.
+            Self::Refused { source, .. } if cannot_write(source) => Scope::Bucket,
             // A file where a folder must be concerns the names below it; a disk's error, perhaps one file.
             Self::Refused { .. } | Self::Failed { .. } => Scope::Unclear,
             Self::Answered { refusal, .. } if refusal.is_of_the_object() => Scope::Object,
@@ -259,6 +261,11 @@ impl StoreError {
             Self::Failed { .. } => "failed",
         }
     }
+}
+
+/// Whether an error says that nothing may be written there.
+fn cannot_write(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }
 
 /// First delay after a failed put, doubled with each further failure.

@@ -110,11 +110,6 @@ impl StoreTarget {
     pub fn cos_host(&self) -> String {
         format!("{}-{}.cos.{}.myqcloud.com", self.bucket, self.app_id, self.region)
     }
-
-    /// COS's own public base for `pic_full_url`: plain `http`, as in every published sample.
-    pub fn cos_public_url(&self) -> String {
-        format!("http://{}", self.cos_host())
-    }
 }
 
 impl Default for StoreTarget {
@@ -375,7 +370,7 @@ mod tests {
     fn names_buckets_as_cos_does() {
         let target = StoreTarget::new(1_250_000_000, "shots", "ap-guangzhou").expect("a target");
         assert_eq!(target.full_bucket(), "shots-1250000000");
-        assert_eq!(target.cos_public_url(), "http://shots-1250000000.cos.ap-guangzhou.myqcloud.com");
+        assert_eq!(target.cos_host(), "shots-1250000000.cos.ap-guangzhou.myqcloud.com");
     }
 
     #[test]

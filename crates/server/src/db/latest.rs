@@ -218,8 +218,8 @@ pub fn next_due(conn: &Connection, place: &Place, after: UnixMs) -> Result<Optio
     Ok(next.map(UnixMs))
 }
 
-/// Owes what was owed to one place to another. What has a newer picture there is of no use any more: its id, and its bytes in
-/// the spool.
+/// Owes what was owed to one place to another. What has a newer picture there, or one that was announced and must not be
+/// overwritten, is of no use any more: its id, and its bytes in the spool.
 ///
 /// # Errors
 /// Those of the database.
@@ -232,10 +232,13 @@ pub fn move_owed(
 ) -> Result<Vec<(SnapshotId, u64)>, DbError> {
     let here = "is_owed = 1 AND store = ?1 AND bucket = ?2 AND region = ?3";
     let moved = format!(
-        "UPDATE OR IGNORE latest_object SET store = ?4, bucket = ?5, put_due_ms = ?6, put_alarm = 0 WHERE {here}"
+        "UPDATE OR IGNORE latest_object SET store = ?4, bucket = ?5, put_due_ms = ?6, put_alarm = 0
+         WHERE {here} AND NOT EXISTS (
+             SELECT 1 FROM snapshot WHERE store = ?4 AND bucket = ?5 AND object_key = latest_object.object_key)"
     );
     tx.execute(&moved, params![from.store, from.bucket, region, to.store, to.bucket, now.0])?;
-    // Whatever has come under such a key since the other store was configured came later.
+    // What is left has its key taken there: by a latest object, which has come since that store was configured and is newer,
+    // or by a picture that was announced.
     let mut left = tx.prepare(&format!("DELETE FROM latest_object WHERE {here} RETURNING id, file_size"))?;
     let mut rows = left.query(params![from.store, from.bucket, region])?;
     let mut superseded = Vec::new();
@@ -262,7 +265,7 @@ pub fn buckets_of(conn: &Connection, store: &str) -> Result<Vec<(String, String)
 /// Those of the database.
 pub fn mark_stored(tx: &Tx<'_>, put: &OwedLatest, now: UnixMs) -> Result<(), DbError> {
     tx.prepare_cached(
-        "UPDATE latest_object SET is_owed = (id <> ?4), put_attempts = 0, put_alarm = 0, put_step_ms = 0, put_error = NULL,
+        "UPDATE latest_object SET is_owed = (is_owed AND id <> ?4), put_attempts = 0, put_alarm = 0, put_step_ms = 0, put_error = NULL,
              put_due_ms = ?5
          WHERE store = ?1 AND bucket = ?2 AND object_key = ?3",
     )?

@@ -141,13 +141,23 @@ fn pick_of_two(task_width: u32) -> Pick {
 }
 
 #[test]
+fn wants_whose_next_due_has_fallen_are_let_go() {
+    let mut pick = pick_of_two(160);
+    let (due, interval) = (pick.wants[0].due, pick.wants[0].template.interval.duration());
+    pick.drop_late(due.plus(interval.saturating_sub(Duration::from_millis(1))));
+    assert_eq!(pick.wants.len(), 2);
+    pick.drop_late(due.plus(interval));
+    assert!(pick.wants.is_empty());
+}
+
+#[test]
 fn wants_are_rendered_apart_where_that_may_save_some_of_them() {
     let failed = |reason| RenderError::Failed(Failure { reason, detail: String::new() });
     let different = pick_of_two(160);
     for (error, expected) in [
         (failed(FailureReason::TooLarge), true),
         (failed(FailureReason::OutOfMemory), true),
-        (RenderError::TimedOut, true),
+        (RenderError::TimedOut, false),
         (failed(FailureReason::Corrupt), false),
         (failed(FailureReason::HdrUnsupported), false),
         (RenderError::WorkerUnavailable, false),

@@ -27,7 +27,7 @@ pub(super) struct Circuit {
 pub(super) enum Allowance {
     /// As many puts as there are slots.
     All,
-    /// One, if none is under way.
+    /// One, if none is under way, whatever it puts.
     One,
     /// None for so long.
     NoneFor(Duration),

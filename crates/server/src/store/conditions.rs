@@ -30,6 +30,8 @@ pub struct Conditions {
 #[derive(Debug, Default)]
 struct Condition {
     circuit: Circuit,
+    /// Puts under way, whoever made them.
+    running: usize,
     /// Why puts fail, if the last ones did for a reason that is the bucket's.
     failure: Option<Failure>,
     /// In a row.
@@ -47,12 +49,32 @@ pub(super) struct Failure {
 }
 
 impl Conditions {
-    /// How many puts into a bucket may be under way now, of `slots`, and for how long none may be started otherwise.
-    pub(super) fn slots(&self, place: &Place, slots: usize, now: Mono) -> (usize, Option<Duration>) {
-        match self.places().get(place).map_or(Allowance::All, |condition| condition.circuit.allowance(now)) {
-            Allowance::All => (slots, None),
-            Allowance::One => (1, None),
-            Allowance::NoneFor(wait) => (0, Some(wait)),
+    /// For how long no put into a bucket is to be started, if none is.
+    pub(super) fn wait(&self, place: &Place, now: Mono) -> Option<Duration> {
+        match self.places().get(place)?.circuit.allowance(now) {
+            Allowance::All | Allowance::One => None,
+            Allowance::NoneFor(wait) => Some(wait),
+        }
+    }
+
+    /// Whether a put into a bucket may be started now, of all who put there. It counts as under way until [`Conditions::end`].
+    #[must_use]
+    pub(super) fn begin(&self, place: &Place, now: Mono) -> bool {
+        let mut places = self.places();
+        let condition = places.entry(place.clone()).or_default();
+        let may_begin = match condition.circuit.allowance(now) {
+            Allowance::All => true,
+            Allowance::One => condition.running == 0,
+            Allowance::NoneFor(_) => false,
+        };
+        condition.running += usize::from(may_begin);
+        may_begin
+    }
+
+    /// A put that was begun has ended, this way or that.
+    pub(super) fn end(&self, place: &Place) {
+        if let Some(condition) = self.places().get_mut(place) {
+            condition.running = condition.running.saturating_sub(1);
         }
     }
 
@@ -61,7 +83,7 @@ impl Conditions {
         self.places().get(place)?.recovered
     }
 
-    /// Every bucket that is known, with what is wrong with it.
+    /// Every bucket that is known, with what was wrong with it when something was last put there.
     pub(super) fn failures(&self) -> BTreeMap<Place, Option<Failure>> {
         self.places().iter().map(|(place, condition)| (place.clone(), condition.failure.clone())).collect()
     }
@@ -97,8 +119,13 @@ impl Conditions {
         if is_told {
             condition.failure = Some(Failure { retry, error: Chain(error).to_string(), mend });
         }
-        // What is unclear opens no circuit: it would hold up pictures that this does not concern.
-        if scope == Scope::Bucket && condition.circuit.failed(now, jitter) {
+        let is_news = match scope {
+            Scope::Bucket => condition.circuit.failed(now, jitter),
+            // What is unclear opens no circuit: it would hold up pictures that this does not concern.
+            Scope::Unclear => condition.unclear_failures == UNCLEAR_FAILURES_TO_TELL,
+            Scope::Object => false,
+        };
+        if is_news {
             drop(places);
             let (Place { store, bucket }, error) = (place, Chain(error));
             match retry {
@@ -144,7 +171,7 @@ mod tests {
     }
 
     fn refused() -> StoreError {
-        StoreError::Refused { bucket: "b".into(), key: "k".into(), source: io::ErrorKind::PermissionDenied.into() }
+        StoreError::Refused { bucket: "b".into(), key: "k".into(), source: io::ErrorKind::NotADirectory.into() }
     }
 
     fn fail(conditions: &Conditions, error: &StoreError, times: usize) -> Option<Failure> {
@@ -155,14 +182,15 @@ mod tests {
     #[test]
     fn a_failure_of_the_bucket_is_told_at_once_and_stops_everybody_after_three() {
         let conditions = Conditions::default();
-        assert_eq!(conditions.slots(&place(), 8, NOW), (8, None));
+        assert!(conditions.begin(&place(), NOW));
         let failure = fail(&conditions, &timed_out(), 1).expect("told");
         assert_eq!(failure.retry, Retry::Later);
-        assert_eq!(conditions.slots(&place(), 8, NOW), (8, None));
+        assert!(conditions.begin(&place(), NOW));
         fail(&conditions, &timed_out(), 2);
-        assert_eq!(conditions.slots(&place(), 8, NOW), (0, Some(Duration::from_secs(1))));
+        assert_eq!(conditions.wait(&place(), NOW), Some(Duration::from_secs(1)));
+        assert!(!conditions.begin(&place(), NOW));
         assert!(conditions.succeeded(&place(), UnixMs(7)));
-        assert_eq!(conditions.slots(&place(), 8, NOW), (8, None));
+        assert!(conditions.wait(&place(), NOW).is_none() && conditions.begin(&place(), NOW));
         assert_eq!((conditions.recovered(&place()), fail(&conditions, &timed_out(), 0)), (Some(UnixMs(7)), None));
     }
 
@@ -170,7 +198,33 @@ mod tests {
     fn a_failure_of_one_object_says_nothing_of_its_bucket() {
         let conditions = Conditions::default();
         assert_eq!(fail(&conditions, &StoreError::SpoolMissing { key: "k".into() }, 100), None);
-        assert_eq!(conditions.slots(&place(), 8, NOW), (8, None));
+        assert!(conditions.begin(&place(), NOW));
+    }
+
+    #[test]
+    fn one_put_of_all_finds_out_whether_a_failure_has_passed() {
+        let conditions = Conditions::default();
+        // One that hangs since before the bucket was known to fail.
+        assert!(conditions.begin(&place(), NOW));
+        fail(&conditions, &timed_out(), 3);
+        let later = NOW.plus(Duration::from_secs(2));
+        assert_eq!(conditions.wait(&place(), later), None);
+        assert!(!conditions.begin(&place(), later), "the one that hangs may find out");
+        conditions.end(&place());
+        assert!(conditions.begin(&place(), later));
+        assert!(!conditions.begin(&place(), later), "whoever asks second");
+        conditions.end(&place());
+        assert!(conditions.begin(&place(), later));
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_to_is_the_bucket() {
+        for errno in [rustix::io::Errno::ROFS, rustix::io::Errno::ACCESS] {
+            let conditions = Conditions::default();
+            let error = StoreError::from_io("b", "k", errno.into());
+            assert_eq!(fail(&conditions, &error, 3).expect("told").retry, Retry::Held);
+            assert!(conditions.wait(&place(), NOW).is_some(), "{error}");
+        }
     }
 
     #[test]
@@ -180,6 +234,6 @@ mod tests {
         assert!(!conditions.succeeded(&place(), UnixMs(7)));
         assert_eq!(fail(&conditions, &refused(), 2), None, "one was taken between them");
         assert_eq!(fail(&conditions, &refused(), 1).expect("told").retry, Retry::Held);
-        assert_eq!(conditions.slots(&place(), 8, NOW), (8, None));
+        assert!(conditions.begin(&place(), NOW));
     }
 }

@@ -1,7 +1,8 @@
 //! Puts `latest` objects: of each key the newest picture, one put at a time, so that an older one never comes last.
 //!
 //! A picture that is overtaken before its put has begun is never put. One that is overtaken during its put is followed by
-//! the newer one, in that order.
+//! the newer one, in that order. A store that is reached over a network may still take up a request that was given up
+//! after a time-out, and so set an older picture behind a newer one; the next put of the key mends that.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,9 +16,6 @@ use crate::db::latest::{self, OwedLatest};
 use crate::db::snapshot::{FailedPut, Place};
 use crate::db::{DbError, Tx};
 use crate::telemetry::event::{Chain, PutEnded};
-
-/// Puts at a time in one bucket. Each overwrites, so a queue never grows: what waits is one picture for each stream.
-const BUCKET_SLOTS: usize = 8;
 
 /// How long the task sleeps at most without being woken.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -48,9 +46,14 @@ impl LatestStorer {
         Arc::new(Self { parts, lanes: Mutex::default() })
     }
 
-    /// Runs until its stage is told to end; puts under way then are tasks of the stage and finish.
-    pub async fn run(self: Arc<Self>) {
+    /// Runs from when `prepared` completes until its stage is told to end; puts under way then are tasks of the stage and
+    /// finish. What was owed to no store must not be tried before it is known whether it has one now.
+    pub async fn run(self: Arc<Self>, prepared: impl Future<Output = ()>) {
         let token = self.parts.stage.token();
+        tokio::select! {
+            () = token.cancelled() => return,
+            () = prepared => {}
+        }
         loop {
             let (woken, recovery) = (self.parts.wake.notified(), self.parts.conditions.recovery());
             let wait = match self.start_due().await {
@@ -76,9 +79,10 @@ impl LatestStorer {
         self.lanes().values_mut().for_each(|lane| lane.ended.clear());
         // Each bucket for itself, so that one that hangs hides nobody: as many rows as it has slots, beside those that are
         // under way and will be passed over.
+        let rows_max = 2 * self.parts.slots;
         let look = move |conn: &rusqlite::Connection| {
             let due_at = |place: Place| {
-                let due = latest::due(conn, &place, now, 2 * BUCKET_SLOTS)?;
+                let due = latest::due(conn, &place, now, rows_max)?;
                 let next_due = latest::next_due(conn, &place, now)?;
                 Ok((place, due, next_due))
             };
@@ -87,29 +91,27 @@ impl LatestStorer {
         let mut wait = LOOK_EVERY;
         for (place, due, next_due) in self.parts.db.read_puts(look).await? {
             wait = next_due.map_or(wait, |due| wait.min(due.since(now)));
-            let (started, again_in) = self.take_up(&place, due, mono);
-            wait = again_in.map_or(wait, |again| wait.min(again));
-            for put in started {
+            for put in self.take_up(&place, due, mono) {
                 self.start(place.clone(), put);
             }
+            wait = self.parts.conditions.wait(&place, mono).map_or(wait, |again| wait.min(again));
         }
         Ok(wait)
     }
 
-    /// Gives slots of a place to what is due there, and tells in how long the place may be asked again.
-    fn take_up(&self, place: &Place, due: Vec<OwedLatest>, now: Mono) -> (Vec<OwedLatest>, Option<Duration>) {
-        let (slots, again_in) = self.parts.conditions.slots(place, BUCKET_SLOTS, now);
+    /// Gives slots of a place to what is due there.
+    fn take_up(&self, place: &Place, due: Vec<OwedLatest>, now: Mono) -> Vec<OwedLatest> {
         let mut lanes = self.lanes();
         let lane = lanes.entry(place.clone()).or_default();
         let mut started = Vec::new();
         for put in due {
             let is_free = !lane.keys.contains(&put.key) && !lane.ended.contains(&put.id);
-            if is_free && lane.keys.len() < slots {
+            if is_free && lane.keys.len() < self.parts.slots && self.parts.conditions.begin(place, now) {
                 lane.keys.insert(put.key.clone());
                 started.push(put);
             }
         }
-        (started, again_in)
+        started
     }
 
     fn start(self: &Arc<Self>, place: Place, put: OwedLatest) {
@@ -121,6 +123,7 @@ impl LatestStorer {
                     lane.keys.remove(&put.key);
                     lane.ended.insert(put.id);
                 }
+                storer.parts.conditions.end(&place);
                 storer.parts.wake.notify_one();
             }
         });

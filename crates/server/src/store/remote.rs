@@ -199,6 +199,17 @@ impl Remote {
         StoreError::Answered { bucket, key, refusal: Box::new(Refusal::of(answered)) }
     }
 
+    /// Why a bucket does not show itself. A HEAD is answered without a document, which would tell a wrong key from a missing
+    /// right: a list of one object is asked for, to be told with one.
+    async fn refused_to_show(&self, bucket: Bucket<'_>, head: &Answered) -> StoreError {
+        let list = Call { parameters: &[("max-keys", "1")], ..Call::of(rusty_s3::Method::Get, bucket, "") };
+        match self.call(list).await {
+            Ok(answered) if !is_done(answered.status) => self.refused(bucket, "", &answered),
+            // It may be listed and not be asked for, or cannot be reached any more: all that is known is what was said before.
+            Ok(_) | Err(_) => self.refused(bucket, "", head),
+        }
+    }
+
     /// Sees to it, once, that the bucket removes objects after so many days. A put does not fail by it: the picture matters
     /// more than its end.
     async fn keep_for(&self, bucket: Bucket<'_>, days: u32) {
@@ -315,7 +326,7 @@ impl ObjectStore for Remote {
         Box::pin(async move {
             let answered = self.call(Call::of(rusty_s3::Method::Head, bucket, "")).await?;
             if !is_done(answered.status) {
-                return Err(self.refused(bucket, "", &answered));
+                return Err(self.refused_to_show(bucket, &answered).await);
             }
             let date = answered.headers.get(DATE).and_then(|date| date.to_str().ok());
             let date = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use framehook_domain::id::SnapshotId;
 use framehook_domain::time::{Mono, UnixMs};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::conditions::{Conditions, Failure};
 use super::spool::Spool;
@@ -50,7 +50,7 @@ pub struct StorerParts {
     pub wake: Arc<Notify>,
     /// Signalled when deliveries have become due.
     pub notifier_wake: Arc<Notify>,
-    /// Puts at a time into each bucket, at least 2.
+    /// Puts at a time into each bucket, at least 2, of each who puts there.
     pub slots: usize,
     /// Whose tasks the puts are.
     pub stage: Stage,
@@ -90,6 +90,7 @@ pub struct Storer {
     /// What goes on at each place that something was owed to since the start. A claim in the database is not needed: a put
     /// that is made twice changes nothing.
     lanes: Mutex<BTreeMap<Place, Lane>>,
+    is_prepared: watch::Sender<bool>,
 }
 
 /// One bucket: its slots are its own, so that one that hangs holds up no other.
@@ -133,7 +134,7 @@ pub struct PlaceStatus {
 /// Whether a bucket takes pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlaceState {
-    /// The last put was taken, or none has failed yet.
+    /// The last put was taken, none has failed yet, or none waits that could tell whether a failure has passed.
     Taking,
     /// It fails in a way that should pass.
     Failing,
@@ -154,19 +155,27 @@ impl PlaceState {
 
 impl Storer {
     pub fn new(parts: StorerParts) -> Arc<Self> {
-        Arc::new(Self { parts, lanes: Mutex::default() })
+        Arc::new(Self { parts, lanes: Mutex::default(), is_prepared: watch::Sender::default() })
+    }
+
+    /// Completes when what an earlier process owed is in order: whoever else puts into the stores begins then.
+    pub fn prepared(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut is_prepared = self.is_prepared.subscribe();
+        async move {
+            // An error says that the storer is gone; nothing is put in order any more.
+            let _ = is_prepared.wait_for(|is_prepared| *is_prepared).await;
+        }
     }
 
     /// Runs until its stage is told to end; puts under way then are tasks of the stage and finish.
     pub async fn run(self: Arc<Self>) {
         let token = self.parts.stage.token();
-        let mut is_prepared = false;
         loop {
             let (woken, recovery) = (self.parts.wake.notified(), self.parts.conditions.recovery());
             let round = async {
-                if !is_prepared {
+                if !*self.is_prepared.borrow() {
                     self.prepare().await?;
-                    is_prepared = true;
+                    self.is_prepared.send_replace(true);
                 }
                 self.start_due().await
             };
@@ -231,9 +240,9 @@ impl Storer {
         let bounds: BTreeMap<Place, (usize, UnixMs)> = {
             let bounds = |(place, lane): (&Place, &mut Lane)| {
                 lane.ended.clear();
-                let limit = match self.parts.conditions.slots(place, slots, mono) {
-                    (0, _) => 0,
-                    (some, _) => some + lane.running(),
+                let limit = match self.parts.conditions.wait(place, mono) {
+                    Some(_) => 0,
+                    None => slots + lane.running(),
                 };
                 let recovered = self.parts.conditions.recovered(place);
                 (place.clone(), (limit, recovered.map_or(fresh_since, |recovered| recovered.max(fresh_since))))
@@ -253,44 +262,38 @@ impl Storer {
         let mut wait = LOOK_EVERY;
         for (place, fresh, backlog, next_due) in self.parts.db.read_puts(look).await? {
             wait = next_due.map_or(wait, |due| wait.min(due.since(now)));
-            let (started, again_in) = self.take_up(&place, fresh, backlog, mono);
-            wait = again_in.map_or(wait, |again| wait.min(again));
-            for put in started {
+            for put in self.take_up(&place, fresh, backlog, mono) {
                 self.start(place.clone(), put);
             }
+            wait = self.parts.conditions.wait(&place, mono).map_or(wait, |again| wait.min(again));
         }
         Ok(wait)
     }
 
-    /// Gives slots of a place to what is due there, and tells in how long the place may be asked again.
-    fn take_up(
-        &self,
-        place: &Place,
-        fresh: Vec<OwedPut>,
-        backlog: Vec<OwedPut>,
-        now: Mono,
-    ) -> (Vec<OwedPut>, Option<Duration>) {
+    /// Gives slots of a place to what is due there.
+    fn take_up(&self, place: &Place, fresh: Vec<OwedPut>, backlog: Vec<OwedPut>, now: Mono) -> Vec<OwedPut> {
         let mut lanes = self.lanes();
         let lane = lanes.entry(place.clone()).or_default();
-        let (slots, again_in) = self.parts.conditions.slots(place, self.parts.slots, now);
+        let (slots, conditions) = (self.parts.slots, &self.parts.conditions);
         let mut started = Vec::new();
         let is_backlog_waiting = lane.backlog.is_empty() && backlog.iter().any(|put| !lane.holds(put.id));
-        // With a single slot a bucket is being asked whether it takes anything at all, for which the youngest picture will do.
-        let slots_for_fresh = if is_backlog_waiting && slots > 1 { slots - 1 } else { slots };
+        // There are two slots at least. Where one put finds out whether the bucket takes anything at all, the youngest picture
+        // will do.
+        let slots_for_fresh = slots - usize::from(is_backlog_waiting);
         for put in fresh {
-            if lane.running() < slots_for_fresh && !lane.holds(put.id) {
+            if lane.running() < slots_for_fresh && !lane.holds(put.id) && conditions.begin(place, now) {
                 lane.fresh.insert(put.id);
                 started.push(put);
             }
         }
         for put in backlog {
             let has_room = lane.running() < slots && lane.backlog.len() < slots.div_ceil(2);
-            if has_room && !lane.holds(put.id) {
+            if has_room && !lane.holds(put.id) && conditions.begin(place, now) {
                 lane.backlog.insert(put.id);
                 started.push(put);
             }
         }
-        (started, again_in)
+        started
     }
 
     fn start(self: &Arc<Self>, place: Place, put: OwedPut) {
@@ -305,6 +308,7 @@ impl Storer {
             if let Some(lane) = storer.lanes().get_mut(&place) {
                 lane.end(id);
             }
+            storer.parts.conditions.end(&place);
             storer.parts.wake.notify_one();
         });
     }
@@ -322,6 +326,8 @@ impl Storer {
             }
             let status = |(place, failure): (Place, Option<Failure>)| {
                 let mut owed = snapshot::owed_to(conn, &place)?.and(latest::owed_to(conn, &place)?);
+                // With nothing left to put, no put will ever end the failure.
+                let failure = failure.filter(|_| owed.pictures > 0);
                 let state = match &failure {
                     None => PlaceState::Taking,
                     Some(Failure { retry: Retry::Later, .. }) => PlaceState::Failing,

@@ -439,9 +439,12 @@ mod tests {
             open: 1,
             owed: Some(Owed { puts: 3, delivery_oldest_age: Duration::from_millis(1500), ..Owed::default() }),
             db: DbStats { commit_time: Duration::from_millis(250), ..DbStats::default() },
+            buckets: vec![BucketSample { store: "s".into(), bucket: "b".into(), owed: 4, is_taking: false }],
             ..Sample::default()
         };
         let page = metrics.page(&sample);
+        assert_eq!(value(&page, "framehook_bucket_owed{store=\"s\",bucket=\"b\"}"), "4");
+        assert_eq!(value(&page, "framehook_bucket_taking{store=\"s\",bucket=\"b\"}"), "0");
         assert_eq!(value(&page, "framehook_due_total"), "10");
         assert_eq!(value(&page, "framehook_taken_total"), "7");
         assert_eq!(value(&page, "framehook_skipped_total{reason=\"renderer_busy\"}"), "2");
@@ -451,8 +454,9 @@ mod tests {
         assert_eq!(value(&page, "framehook_puts_owed"), "3");
         assert_eq!(value(&page, "framehook_db_commit_seconds_total"), "0.25");
         assert_eq!(value(&page, "framehook_process_start_time_seconds"), "1735689600.5");
-        (sample.due, sample.owed) = (11, None);
+        (sample.due, sample.owed, sample.buckets) = (11, None, Vec::new());
         let page = metrics.page(&sample);
+        assert!(!page.contains("store=\"s\""), "a bucket that is gone: {page}");
         assert_eq!(value(&page, "framehook_due_total"), "11");
         for name in ["puts_owed", "puts_held", "deliveries_owed", "deliveries_dead", "delivery_oldest_age_seconds"] {
             assert!(!page.lines().any(|line| line.starts_with(&format!("framehook_{name} "))), "{name} in:\n{page}");

@@ -212,7 +212,7 @@ impl Place {
         });
         if settings.stores {
             puts.spawn(Arc::clone(&storer).run());
-            puts.spawn(latest.run());
+            puts.spawn(latest.run(storer.prepared()));
         }
         if settings.notifies {
             attempts.spawn(Arc::clone(&notifier).run(attempts.clone()));

@@ -8,10 +8,12 @@ use framehook_domain::callback::EventKind;
 use framehook_domain::id::TemplateId;
 use framehook_domain::stream::StreamId;
 use framehook_domain::template::{Objects, RenditionDraft, SnapshotTemplate, SnapshotTemplateDraft};
+use framehook_domain::time::UnixMs;
 use framehook_server::audit::Caller;
 use framehook_server::commit::{Recorded, Rendered};
+use framehook_server::db::latest::{self, OwedLatest};
 use framehook_server::db::outbox::owed_counts;
-use framehook_server::db::snapshot::held_puts;
+use framehook_server::db::snapshot::{self, held_puts};
 use framehook_testkit::wait;
 
 use crate::harness::{CREATE_TIME, PATIENCE, Place, Process, Settings, of_kind, room, telling_room};
@@ -239,4 +241,62 @@ fn a_picture_that_its_store_refuses_is_shown_to_a_person_who_may_give_it_up() {
         assert!(!process.block_on(process.storer.discard(put.id, &Caller::Control)).expect("asked again"));
     }
     empty_spool(&place, &process);
+}
+
+/// What is owed to the local store's bucket, as its puts begin with it.
+fn owed(process: &Process) -> Vec<OwedLatest> {
+    let bucket = snapshot::Place { store: "local".to_owned(), bucket: "shots-1250000000".to_owned() };
+    let due = process.db.read(move |conn| latest::due(conn, &bucket, UnixMs(i64::MAX), 10));
+    process.block_on(due).expect("rows")
+}
+
+#[test]
+fn what_was_given_up_is_not_owed_again_when_the_put_before_it_ends() {
+    let place = Place::new(telling_room("http://127.0.0.1:1/"));
+    let process = place.start_with(Settings { stores: false, notifies: false, ..Settings::default() });
+    let template = template(Objects::Latest);
+    commit(&process, picture(&process, &room(), &template, 0));
+    let under_way = owed(&process);
+    assert_eq!(under_way.len(), 2);
+    commit(&process, picture(&process, &room(), &template, 2));
+    for overtaking in owed(&process) {
+        assert!(process.block_on(process.storer.discard(overtaking.id, &Caller::Control)).expect("discarded"));
+    }
+    for put in under_way {
+        process.block_on(process.db.write(move |tx| latest::mark_stored(tx, &put, CREATE_TIME))).expect("written");
+    }
+    assert_eq!(owed(&process), []);
+    empty_spool(&place, &process);
+}
+
+#[test]
+fn what_had_no_store_does_not_overwrite_an_announced_picture_when_it_gets_one() {
+    let place = Place::new(telling_room("http://127.0.0.1:1/"));
+    let process = place.start();
+    let sequence = SnapshotTemplateDraft {
+        prefix: Some("covers".into()),
+        file_name: Some("{StreamID}{Ext}".into()),
+        renditions: Vec::new(),
+        ..template(Objects::Sequence).to_draft()
+    };
+    let latest = SnapshotTemplateDraft { renditions: Vec::new(), ..template(Objects::Latest).to_draft() };
+    let [sequence, latest] =
+        [sequence, latest].map(|draft| Arc::new(SnapshotTemplate::validate(TemplateId(1), draft).expect("a template")));
+    let announced = picture(&process, &room(), &sequence, 0);
+    let bytes = announced.pictures[0].renditions[0].bytes.clone();
+    assert_eq!(commit(&process, announced)[0].key.as_str(), "covers/room_1001.jpg");
+    empty_spool(&place, &process);
+    process.kill();
+
+    let process = place.start_with(Settings { stores: false, notifies: false, ..Settings::default() });
+    commit(&process, picture(&process, &room(), &latest, 2));
+    process.kill();
+    place.tamper("UPDATE latest_object SET store = 'unclaimed', object_key = 'covers/room_1001.jpg'");
+
+    let process = place.start();
+    empty_spool(&place, &process);
+    let object = place.dir().join("objects/shots-1250000000/covers/room_1001.jpg");
+    assert_eq!(std::fs::read(object).expect("an object"), bytes);
+    let any = process.db.read(|conn| Ok(conn.prepare("SELECT 1 FROM latest_object")?.exists([])?));
+    assert!(!process.block_on(any).expect("rows"));
 }

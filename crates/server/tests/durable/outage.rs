@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use framehook_domain::id::{SnapshotId, TemplateId};
 use framehook_domain::template::{Objects, SnapshotTemplate, SnapshotTemplateDraft};
+use framehook_server::audit::Caller;
 use framehook_server::commit::Recorded;
 use framehook_server::db::outbox::{self, State};
 use framehook_server::store::{PlaceState, PlaceStatus};
@@ -189,6 +190,23 @@ fn stored_before_all_of(process: &Process, these: &[SnapshotId], others: &[Snaps
 }
 
 #[test]
+fn a_failure_ends_when_nothing_is_left_to_put() {
+    let place_ = Place::new(telling_room("http://127.0.0.1:1/"));
+    let objects = place_.dir().join("objects");
+    std::fs::create_dir_all(&objects).expect("a directory");
+    std::fs::write(objects.join(BUCKETS[0]), b"in the way").expect("a file");
+    let process = place_.start_with(Settings { notifies: false, ..Settings::default() });
+    let ids: Vec<_> = (0..3).map(|_| process.commit(&room()).snapshot_id).collect();
+    let refusing = || place(&process, "local").filter(|place| place.state == PlaceState::Refusing);
+    wait::until("the refusal to be known", PATIENCE, refusing).expect("refusing");
+    for id in ids {
+        assert!(process.block_on(process.storer.discard(id, &Caller::Control)).expect("discarded"));
+    }
+    let place = place(&process, "local").expect("known");
+    assert_eq!((place.state, place.owed.pictures, place.error), (PlaceState::Taking, 0, None));
+}
+
+#[test]
 fn wrong_credentials_hold_everything_until_somebody_mends_them() {
     let receiver = Receiver::start().expect("a receiver");
     let place_ = Place::new(telling_room(&receiver.url("/")));
@@ -292,7 +310,7 @@ fn latest_objects_know_what_is_known_of_their_bucket() {
     let failing = || place(&process, "tencent").filter(|place| place.state == PlaceState::Failing);
     let failing = wait::until("the failure to be known", PATIENCE, failing).expect("failing");
     assert_eq!((failing.owed.pictures, failing.owed.held), (40, 0));
-    // At most eight are under way when the third fails, and then one at a time finds out.
+    // At most four are under way when the third fails, and then one at a time finds out.
     let tries = "SELECT sum(put_attempts), sum(put_attempts > 0) FROM latest_object";
     let tries = || -> Option<(i64, i64)> {
         let tries = process.db.read(move |conn| Ok(conn.query_row(tries, [], |row| Ok((row.get(0)?, row.get(1)?)))?));

@@ -245,7 +245,8 @@ fn each_sync_is_needed() {
     let recorder = Recorder::build().expect("the recorder");
     let changes = Recording::make(&recorder, &[None]).changes;
     let starts_a_year = |name: &[u8]| name.len() == 10 && name.starts_with(b"20");
-    let kinds: [(&str, Named<'_>); 9] = [
+    let is_copy = |name: &[u8]| name.len() == 32 && name.iter().all(u8::is_ascii_hexdigit);
+    let kinds: [(&str, Named<'_>); 11] = [
         ("the master key", &|name| name == b"master.key.partial"),
         ("a picture in the spool", &|name| name.ends_with(b".partial") && !name.starts_with(b"master")),
         ("the spool's directory", &|name| name == b"spool"),
@@ -255,6 +256,8 @@ fn each_sync_is_needed() {
         ("the store's directory", &|name| name == b"objects"),
         ("a directory of the store's", &|name| name.ends_with(b"-1250000000")),
         ("a directory of objects", &starts_a_year),
+        ("a directory of latest objects", &|name| name == b"live"),
+        ("the copy that takes a latest object's place", &is_copy),
     ];
     for (what, is_forgotten) in kinds {
         let kept = without_syncs(&changes, |name| is_forgotten(name.as_encoded_bytes()));

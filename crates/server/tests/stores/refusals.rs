@@ -25,15 +25,17 @@ fn code(error: &StoreError) -> &str {
 
 #[test]
 fn wrong_credentials_hold_the_picture_for_a_person() {
+    const KEYS: &str = "correct the store's secret_id and secret_key";
+    const TOKEN: &str = "renew the store's temporary credentials";
     let (id, key) = ACCOUNT;
     let rows = [
-        ("an unknown id", credentials("AKIDunknown", key, ""), "InvalidAccessKeyId"),
-        ("a wrong key", credentials(id, "keyOfSomebodyElse", ""), "SignatureDoesNotMatch"),
-        ("a token that has expired", credentials(EXPIRED.0, EXPIRED.1, EXPIRED.2), "ExpiredToken"),
-        ("another's token", credentials(TEMPORARY.0, TEMPORARY.1, "tok-of-another"), "InvalidAccessKeyId"),
+        ("an unknown id", credentials("AKIDunknown", key, ""), "InvalidAccessKeyId", KEYS),
+        ("a wrong key", credentials(id, "keyOfSomebodyElse", ""), "SignatureDoesNotMatch", KEYS),
+        ("a token that has expired", credentials(EXPIRED.0, EXPIRED.1, EXPIRED.2), "ExpiredToken", TOKEN),
+        ("another's token", credentials(TEMPORARY.0, TEMPORARY.1, "tok-of-another"), "InvalidAccessKeyId", KEYS),
     ];
     for kind in KINDS {
-        for (name, table, expected) in &rows {
+        for (name, table, expected, mend) in &rows {
             let subject = Subject::remote_as(kind, table);
             let error = subject.put("a.jpg", b"picture").expect_err(name);
             assert_eq!(code(&error), *expected, "{subject} {name}: {error}");
@@ -41,7 +43,9 @@ fn wrong_credentials_hold_the_picture_for_a_person() {
             assert_eq!(error.scope(), Scope::Bucket, "{name}");
             let told = format!("{error} {error:?}");
             assert!(!told.contains("keyOf") && !told.contains("tok-of-another"), "{told}");
-            assert!(subject.probe().is_err(), "{subject} {name}");
+            let probed = subject.probe().expect_err(name);
+            assert_eq!((code(&probed), probed.mend()), (*expected, *mend), "{subject} {name}: {probed}");
+            assert_eq!(error.mend(), *mend, "{subject} {name}");
             assert_eq!(subject.read("a.jpg"), None, "{subject} {name}");
         }
     }
@@ -81,6 +85,8 @@ fn a_bucket_that_is_missing_holds_the_picture() {
         let error = subject.put_into(bucket, "a.jpg", upload(&file)).expect_err("no bucket");
         assert_eq!((code(&error), error.retry()), ("NoSuchBucket", Retry::Held), "{subject}: {error}");
         assert!(error.mend().contains("make the bucket"), "{}", error.mend());
+        let probed = subject.probe_of(bucket).expect_err("no bucket");
+        assert_eq!((code(&probed), probed.mend()), ("NoSuchBucket", error.mend()), "{subject}: {probed}");
     });
 }
 

@@ -97,7 +97,8 @@ impl Subject {
         Self::with(format!("{kind_name} ({})", table.lines().last().unwrap_or_default()), &config, Some(server))
     }
 
-    fn with(name: String, config: &str, server: Option<ObjectServer>) -> Self {
+    /// A store as `config` has it, reached at `server` if anything is asked of it.
+    pub(crate) fn with(name: String, config: &str, server: Option<ObjectServer>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let dir = tempfile::tempdir().expect("a directory");
@@ -185,7 +186,11 @@ impl Subject {
     }
 
     pub(crate) fn probe(&self) -> Result<Probe, StoreError> {
-        self.runtime.block_on(self.store.probe(self.bucket()))
+        self.probe_of(self.bucket())
+    }
+
+    pub(crate) fn probe_of(&self, bucket: Bucket<'_>) -> Result<Probe, StoreError> {
+        self.runtime.block_on(self.store.probe(bucket))
     }
 
     pub(crate) fn read(&self, key: &str) -> Option<Vec<u8>> {

@@ -68,6 +68,14 @@ fn a_url_is_the_stores_own_unless_another_is_configured() {
 }
 
 #[test]
+fn a_cos_url_is_as_in_the_vendors_samples_unless_anything_is_configured() {
+    let config = format!("[[object_store]]\nname = \"cos\"\nkind = \"cos\"\n{}", keys(""));
+    let subject = Subject::with("cos".to_owned(), &config, None);
+    let expected = format!("http://{BUCKET}.cos.ap-guangzhou.myqcloud.com{ODD_PATH}");
+    assert_eq!(url_of(&subject, &odd_key(), UnixMs(0)), expected);
+}
+
+#[test]
 fn a_template_finds_its_store_by_region_account_and_bucket() {
     let subject = Subject::remote(Kind::Cos, "app_ids = [1250000000]");
     let chosen = |app_id, region| {

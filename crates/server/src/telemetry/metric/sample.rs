@@ -106,7 +106,7 @@ pub struct BucketSample {
     pub bucket: String,
     /// Snapshots that wait for it.
     pub owed: u64,
-    /// Whether the last upload was taken, or none has failed.
+    /// Whether the last upload was taken, none has failed, or none waits.
     pub is_taking: bool,
 }
 
@@ -207,12 +207,15 @@ impl Sampled {
     }
 
     pub(super) fn set(&self, sample: &Sample) {
-        // These counters belong to other parts, which only ever raise them; here they are copied.
+        // Those that are gone would go on saying what they last did.
+        self.bucket_owed.clear();
+        self.bucket_taking.clear();
         for BucketSample { store, bucket, owed, is_taking } in &sample.buckets {
             let label = BucketLabel { store: store.clone(), bucket: bucket.clone() };
             self.bucket_owed.get_or_create(&label).set(*owed);
             self.bucket_taking.get_or_create(&label).set(u64::from(*is_taking));
         }
+        // These counters belong to other parts, which only ever raise them; here they are copied.
         let copy = |counter: &Counter, value: u64| counter.inner().store(value, Ordering::Relaxed);
         copy(&self.due, sample.due);
         copy(&self.taken, sample.taken);

@@ -20,7 +20,13 @@ pub(crate) struct Facts {
     pushes: BTreeMap<String, bool>,
     /// The snapshot that each delivery tells of, if it tells of one.
     deliveries: BTreeMap<String, Option<String>>,
+    /// Pushes that a delivery tells of, with the kind of event: [`BEGAN`] or [`ENDED`].
+    told_pushes: BTreeSet<(String, i64)>,
 }
+
+/// CSS's event types.
+const BEGAN: i64 = 1;
+const ENDED: i64 = 0;
 
 #[derive(Debug)]
 struct Snapshot {
@@ -82,7 +88,11 @@ impl Facts {
         );
         let deliveries =
             conn.prepare(&sql)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
-        Ok(Self { dir: dir.to_owned(), snapshots, latest, pushes, deliveries })
+        let sql = "SELECT CAST(push_sequence AS TEXT), kind FROM delivery JOIN event ON event.id = event_id
+             WHERE snapshot_id IS NULL";
+        let told_pushes =
+            conn.prepare(sql)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+        Ok(Self { dir: dir.to_owned(), snapshots, latest, pushes, deliveries, told_pushes })
     }
 
     /// How many deliveries and puts are not settled in `dir`.
@@ -93,13 +103,15 @@ impl Facts {
         conn.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|owed| owed as u64)
     }
 
-    /// Nothing that somebody was told is untrue.
+    /// Nothing that somebody was told is untrue, and what is owed to receivers for it is there.
     pub(crate) fn bear_out(&self, acknowledged: &[Acknowledged]) -> Result<()> {
+        let announced: BTreeSet<&String> = self.deliveries.values().flatten().collect();
+        let is_told = |sequence: &String, kind| self.told_pushes.contains(&(sequence.clone(), kind));
         for told in acknowledged {
             let is_true = match told {
-                Acknowledged::Picture(id) => self.snapshots.contains_key(id),
-                Acknowledged::Began(sequence) => self.pushes.contains_key(sequence),
-                Acknowledged::Ended(sequence) => self.pushes.get(sequence) == Some(&true),
+                Acknowledged::Picture(id) => self.snapshots.contains_key(id) && announced.contains(id),
+                Acknowledged::Began(sequence) => self.pushes.contains_key(sequence) && is_told(sequence, BEGAN),
+                Acknowledged::Ended(sequence) => self.pushes.get(sequence) == Some(&true) && is_told(sequence, ENDED),
                 Acknowledged::Heard(id) => match self.deliveries.get(id) {
                     Some(Some(snapshot)) => {
                         self.snapshots.get(snapshot).is_some_and(|snapshot| snapshot.put_state == "stored")
@@ -123,10 +135,15 @@ impl Facts {
             let is_whole = digest(&SHA256, &bytes).as_ref() == row.sha256;
             ensure!(is_whole, "{} is not what was committed, and {id} is {}", path.display(), row.put_state);
         }
+        let committed: BTreeSet<&[u8]> = self.snapshots.values().map(|row| &*row.sha256).collect();
         for row in &self.latest {
             let path = if row.is_owed { self.spooled(&row.id, &mut spooled) } else { row.object.clone() };
-            let found = fs::metadata(&path).with_context(|| format!("{row:?}: {}", path.display()))?;
-            ensure!(found.len() == row.file_size, "{} has {} bytes: {row:?}", path.display(), found.len());
+            let bytes = fs::read(&path).with_context(|| format!("{row:?}: {}", path.display()))?;
+            let found = bytes.len() as u64;
+            ensure!(found == row.file_size, "{} has {found} bytes: {row:?}", path.display());
+            // Each was committed together with a numbered object of the same bytes.
+            let is_whole = committed.contains(digest(&SHA256, &bytes).as_ref());
+            ensure!(is_whole, "{} is nothing that was committed: {row:?}", path.display());
         }
         let found = files_below(&self.dir.join("spool"))?;
         ensure!(found == spooled, "in the spool lies what is owed, and that is {spooled:?}, not {found:?}");
