@@ -6,7 +6,8 @@
 const KEPT_BYTES: libc::c_int = 32 << 20;
 
 /// Keeps the planes' memory from one picture to the next. The allocator would give it back after each, and the kernel would
-/// hand out and clear every page anew: 0.6 ms of 19 for a picture of 720p. To be called before the first picture.
+/// hand out and clear every page anew: about half a millisecond of system time for a picture of 720p. To be called before the
+/// first picture.
 pub(crate) fn keep_freed() {
     // SAFETY: changes numbers of the allocator; there is one thread.
     #[cfg(target_env = "gnu")]

@@ -465,7 +465,8 @@ impl Storer {
 
     /// Gives an owed picture up, by name of the person who asked for it: it is not stored, its callback is cancelled, and
     /// its room in the spool is free. A put of it that is under way takes back what it did when it ends, unless it is of a
-    /// latest object, which has nobody to be told of it. `false`: it was not owed. Whoever asks may hang up meanwhile: the room is freed all the same.
+    /// latest object, which has nobody to be told of it. `false`: it was not owed. Whoever asks may hang up meanwhile: the
+    /// room is freed all the same.
     ///
     /// # Errors
     /// Those of the database; nothing has changed then.

@@ -241,3 +241,32 @@ fn passed(media: &Media) -> Passed {
         MediaKind::Video { .. } | MediaKind::Data => Passed::Other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use framehook_media::{AccessUnit, Codec};
+
+    use super::*;
+    use crate::live::scene::{Scene, address};
+
+    #[tokio::test]
+    async fn keyframes_that_are_kept_and_those_that_are_not_make_one_rhythm() {
+        let scene = Scene::new();
+        let peer: SocketAddr = "127.0.0.1:40000".parse().expect("an address");
+        let hold = scene.lives.admit(&address("room"), peer.ip(), peer.ip()).await.expect("admitted");
+        let mut publisher = Publisher::new(&scene.lives, peer, scene.lives.clock.mono());
+        publisher.enter(hold);
+        let config = Arc::new(DecoderConfig { codec: Codec::H264, record: Bytes::new() });
+        for dts_ms in [0, 2000, 4000] {
+            assert_eq!(publisher.next_keyframe(), None, "{dts_ms}");
+            publisher.hear(Event::EntryPoint(AccessUnit { config: Arc::clone(&config), data: Bytes::new(), dts_ms }));
+        }
+        let kind = MediaKind::Picture { codec: VideoCodec::Known(Codec::H264), keyframe: true };
+        publisher.hear(Event::Media(Media { kind, timestamp_ms: 6000, len: 1 }));
+        let expected = publisher.heard.plus(std::time::Duration::from_secs(2));
+        assert_eq!(publisher.next_keyframe(), Some(expected));
+        publisher.leave(PushEnd::PeerClosed);
+        assert_eq!(publisher.next_keyframe(), None);
+    }
+}

@@ -34,7 +34,7 @@ impl Rhythm {
         let Some(before_ms) = self.keyframe_ms.replace(timestamp_ms) else { return };
         // A clock that goes back is a distance of weeks, which the next one does not repeat.
         let distance_ms = timestamp_ms.wrapping_sub(before_ms);
-        let is_same = distance_ms > 0 && distance_ms.abs_diff(self.distance_ms) <= TOLERANCE_MS;
+        let is_same = self.distance_ms > 0 && distance_ms > 0 && distance_ms.abs_diff(self.distance_ms) <= TOLERANCE_MS;
         self.repeats = if is_same { self.repeats + 1 } else { 0 };
         self.distance_ms = distance_ms;
     }
@@ -71,9 +71,10 @@ mod tests {
 
     #[test]
     fn a_distance_that_was_kept_is_expected_again() {
-        let cases: [(&str, &[u32], Option<u64>); 8] = [
+        let cases: [(&str, &[u32], Option<u64>); 9] = [
             ("nothing is known", &[0], None),
             ("two distances may be chance", &[0, 2000, 4000], None),
+            ("two short ones as well", &[0, 33, 66], None),
             ("three are a rhythm", &[0, 2000, 4000, 6000], Some(8000)),
             ("keyframes fall on whole frames", &[0, 2000, 4040, 6040, 8040], Some(10_040)),
             ("one that came early begins anew", &[0, 2000, 4000, 6000, 7000], None),
