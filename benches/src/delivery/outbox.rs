@@ -20,13 +20,22 @@ pub(crate) struct Planned {
     pub(crate) after: Duration,
 }
 
-/// From the moment that the outbox is filled to the first due: the start of a server, with room.
+/// From the beginning of filling an outbox to the first due, beside [`PER_ROW`]: the start of a server, with room.
 const START: Duration = Duration::from_secs(3);
+/// For filling it: twice what it takes. A first due that passes meanwhile would be measured as a delay of the server's.
+const PER_ROW: Duration = Duration::from_micros(25);
 
 /// A server that has begun to send what was planned to the receivers on `ports`.
 pub(crate) fn start(workshop: &Workshop, ports: &[u16], planned: &[Planned]) -> Result<Server> {
-    let mut server = stopped(workshop, ports, planned, START)?;
+    let began_us = wall_us();
+    let ahead = START + PER_ROW * u32::try_from(planned.len()).context("count what is planned")?;
+    let mut server = stopped(workshop, ports, planned, ahead)?;
     server.restart()?;
+    let took = Duration::from_micros(wall_us() - began_us);
+    ensure!(
+        took < ahead,
+        "filling the outbox and starting took {took:?}, and the first callback was due after {ahead:?}"
+    );
     Ok(server)
 }
 

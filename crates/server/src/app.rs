@@ -49,7 +49,7 @@ use crate::push_log::PushLog;
 use crate::render::{RenderConfig, StartError, WorkerSet};
 use crate::shutdown::Stage;
 use crate::store::spool::{Spool, SpoolLimits};
-use crate::store::{LatestStorer, Local, LocalStore, Storer, StorerParts, Stores, StoresError, UrlSigner};
+use crate::store::{LatestStorer, Local, LocalStore, PutSignal, Storer, StorerParts, Stores, StoresError, UrlSigner};
 use crate::telemetry::Telemetry;
 use crate::timeline::Timeline;
 use crate::tls::{self, CertificateError, Certificates, TlsServer};
@@ -255,8 +255,8 @@ impl Server {
         };
 
         // From commit to callback.
-        let latest_wake = Arc::new(Notify::new());
-        let (storer_wake, notifier_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (storer_signal, latest_signal) = (Arc::<PutSignal>::default(), Arc::<PutSignal>::default());
+        let notifier_wake = Arc::new(Notify::new());
         let replays_wake = Arc::new(Notify::new());
         let owed = db.read(owed_files).await?;
         let limits =
@@ -284,8 +284,8 @@ impl Server {
                 zone: config.names.time_zone.clone(),
                 stores: stores.clone(),
                 telemetry: Arc::clone(&telemetry),
-                storer_wake: Arc::clone(&storer_wake),
-                latest_wake: Arc::clone(&latest_wake),
+                storer_signal: Arc::clone(&storer_signal),
+                latest_signal: Arc::clone(&latest_signal),
             },
             &stages.committer,
         );
@@ -298,12 +298,12 @@ impl Server {
             entropy: entropy.clone(),
             telemetry: Arc::clone(&telemetry),
             conditions: Arc::default(),
-            wake: storer_wake,
+            signal: storer_signal,
             notifier_wake: Arc::clone(&notifier_wake),
             slots: config.store.concurrency as usize,
             stage: stages.puts.clone(),
         };
-        let latest = LatestStorer::new(StorerParts { wake: latest_wake, ..storer_parts.clone() });
+        let latest = LatestStorer::new(StorerParts { signal: latest_signal, ..storer_parts.clone() });
         let storer = Storer::new(storer_parts);
         let tls = Tls::new(None)?;
         if tls.roots() == 0 {

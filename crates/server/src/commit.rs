@@ -1,8 +1,8 @@
 //! The commit point. Before it a picture may be lost, counted; after it things are only late, repeated or dead-lettered.
 //!
-//! One batch is: every picture's file written and synced side by side, one sync of the directory that names them, and one
-//! transaction with the snapshots, their events and the deliveries owed. The committer takes what waits and never waits
-//! for more, so a lone picture costs three syncs and a busy server spreads them over many.
+//! One batch is: every picture's file written and synced on a few threads, each of which syncs the directory that names its
+//! files once, and one transaction with the snapshots, their events and the deliveries owed. The committer takes what
+//! waits and never waits for more, so a lone picture costs three syncs and a busy server spreads two of them over many.
 
 mod record;
 
@@ -17,14 +17,14 @@ use framehook_domain::pick::Subscriber;
 use framehook_domain::stream::{StreamId, StreamParam};
 use framehook_domain::template::{Objects, SnapshotTemplate};
 use framehook_domain::time::{NameZone, UnixMs};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::db::{Db, DbError};
 use crate::entropy::Entropy;
 use crate::shutdown::Stage;
-use crate::store::Stores;
 use crate::store::spool::{Spool, SpoolError};
+use crate::store::{PutSignal, Stores};
 use crate::telemetry::Telemetry;
 use crate::timeline::Timeline;
 
@@ -145,10 +145,10 @@ pub struct CommitParts {
     pub zone: NameZone,
     pub stores: Stores,
     pub telemetry: Arc<Telemetry>,
-    /// Wakes the storer.
-    pub storer_wake: Arc<Notify>,
+    /// Hands what was committed to the storer.
+    pub storer_signal: Arc<PutSignal>,
     /// Wakes who puts `latest` objects.
-    pub latest_wake: Arc<Notify>,
+    pub latest_signal: Arc<PutSignal>,
 }
 
 /// Takes pictures over the commit point. Clones share one queue.
@@ -230,12 +230,12 @@ impl Rendered {
         })
     }
 
-    fn bytes(&self) -> usize {
-        self.files().map(|(_, bytes)| bytes.len()).sum()
+    fn has_latest(&self) -> bool {
+        self.pictures.iter().any(|taken| taken.objects.has_latest())
     }
 
-    fn ids(&self) -> impl Iterator<Item = SnapshotId> {
-        self.files().map(|(id, _)| id)
+    fn bytes(&self) -> usize {
+        self.files().map(|(_, bytes)| bytes.len()).sum()
     }
 }
 
@@ -243,9 +243,11 @@ impl CommitParts {
     async fn commit_batch(&self, batch: Vec<Waiting>) {
         let (rendered, answers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|waiting| (waiting.rendered, waiting.answer)).unzip();
+        let has_latest = rendered.iter().any(Rendered::has_latest);
         let results = self.commit_all(rendered).await;
-        self.storer_wake.notify_one();
-        self.latest_wake.notify_one();
+        if has_latest {
+            self.latest_signal.look();
+        }
         for (answer, result) in answers.into_iter().zip(results) {
             // Committed is committed, whether or not somebody still asks.
             let _ = answer.send(result);
@@ -269,9 +271,9 @@ impl CommitParts {
         results.into_iter().map(|result| result.unwrap_or(Err(CommitError::Stopped))).collect()
     }
 
-    /// Writes and syncs every file, on a few threads.
-    async fn write_files(&self, rendered: Vec<Rendered>) -> Vec<(usize, Result<Spooled, CommitError>)> {
-        let mut shares: Vec<Vec<(usize, Rendered)>> = (0..WRITERS.min(rendered.len())).map(|_| Vec::new()).collect();
+    /// Makes every file durable, on a few threads.
+    async fn write_files(&self, rendered: Vec<Rendered>) -> Share<Result<Spooled, CommitError>> {
+        let mut shares: Vec<Share<Rendered>> = (0..WRITERS.min(rendered.len())).map(|_| Vec::new()).collect();
         for (index, picture) in rendered.into_iter().enumerate() {
             let share = index % shares.len();
             shares[share].push((index, picture));
@@ -279,34 +281,20 @@ impl CommitParts {
         let mut writers = tokio::task::JoinSet::new();
         for share in shares {
             let spool = Arc::clone(&self.spool);
-            writers.spawn_blocking(move || {
-                share.into_iter().map(|(index, picture)| (index, write_picture(&spool, picture))).collect::<Vec<_>>()
-            });
+            writers.spawn_blocking(move || write_share(&spool, share));
         }
         writers.join_all().await.into_iter().flatten().collect()
     }
 
-    /// Names the files and writes the rows. One result for each picture, in order.
+    /// Writes the rows of pictures whose files are durable. One result for each, in order.
     async fn record(&self, spooled: Vec<Spooled>) -> Vec<Result<Vec<Recorded>, CommitError>> {
         if spooled.is_empty() {
             return Vec::new();
         }
         let spooled = Arc::new(spooled);
-        let recorded = match self.link(Arc::clone(&spooled)).await {
-            Ok(()) => self.write_rows(Arc::clone(&spooled)).await,
-            Err(error) => vec![Err(error); spooled.len()],
-        };
+        let recorded = self.write_rows(Arc::clone(&spooled)).await;
         self.discard_failed(spooled, &recorded).await;
         recorded
-    }
-
-    async fn link(&self, spooled: Arc<Vec<Spooled>>) -> Result<(), CommitError> {
-        let spool = Arc::clone(&self.spool);
-        let link = move || {
-            let ids: Vec<SnapshotId> = spooled.iter().flat_map(|picture| picture.rendered.ids()).collect();
-            spool.link(&ids)
-        };
-        tokio::task::spawn_blocking(link).await.map_err(|_| CommitError::Stopped)?.map_err(CommitError::from)
     }
 
     /// Removes the files of pictures that have no row. Not when the database has stopped: a commit whose sync failed may be
@@ -327,6 +315,21 @@ impl CommitParts {
         // A panic in there leaves files to the next start.
         let _ = tokio::task::spawn_blocking(discard).await;
     }
+}
+
+/// Pictures with their places in the batch, and what became of each.
+type Share<T> = Vec<(usize, T)>;
+
+/// Makes the files of some of a batch's pictures durable, with one sync for their names.
+fn write_share(spool: &Spool, share: Share<Rendered>) -> Share<Result<Spooled, CommitError>> {
+    let mut written: Share<_> =
+        share.into_iter().map(|(index, picture)| (index, write_picture(spool, picture))).collect();
+    if written.iter().any(|(_, picture)| picture.is_ok())
+        && let Err(error) = spool.sync_names()
+    {
+        written.iter_mut().for_each(|(_, picture)| *picture = Err(error.clone().into()));
+    }
+    written
 }
 
 /// Writes and syncs a picture's files, all or none.

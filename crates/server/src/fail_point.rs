@@ -10,7 +10,7 @@ pub const ALL: &[&str] = &[
     "push_closed",
     "spool_written",
     "spool_synced",
-    "spool_linked",
+    "spool_named",
     "rows_committed",
     "put_sent",
     "put_acknowledged",

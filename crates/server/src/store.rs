@@ -1,7 +1,7 @@
 //! From the spool into the object stores.
 //!
-//! The [`Storer`] finds its work in the database: pictures that are committed and whose put has fallen due. A signal only
-//! wakes it earlier, so a restart is the same as a nudge. When a put succeeds, one transaction says that the picture is
+//! The [`Storer`] finds its work in the database: pictures that are committed and whose put has fallen due. What the
+//! committer hands over only saves it a look, so a restart is the same as a nudge. When a put succeeds, one transaction says that the picture is
 //! stored and makes its deliveries due; before that transaction nobody is told of it.
 //!
 //! A store is an [`ObjectStore`]; [`Stores`] says which one a bucket is in.
@@ -9,8 +9,10 @@
 mod circuit;
 mod conditions;
 pub mod fs;
+mod lane;
 mod latest;
 mod local;
+mod put_signal;
 pub mod remote;
 pub mod signed_url;
 pub mod spool;
@@ -31,6 +33,7 @@ pub use conditions::Conditions;
 pub use fs::LocalStore;
 pub use latest::LatestStorer;
 pub use local::Local;
+pub use put_signal::PutSignal;
 pub use remote::{Refusal, Remote};
 pub use signed_url::{UrlRefused, UrlSigner};
 pub use storer::{PlaceState, PlaceStatus, Storer, StorerParts};

@@ -11,7 +11,7 @@ use framehook_domain::template::Rendition;
 use super::{CommitError, CommitParts, Recorded, Rendered, RenderedRendition, Spooled, Taken};
 use crate::db::latest::{self, Newest, Offered};
 use crate::db::outbox::{Announcing, NewEvent, announce};
-use crate::db::snapshot::{self, NewSnapshot};
+use crate::db::snapshot::{self, NewSnapshot, OwedPut};
 use crate::db::{DbError, Tx, count};
 use crate::fail_point;
 
@@ -19,6 +19,8 @@ use crate::fail_point;
 #[derive(Debug, Default)]
 struct RecordedPicture {
     recorded: Vec<Recorded>,
+    /// What is owed to stores of it, latest objects left out.
+    owed: Vec<OwedPut>,
     /// Files of the spool that nothing is owed of any more, with their bytes.
     dropped: Vec<(SnapshotId, u64)>,
 }
@@ -46,19 +48,24 @@ impl CommitParts {
                 wall: parts.clock.wall(),
                 now: parts.timeline.now(),
             };
+            if let [picture] = spooled.as_slice() {
+                return Ok(vec![Ok(parts.record_picture(tx, &announcing, picture)?)]);
+            }
             let record = |picture: &Spooled| tx.nested(|tx| parts.record_picture(tx, &announcing, picture));
             spooled.iter().map(record).collect::<Result<Vec<_>, DbError>>()
         };
         match self.db.write(write).await {
             Ok(recorded) => {
                 fail_point::pass("rows_committed");
-                let mut dropped = Vec::new();
+                let (mut owed, mut dropped) = (Vec::new(), Vec::new());
                 let result = |result: Result<RecordedPicture, DbError>| {
                     let picture = result.map_err(CommitError::from)?;
+                    owed.extend(picture.owed);
                     dropped.extend(picture.dropped);
                     Ok(picture.recorded)
                 };
                 let recorded = recorded.into_iter().map(result).collect();
+                self.storer_signal.committed(owed);
                 self.drop_files(dropped).await;
                 recorded
             }
@@ -80,7 +87,9 @@ impl CommitParts {
                 let sha256 = *sums.next().ok_or(DbError::Damaged { what: "a picture that was not written" })?;
                 let made = Made { rendered, taken, rendition, image, sha256 };
                 if taken.objects.has_sequence() {
-                    done.recorded.push(self.record_rendition(tx, announcing, &made)?);
+                    let (recorded, owed) = self.record_rendition(tx, announcing, &made)?;
+                    done.recorded.push(recorded);
+                    done.owed.push(owed);
                 }
                 if taken.objects.has_latest() {
                     done.dropped.extend(self.record_latest(tx, announcing, &made)?);
@@ -153,7 +162,12 @@ impl CommitParts {
         let _ = tokio::task::spawn_blocking(drop_all).await;
     }
 
-    fn record_rendition(&self, tx: &Tx<'_>, announcing: &Announcing<'_>, made: &Made<'_>) -> Result<Recorded, DbError> {
+    fn record_rendition(
+        &self,
+        tx: &Tx<'_>,
+        announcing: &Announcing<'_>,
+        made: &Made<'_>,
+    ) -> Result<(Recorded, OwedPut), DbError> {
         let Made { rendered, taken, rendition, image, sha256 } = *made;
         let chosen = self.stores.choose(rendition.store);
         let wanted = rendition.pattern.expand(&self.naming(made));
@@ -217,8 +231,34 @@ impl CommitParts {
                 put_due: announcing.now,
             },
         )?;
+        let owed = OwedPut {
+            id: image.snapshot_id,
+            trace: rendered.trace,
+            event: event_id,
+            stream: rendered.stream.clone(),
+            store: chosen.name.to_string(),
+            region: rendition.store.region().to_owned(),
+            bucket: chosen.bucket.clone(),
+            key: key.as_str().to_owned(),
+            format: rendition.format,
+            retention_days: taken.template.retention_days.map(u32::from),
+            file_size_bytes,
+            attempts: 0,
+            has_url: pic_full_url.is_some(),
+        };
         let RenderedRendition { snapshot_id, width, height, .. } = *image;
         let (subscriber, rendition) = (taken.subscriber, name.map(str::to_owned));
-        Ok(Recorded { snapshot_id, event_id, key, pic_full_url, file_size_bytes, subscriber, rendition, width, height })
+        let recorded = Recorded {
+            snapshot_id,
+            event_id,
+            key,
+            pic_full_url,
+            file_size_bytes,
+            subscriber,
+            rendition,
+            width,
+            height,
+        };
+        Ok((recorded, owed))
     }
 }

@@ -209,24 +209,31 @@ impl Writer {
                 return rest.for_each(|operation| operation.answer(Err(DbError::Stopped)));
             }
             let began = self.clock.mono();
-            if let Err(error) = self.conn.execute_batch("BEGIN IMMEDIATE") {
+            if let Err(error) = self.run_cached("BEGIN IMMEDIATE") {
                 let error = self.judge(error);
                 return rest.for_each(|operation| operation.answer(Err(error.clone())));
             }
+            // A savepoint makes SQLite keep a copy of every page that is changed in it. One operation can do without: what
+            // undoes it is the end of the transaction.
+            let is_alone = rest.len() == 1;
             let mut ran = Vec::with_capacity(rest.len());
             let mut ended = Ok(());
             for mut operation in rest.by_ref() {
-                ended = self.run_one(operation.as_mut());
+                ended = match is_alone {
+                    true => self.run_alone(operation.as_mut()),
+                    false => self.run_one(operation.as_mut()),
+                };
                 ran.push(operation);
                 if ended.is_err() {
                     break;
                 }
             }
-            if ended.is_ok() {
+            // A lone operation that was undone leaves nothing to commit.
+            if ended.is_ok() && !self.conn.is_autocommit() {
                 ended = self.commit();
-            }
-            if ended.is_ok() {
-                self.stats.count_commit(ran.len(), self.clock.mono().since(began));
+                if ended.is_ok() {
+                    self.stats.count_commit(ran.len(), self.clock.mono().since(began));
+                }
             }
             for operation in ran {
                 operation.answer(ended.clone());
@@ -236,35 +243,58 @@ impl Writer {
 
     /// Runs one operation in its savepoint. An error means that the whole transaction is gone.
     fn run_one(&mut self, operation: &mut dyn Operation) -> Result<(), DbError> {
-        let savepoint = self.conn.execute_batch("SAVEPOINT operation");
+        let savepoint = self.run_cached("SAVEPOINT operation");
         savepoint.map_err(|error| self.abandon(error))?;
         match operation.run(&Tx { conn: &self.conn }) {
             Verdict::Keep => {
-                let released = self.conn.execute_batch("RELEASE operation");
+                let released = self.run_cached("RELEASE operation");
                 released.map_err(|error| self.abandon(error))
             }
             Verdict::Undo(error) => {
-                if let Some(DbError::Full) = error {
-                    self.stats.full.fetch_add(1, Ordering::Relaxed);
-                }
-                if let Some(DbError::Statement(source)) = &error
-                    && is_fatal(source)
-                {
-                    self.fatal.raise(PART, source);
-                    return Err(DbError::Stopped);
-                }
-                if self.conn.is_autocommit() {
-                    // SQLite undid everything, the batch's earlier operations too, as it may when the disk is full.
-                    return Err(error.unwrap_or(DbError::Full));
-                }
+                self.judge_undone(error)?;
                 let undone = self.conn.execute_batch("ROLLBACK TO operation; RELEASE operation");
                 undone.map_err(|error| self.abandon(error))
             }
         }
     }
 
+    /// Runs the only operation of a transaction. Afterwards there is none if the operation was undone.
+    fn run_alone(&mut self, operation: &mut dyn Operation) -> Result<(), DbError> {
+        match operation.run(&Tx { conn: &self.conn }) {
+            Verdict::Keep => Ok(()),
+            Verdict::Undo(error) => {
+                self.judge_undone(error)?;
+                let undone = self.conn.execute_batch("ROLLBACK");
+                undone.map_err(|error| self.abandon(error))
+            }
+        }
+    }
+
+    /// Counts and weighs why an operation is to be undone. An error means that the whole transaction is gone.
+    fn judge_undone(&self, error: Option<DbError>) -> Result<(), DbError> {
+        if let Some(DbError::Full) = error {
+            self.stats.full.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(DbError::Statement(source)) = &error
+            && is_fatal(source)
+        {
+            self.fatal.raise(PART, source);
+            return Err(DbError::Stopped);
+        }
+        if self.conn.is_autocommit() {
+            // SQLite undid everything, the batch's earlier operations too, as it may when the disk is full.
+            return Err(error.unwrap_or(DbError::Full));
+        }
+        Ok(())
+    }
+
+    /// Runs a statement without parameters, parsed once.
+    fn run_cached(&self, sql: &str) -> Result<(), rusqlite::Error> {
+        self.conn.prepare_cached(sql)?.execute([]).map(drop)
+    }
+
     fn commit(&mut self) -> Result<(), DbError> {
-        match self.conn.execute_batch("COMMIT") {
+        match self.run_cached("COMMIT") {
             Ok(()) => Ok(()),
             // No room, or another process reads or writes the file. Nothing was written.
             Err(error) if is_full(&error) || is_busy(&error) => Err(self.abandon(error)),

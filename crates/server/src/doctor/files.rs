@@ -137,7 +137,7 @@ fn link(spool: &Path, objects: &Path) -> io::Result<()> {
     // Under names that a start sweeps up, if this process does not come to remove them: those of an unfinished picture in
     // the spool, and anything at all among the store's unfinished objects.
     let id = uuid_v7(Clock::start().wall(), Entropy::system().id_bytes());
-    let picture = Leftover(existing(spool)?.join(Spool::partial_name(SnapshotId(id))));
+    let picture = Leftover(existing(spool)?.join(Spool::file_name(SnapshotId(id))));
     let object = Leftover(existing(&objects.join(LocalStore::UNFINISHED))?.join(format!("{id}.object")));
     File::create_new(&picture.0)?.sync_all()?;
     fs::hard_link(&picture.0, &object.0)?;

@@ -69,8 +69,8 @@ impl Scene {
                 zone: NameZone::default(),
                 stores,
                 telemetry: Telemetry::new(clock),
-                storer_wake: Arc::new(Notify::new()),
-                latest_wake: Arc::new(Notify::new()),
+                storer_signal: Arc::default(),
+                latest_signal: Arc::default(),
             },
             &stage,
         );

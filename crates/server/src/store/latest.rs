@@ -41,7 +41,7 @@ pub struct LatestStorer {
 }
 
 impl LatestStorer {
-    /// `parts.wake` is signalled by the committer.
+    /// `parts.signal` is given by the committer.
     pub fn new(parts: StorerParts) -> Arc<Self> {
         Arc::new(Self { parts, lanes: Mutex::default() })
     }
@@ -55,7 +55,7 @@ impl LatestStorer {
             () = prepared => {}
         }
         loop {
-            let (woken, recovery) = (self.parts.wake.notified(), self.parts.conditions.recovery());
+            let (woken, recovery) = (self.parts.signal.notified(), self.parts.conditions.recovery());
             let wait = match self.start_due().await {
                 Ok(wait) => wait.min(LOOK_EVERY),
                 Err(DbError::Stopped) => return,
@@ -124,7 +124,7 @@ impl LatestStorer {
                     lane.ended.insert(put.id);
                 }
                 storer.parts.conditions.end(&place);
-                storer.parts.wake.notify_one();
+                storer.parts.signal.look();
             }
         });
     }

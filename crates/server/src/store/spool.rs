@@ -76,15 +76,11 @@ impl Spool {
         let (mut bytes, mut orphans) = (0, 0);
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
-            let Some(name) = entry.file_name().to_str().and_then(OurName::parse) else { continue };
+            let Some(id) = entry.file_name().to_str().and_then(picture_of) else { continue };
             if entry.file_type()?.is_dir() {
                 continue;
             }
-            let owed = match name {
-                OurName::Picture(id) => missing.remove(&id),
-                OurName::Partial => None,
-            };
-            match owed {
+            match missing.remove(&id) {
                 Some(file_size) => bytes += file_size,
                 None => {
                     fs::remove_file(entry.path())?;
@@ -159,19 +155,16 @@ impl Spool {
 
     /// Where a picture's bytes are, whatever their format.
     pub fn path(&self, id: SnapshotId) -> PathBuf {
-        self.dir.join(format!("{id}.image"))
+        self.dir.join(Self::file_name(id))
     }
 
-    fn partial_path(&self, id: SnapshotId) -> PathBuf {
-        self.dir.join(Self::partial_name(id))
+    /// The name of a picture's file.
+    pub(crate) fn file_name(id: SnapshotId) -> String {
+        format!("{id}.image")
     }
 
-    /// The name of a picture's file until it is whole.
-    pub(crate) fn partial_name(id: SnapshotId) -> String {
-        format!("{id}.partial")
-    }
-
-    /// Writes and syncs a picture's bytes, not yet under its name. Blocks.
+    /// Writes and syncs a picture's bytes; its name is safe after [`Spool::sync_names`]. A file that was cut short by a crash
+    /// has no row, so the next start removes it. Blocks.
     ///
     /// # Errors
     /// See [`SpoolError`]. Nothing of the picture is left behind then.
@@ -186,7 +179,7 @@ impl Spool {
 
     fn write_and_sync(&self, id: SnapshotId, bytes: &[u8]) -> Result<(), SpoolError> {
         let failed = |source| self.full_or(source, |source| SpoolError::Write { id, source: Arc::new(source) });
-        let mut file = File::create(self.partial_path(id)).map_err(failed)?;
+        let mut file = File::create(self.path(id)).map_err(failed)?;
         file.write_all(bytes).map_err(failed)?;
         fail_point::pass("spool_written");
         // No room can show as late as here (delayed allocation); the file is removed and never synced again, so that case
@@ -196,29 +189,23 @@ impl Spool {
         Ok(())
     }
 
-    /// Gives written pictures their names, durably, with one sync for all. Blocks.
+    /// Makes the names of all written pictures durable. Blocks.
     ///
     /// # Errors
-    /// See [`SpoolError`].
-    pub fn link(&self, ids: &[SnapshotId]) -> Result<(), SpoolError> {
-        for id in ids {
-            let failed =
-                |source| self.full_or(source, |source| SpoolError::Write { id: *id, source: Arc::new(source) });
-            fs::rename(self.partial_path(*id), self.path(*id)).map_err(failed)?;
-        }
+    /// [`SpoolError::Sync`].
+    pub fn sync_names(&self) -> Result<(), SpoolError> {
         self.open_dir.sync().map_err(|source| self.sync_failed(source))?;
-        fail_point::pass("spool_linked");
+        fail_point::pass("spool_named");
         Ok(())
     }
 
     /// Removes a picture whose row was not committed. Blocks.
     pub fn discard(&self, id: SnapshotId, bytes: u64) {
-        for path in [self.partial_path(id), self.path(id)] {
-            if let Err(error) = fs::remove_file(&path)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(path = %path.display(), %error, "a file stays in the spool until the next start");
-            }
+        let path = self.path(id);
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "a file stays in the spool until the next start");
         }
         self.subtract(bytes);
     }
@@ -258,21 +245,7 @@ impl Spool {
     }
 }
 
-/// What a file of the spool is, by its name.
-enum OurName {
-    Picture(SnapshotId),
-    /// A picture that was being written when its process died.
-    Partial,
-}
-
-impl OurName {
-    fn parse(name: &str) -> Option<Self> {
-        let (id, extension) = name.split_once('.')?;
-        let id = id.parse().ok()?;
-        match extension {
-            "image" => Some(Self::Picture(id)),
-            "partial" => Some(Self::Partial),
-            _ => None,
-        }
-    }
+/// Whose picture a file of the spool is, by its name.
+fn picture_of(name: &str) -> Option<SnapshotId> {
+    name.strip_suffix(".image")?.parse().ok()
 }

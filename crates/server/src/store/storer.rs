@@ -1,6 +1,6 @@
 //! The driver: finds owed puts, runs some at a time, writes down how each ended.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ use framehook_domain::time::{Mono, UnixMs};
 use tokio::sync::{Notify, watch};
 
 use super::conditions::{Conditions, Failure};
+use super::lane::{Committed, Lane};
+use super::put_signal::{PutSignal, Told};
 use super::spool::Spool;
 use super::{Bucket, Retry, StoreError, Stores, Upload, backoff};
 use crate::audit::{Caller, Change};
@@ -46,8 +48,8 @@ pub struct StorerParts {
     pub telemetry: Arc<Telemetry>,
     /// What is known of the buckets, shared by all who put into them.
     pub conditions: Arc<Conditions>,
-    /// Signalled by the committer.
-    pub wake: Arc<Notify>,
+    /// Where the committer hands over what it has committed.
+    pub signal: Arc<PutSignal>,
     /// Signalled when deliveries have become due.
     pub notifier_wake: Arc<Notify>,
     /// Puts at a time into each bucket, at least 2, of each who puts there.
@@ -83,6 +85,14 @@ impl StorerParts {
 /// The database has stopped: no outcome can be written down any more.
 struct Unwritten;
 
+/// How a put ended that was written down.
+enum Ended {
+    /// Nothing is owed of the picture any more.
+    Settled,
+    /// It falls due again.
+    Failed,
+}
+
 /// Puts committed pictures into their stores.
 #[derive(Debug)]
 pub struct Storer {
@@ -91,33 +101,6 @@ pub struct Storer {
     /// that is made twice changes nothing.
     lanes: Mutex<BTreeMap<Place, Lane>>,
     is_prepared: watch::Sender<bool>,
-}
-
-/// One bucket: its slots are its own, so that one that hangs holds up no other.
-#[derive(Debug, Default)]
-struct Lane {
-    /// Pictures whose put is under way, by how they were taken up.
-    fresh: HashSet<SnapshotId>,
-    backlog: HashSet<SnapshotId>,
-    /// Those whose put has ended since the last look began: its rows may show them as they were before.
-    ended: HashSet<SnapshotId>,
-}
-
-impl Lane {
-    fn running(&self) -> usize {
-        self.fresh.len() + self.backlog.len()
-    }
-
-    /// Whether a put of it is not to be started by what the last look found.
-    fn holds(&self, id: SnapshotId) -> bool {
-        self.fresh.contains(&id) || self.backlog.contains(&id) || self.ended.contains(&id)
-    }
-
-    fn end(&mut self, id: SnapshotId) {
-        self.fresh.remove(&id);
-        self.backlog.remove(&id);
-        self.ended.insert(id);
-    }
 }
 
 /// How a bucket does, for a person.
@@ -170,30 +153,58 @@ impl Storer {
     /// Runs until its stage is told to end; puts under way then are tasks of the stage and finish.
     pub async fn run(self: Arc<Self>) {
         let token = self.parts.stage.token();
+        let mut look_at = self.parts.clock.mono();
         loop {
-            let (woken, recovery) = (self.parts.wake.notified(), self.parts.conditions.recovery());
-            let round = async {
-                if !*self.is_prepared.borrow() {
-                    self.prepare().await?;
-                    self.is_prepared.send_replace(true);
-                }
-                self.start_due().await
-            };
-            let wait = match round.await {
-                Ok(wait) => wait.min(LOOK_EVERY),
-                Err(DbError::Stopped) => return,
-                Err(error) => {
-                    tracing::warn!(error = %Chain(&error), "owed puts could not be looked up");
-                    DB_FULL_WAIT
-                }
-            };
+            let (woken, recovery) = (self.parts.signal.notified(), self.parts.conditions.recovery());
+            let Told { committed, should_look } = self.parts.signal.take();
+            let now = self.parts.clock.mono();
+            // The first look puts in order what an earlier process owed; it finds what was committed meanwhile too.
+            let are_started = *self.is_prepared.borrow() && self.start_committed(committed, now);
+            if should_look || !are_started || now >= look_at {
+                let wait = match self.look().await {
+                    Ok(wait) => wait.min(LOOK_EVERY),
+                    Err(DbError::Stopped) => return,
+                    Err(error) => {
+                        tracing::warn!(error = %Chain(&error), "owed puts could not be looked up");
+                        DB_FULL_WAIT
+                    }
+                };
+                look_at = self.parts.clock.mono().plus(wait);
+            }
+            let wait = look_at.since(self.parts.clock.mono());
             tokio::select! {
                 () = token.cancelled() => return,
                 () = woken => {}
-                () = recovery => {}
+                () = recovery => look_at = self.parts.clock.mono(),
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    async fn look(self: &Arc<Self>) -> Result<Duration, DbError> {
+        if !*self.is_prepared.borrow() {
+            self.prepare().await?;
+            self.is_prepared.send_replace(true);
+        }
+        self.start_due().await
+    }
+
+    /// Starts the puts of pictures that have just been committed. `false`: some have to be found by a look, because others
+    /// wait already or their bucket is not to be asked now.
+    fn start_committed(self: &Arc<Self>, committed: Vec<OwedPut>, now: Mono) -> bool {
+        let mut are_started = true;
+        for put in committed {
+            let place = Place { store: put.store.clone(), bucket: put.bucket.clone() };
+            let may_begin = || self.parts.conditions.begin(&place, now);
+            let committed =
+                self.lanes().entry(place.clone()).or_default().take_up_committed(self.parts.slots, put.id, may_begin);
+            match committed {
+                Committed::Begun => self.start(place, put),
+                Committed::Known => {}
+                Committed::Waits => are_started = false,
+            }
+        }
+        are_started
     }
 
     /// Brings due times near that an earlier clock has put far away, and finds a store for pictures that had none.
@@ -239,7 +250,7 @@ impl Storer {
         // is not to be asked now costs a step in an index.
         let bounds: BTreeMap<Place, (usize, UnixMs)> = {
             let bounds = |(place, lane): (&Place, &mut Lane)| {
-                lane.ended.clear();
+                lane.begin_look();
                 let limit = match self.parts.conditions.wait(place, mono) {
                     Some(_) => 0,
                     None => slots + lane.running(),
@@ -274,42 +285,23 @@ impl Storer {
     fn take_up(&self, place: &Place, fresh: Vec<OwedPut>, backlog: Vec<OwedPut>, now: Mono) -> Vec<OwedPut> {
         let mut lanes = self.lanes();
         let lane = lanes.entry(place.clone()).or_default();
-        let (slots, conditions) = (self.parts.slots, &self.parts.conditions);
-        let mut started = Vec::new();
-        let is_backlog_waiting = lane.backlog.is_empty() && backlog.iter().any(|put| !lane.holds(put.id));
-        // There are two slots at least. Where one put finds out whether the bucket takes anything at all, the youngest picture
-        // will do.
-        let slots_for_fresh = slots - usize::from(is_backlog_waiting);
-        for put in fresh {
-            if lane.running() < slots_for_fresh && !lane.holds(put.id) && conditions.begin(place, now) {
-                lane.fresh.insert(put.id);
-                started.push(put);
-            }
-        }
-        for put in backlog {
-            let has_room = lane.running() < slots && lane.backlog.len() < slots.div_ceil(2);
-            if has_room && !lane.holds(put.id) && conditions.begin(place, now) {
-                lane.backlog.insert(put.id);
-                started.push(put);
-            }
-        }
-        started
+        lane.take_up(self.parts.slots, fresh, backlog, || self.parts.conditions.begin(place, now))
     }
 
     fn start(self: &Arc<Self>, place: Place, put: OwedPut) {
         let storer = Arc::clone(self);
         self.parts.stage.spawn(async move {
             let id = put.id;
-            if let Err(Unwritten) = storer.put(&place, put).await {
+            let Ok(ended) = storer.put(&place, put).await else {
                 // It stays among those that run: a put whose outcome nobody can learn must not be made again and again
                 // while the process ends, least of all after a failed sync.
                 return;
-            }
-            if let Some(lane) = storer.lanes().get_mut(&place) {
-                lane.end(id);
-            }
+            };
+            let has_queue = storer.lanes().get_mut(&place).is_some_and(|lane| lane.end(id));
             storer.parts.conditions.end(&place);
-            storer.parts.wake.notify_one();
+            if has_queue || matches!(ended, Ended::Failed) {
+                storer.parts.signal.look();
+            }
         });
     }
 
@@ -345,12 +337,12 @@ impl Storer {
         self.parts.db.read(count).await
     }
 
-    async fn put(&self, place: &Place, put: OwedPut) -> Result<(), Unwritten> {
+    async fn put(&self, place: &Place, put: OwedPut) -> Result<Ended, Unwritten> {
         let began = self.parts.clock.mono();
         let result = self.put_into_store(&put).await;
         if matches!(result, Err(StoreError::SpoolMissing { .. })) && !self.is_owed(put.id).await {
             // Somebody discarded it after it was found.
-            return Ok(());
+            return Ok(Ended::Settled);
         }
         let failure = match &result {
             Ok(_) => None,
@@ -369,8 +361,8 @@ impl Storer {
         .emit(&self.parts.telemetry);
         self.parts.learn(place, result.as_ref().err(), now);
         match result {
-            Ok(pic_full_url) => self.stored(put, pic_full_url).await,
-            Err(error) => self.failed(&put, &error).await,
+            Ok(pic_full_url) => self.stored(put, pic_full_url).await.map(|()| Ended::Settled),
+            Err(error) => self.failed(&put, &error).await.map(|()| Ended::Failed),
         }
     }
 
@@ -494,23 +486,5 @@ impl Storer {
 
     fn lanes(&self) -> MutexGuard<'_, BTreeMap<Place, Lane>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_ends_during_a_look_is_not_started_by_what_it_found() {
-        let id = SnapshotId(uuid::Uuid::from_u128(1));
-        let mut lane = Lane::default();
-        lane.fresh.insert(id);
-        assert!(lane.holds(id));
-        lane.end(id);
-        assert_eq!((lane.running(), lane.holds(id)), (0, true));
-        // The next look begins.
-        lane.ended.clear();
-        assert!(!lane.holds(id));
     }
 }

@@ -86,7 +86,7 @@ fn a_failed_sync_in_the_spool_ends_everything_and_leaves_no_row() {
         return;
     };
     // Of the picture's own bytes, and of the directory that names it.
-    for part in [".partial", "/spool"] {
+    for part in [".image", "/spool"] {
         plan.fail_none();
         let place = Place::new(telling_room("http://127.0.0.1:1/"));
         let process = place.start_with(only_commit());
@@ -153,7 +153,7 @@ fn running_out_of_descriptors_is_no_failed_sync() {
     let [first, second] = [1, 2].map(|number| SnapshotId(uuid_v7(CREATE_TIME, [number; 10])));
     spool.write(first, b"picture").expect("written");
     without_descriptors(|| {
-        spool.link(&[first]).expect("naming a picture takes no descriptor");
+        spool.sync_names().expect("naming a picture takes no descriptor");
         let refused =
             store.put("shots-1", "day/a.jpg", &spool.path(first)).expect_err("the directory cannot be synced");
         assert_eq!(refused.retry(), Retry::Later, "{refused:?}");

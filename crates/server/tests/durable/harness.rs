@@ -34,7 +34,7 @@ use framehook_server::notify::{Notifier, NotifierParts, Recovered, Replayer, Rep
 use framehook_server::push_log::PushLog;
 use framehook_server::shutdown::Stage;
 use framehook_server::store::spool::{Spool, SpoolLimits};
-use framehook_server::store::{LatestStorer, Local, LocalStore, Storer, StorerParts, Stores, UrlSigner};
+use framehook_server::store::{LatestStorer, Local, LocalStore, PutSignal, Storer, StorerParts, Stores, UrlSigner};
 use framehook_server::telemetry::Telemetry;
 use framehook_server::timeline::Timeline;
 use framehook_testkit::wait;
@@ -150,8 +150,8 @@ impl Place {
         let local = Local::new(Arc::clone(&files), "http://127.0.0.1:8080/objects", signer);
         let config = Config::parse(&settings.object_stores, &Sources::default()).expect("a configuration");
         let stores = Stores::open(local, &config.object_stores, clock).expect("stores");
-        let latest_wake = Arc::new(Notify::new());
-        let (storer_wake, notifier_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (storer_signal, latest_signal) = (Arc::<PutSignal>::default(), Arc::<PutSignal>::default());
+        let notifier_wake = Arc::new(Notify::new());
         let [commits, puts, attempts] = ["commits", "puts", "attempts"].map(|name| Stage::new(name, fatal.clone()));
         let committer = Committer::start(
             CommitParts {
@@ -164,8 +164,8 @@ impl Place {
                 zone: NameZone::default(),
                 stores: stores.clone(),
                 telemetry: Arc::clone(&telemetry),
-                storer_wake: Arc::clone(&storer_wake),
-                latest_wake: Arc::clone(&latest_wake),
+                storer_signal: Arc::clone(&storer_signal),
+                latest_signal: Arc::clone(&latest_signal),
             },
             &commits,
         );
@@ -178,12 +178,12 @@ impl Place {
             entropy: entropy.clone(),
             telemetry: Arc::clone(&telemetry),
             conditions: Arc::default(),
-            wake: storer_wake,
+            signal: storer_signal,
             notifier_wake: Arc::clone(&notifier_wake),
             slots: 4,
             stage: puts.clone(),
         };
-        let latest = LatestStorer::new(StorerParts { wake: latest_wake, ..storer_parts.clone() });
+        let latest = LatestStorer::new(StorerParts { signal: latest_signal, ..storer_parts.clone() });
         let storer = Storer::new(storer_parts);
         let policy = AddressPolicy::new(vec![settings.allow.parse().expect("a block")]);
         let tls = Tls::new(None).expect("system roots");

@@ -248,7 +248,7 @@ fn each_sync_is_needed() {
     let is_copy = |name: &[u8]| name.len() == 32 && name.iter().all(u8::is_ascii_hexdigit);
     let kinds: [(&str, Named<'_>); 11] = [
         ("the master key", &|name| name == b"master.key.partial"),
-        ("a picture in the spool", &|name| name.ends_with(b".partial") && !name.starts_with(b"master")),
+        ("a picture in the spool", &|name| name.ends_with(b".image")),
         ("the spool's directory", &|name| name == b"spool"),
         ("the write-ahead log", &|name| name == b"framehook.db-wal"),
         ("the database at a checkpoint", &|name| name == b"framehook.db"),
