@@ -12,6 +12,7 @@ use framehook_server::fatal::Fatal;
 use framehook_server::store::{Bucket, Local, LocalStore, ObjectStore, Probe, StoreError, Stores, Upload};
 use framehook_testkit::object_server::{ACCOUNT, BUCKETS, Kind, ObjectServer};
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 /// The bucket of most tests.
 pub(crate) const BUCKET: &str = BUCKETS[0];
@@ -152,6 +153,15 @@ impl Subject {
         let file = self.spooled(b"picture");
         let upload = Upload { retention_days: Some(days), ..upload(&file) };
         self.put_into(self.bucket(), key, upload)
+    }
+
+    /// Begins to put a picture that is kept for so many days.
+    pub(crate) fn begin_put_for(&self, days: u32, key: &'static str) -> JoinHandle<Result<(), StoreError>> {
+        let (store, bucket, file) = (Arc::clone(&self.store), self.bucket(), self.spooled(b"picture"));
+        self.runtime.spawn(async move {
+            let upload = Upload { retention_days: Some(days), ..upload(&file) };
+            store.put(bucket, key, upload).await
+        })
     }
 
     pub(crate) fn put_overwritten(&self, key: &str) -> Result<(), StoreError> {

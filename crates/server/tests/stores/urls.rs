@@ -5,11 +5,13 @@ use framehook_domain::stream::{AppName, DomainName, StreamId, StreamName};
 use framehook_domain::template::{ImageFormat, RenditionName, StoreTarget};
 use framehook_domain::time::{NameZone, UnixMs};
 use framehook_server::clock::Clock;
+use framehook_server::store::{Bucket, Upload};
 use framehook_testkit::http;
 use framehook_testkit::object_server::{BUCKETS, Kind};
+use framehook_testkit::receiver::{Receiver, Reply};
 use std::time::Duration;
 
-use crate::subject::{BUCKET, Subject, each_remote};
+use crate::subject::{BUCKET, Subject, each_remote, upload};
 
 /// A key with characters that a URL writes otherwise.
 fn odd_key() -> ObjectKey {
@@ -181,6 +183,31 @@ fn retention_is_a_tag_and_a_rule_of_the_bucket() {
             assert_eq!(rules.iter().filter(|rule| **rule == id).count(), 1, "{subject}: {rules:?}");
         }
     });
+}
+
+#[test]
+fn a_bucket_that_hangs_over_its_rules_holds_up_no_other_of_its_store() {
+    let receiver = Receiver::start().expect("a receiver");
+    receiver.on_request(|request| {
+        let hangs = request.headers.get("host").is_some_and(|host| host.starts_with(BUCKETS[0]));
+        if hangs { Reply::Hang } else { Reply::Status(200) }
+    });
+    let config = format!(
+        "[[object_store]]\nname = \"cos\"\nkind = \"cos\"\nconnect_to = \"{}\"\n\
+         endpoint = \"http://{{bucket}}.cos.{{region}}.example.com\"\ntimeout = \"20s\"\n{}",
+        receiver.address(),
+        keys("")
+    );
+    let subject = Subject::with("cos".to_owned(), &config, None);
+    let hanging = subject.begin_put_for(7, "a.jpg");
+    receiver.wait_for(1, Duration::from_secs(20)).expect("it asks for the rules");
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("b.jpg");
+    std::fs::write(&file, b"picture").expect("a file");
+    let other = Bucket { name: BUCKETS[1], ..subject.bucket() };
+    let kept = Upload { retention_days: Some(7), ..upload(&file) };
+    subject.put_into(other, "b.jpg", kept).unwrap_or_else(|error| panic!("{error:?}"));
+    assert!(!hanging.is_finished(), "the other one was put after it");
 }
 
 #[test]
