@@ -51,8 +51,16 @@ const IN_STOP_WITHIN_MS: u64 = 400;
 /// Kills of one database under a backlog. Each check reads all that it ever held, so a long run is made of several.
 const KILLS_OF_A_BACKLOG: usize = 50;
 
-/// The points that a put passes from the row that owes it to the end of its file.
-const AROUND_A_PUT: [&str; 5] = ["rows_committed", "put_sent", "put_acknowledged", "stored_committed", "spool_deleted"];
+/// The points that a put of a numbered or a latest object passes from the row that owes it to the end of its file.
+const AROUND_A_PUT: [&str; 7] = [
+    "rows_committed",
+    "put_sent",
+    "put_acknowledged",
+    "stored_committed",
+    "latest_acknowledged",
+    "latest_committed",
+    "spool_deleted",
+];
 
 /// One in three of the kills is around puts into S3, where there are fewer points.
 const KILLS_PER_KILL_AROUND_A_PUT: usize = 3;
