@@ -12,7 +12,6 @@ use framehook_server::fatal::Fatal;
 use framehook_server::store::{Bucket, Local, LocalStore, ObjectStore, Probe, StoreError, Stores, Upload};
 use framehook_testkit::object_server::{ACCOUNT, BUCKETS, Kind, ObjectServer};
 use tokio::runtime::Runtime;
-use tokio::task::JoinHandle;
 
 /// The bucket of most tests.
 pub(crate) const BUCKET: &str = BUCKETS[0];
@@ -155,13 +154,14 @@ impl Subject {
         self.put_into(self.bucket(), key, upload)
     }
 
-    /// Begins to put a picture that is kept for so many days.
-    pub(crate) fn begin_put_for(&self, days: u32, key: &'static str) -> JoinHandle<Result<(), StoreError>> {
-        let (store, bucket, file) = (Arc::clone(&self.store), self.bucket(), self.spooled(b"picture"));
+    /// Begins to put a picture that is kept for so many days, and leaves it at that.
+    pub(crate) fn begin_put_for(&self, days: u32, bucket: &'static str) {
+        let (store, file) = (Arc::clone(&self.store), self.spooled(b"picture"));
+        let bucket = Bucket { name: bucket, ..self.bucket() };
         self.runtime.spawn(async move {
             let upload = Upload { retention_days: Some(days), ..upload(&file) };
-            store.put(bucket, key, upload).await
-        })
+            store.put(bucket, "a.jpg", upload).await
+        });
     }
 
     pub(crate) fn put_overwritten(&self, key: &str) -> Result<(), StoreError> {
