@@ -131,6 +131,8 @@ CREATE TABLE latest_object (
     format         TEXT NOT NULL,
     file_size      INTEGER NOT NULL,
     is_owed        INTEGER NOT NULL,
+    -- While it is owed: since when its store lacks a picture, this one or one that it has taken the place of.
+    owed_since_ms  INTEGER NOT NULL,
     put_attempts   INTEGER NOT NULL DEFAULT 0,
     put_due_ms     INTEGER NOT NULL,
     put_step_ms    INTEGER NOT NULL DEFAULT 0,

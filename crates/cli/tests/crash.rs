@@ -7,7 +7,7 @@
 //!
 //! Nothing of the server takes part in the checks: the database is read by the `sqlite3` program, from a copy.
 //!
-//! `FRAMEHOOK_CRASH_KILLS` says how often to kill (60 times and, with a backlog, 30 unless set; a third as often around puts into S3),
+//! `FRAMEHOOK_CRASH_KILLS` says how often to kill (60 times and, with a backlog, 30 unless set; half as often around puts into S3),
 //! `FRAMEHOOK_CRASH_BACKLOG` how
 //! many callbacks are due at each start (3,000), `FRAMEHOOK_CRASH_SEED` repeats an earlier run's choices. `./dev soak` kills
 //! 500 times in either case, with 10,000 due.
@@ -51,11 +51,19 @@ const IN_STOP_WITHIN_MS: u64 = 400;
 /// Kills of one database under a backlog. Each check reads all that it ever held, so a long run is made of several.
 const KILLS_OF_A_BACKLOG: usize = 50;
 
-/// The points that a put passes from the row that owes it to the end of its file.
-const AROUND_A_PUT: [&str; 5] = ["rows_committed", "put_sent", "put_acknowledged", "stored_committed", "spool_deleted"];
+/// The points that a put of a numbered or a latest object passes from the row that owes it to the end of its file.
+const AROUND_A_PUT: [&str; 7] = [
+    "rows_committed",
+    "put_sent",
+    "put_acknowledged",
+    "stored_committed",
+    "latest_acknowledged",
+    "latest_committed",
+    "spool_deleted",
+];
 
-/// One in three of the kills is around puts into S3, where there are fewer points.
-const KILLS_PER_KILL_AROUND_A_PUT: usize = 3;
+/// Half as many kills are around puts into S3, where there are fewer points.
+const KILLS_PER_KILL_AROUND_A_PUT: usize = 2;
 
 /// How fast bytes go to S3: a put of a picture takes a few tenths of a second, so that a kill at a random instant often falls
 /// into one.

@@ -15,6 +15,8 @@ pub const ALL: &[&str] = &[
     "put_sent",
     "put_acknowledged",
     "stored_committed",
+    "latest_acknowledged",
+    "latest_committed",
     "attempt_sent",
     "attempt_answered",
     "attempt_settled",

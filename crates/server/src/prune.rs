@@ -1,6 +1,8 @@
 //! Keeps the log of settled deliveries, the audit log, and what is counted and listed beside them within their ages and sizes,
 //! and the local store's pictures within the days of their templates.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,27 +131,37 @@ pub async fn expire(db: &Db, files: &Arc<LocalStore>, wall: UnixMs) -> Result<us
     }
 }
 
-/// Removes the files of pictures that are marked. Returns how many are gone.
+/// Removes the files of pictures that are marked, durably. Returns how many are gone.
 async fn remove_files(db: &Db, files: &Arc<LocalStore>, batch: Vec<Expiring>, wall: UnixMs) -> Result<usize, DbError> {
     let files = Arc::clone(files);
-    let remove = move || batch.into_iter().filter(|picture| remove_file(&files, picture)).collect::<Vec<_>>();
+    let remove = move || remove_from_disk(&files, batch);
     let gone = tokio::task::spawn_blocking(remove).await.map_err(|_| DbError::Stopped)?;
-    let ids: Vec<_> = gone.iter().map(|picture| picture.id).collect();
-    let settled = ids.len();
+    let settled = gone.len();
     if settled > 0 {
-        db.write(move |tx| retention::settle(tx, &ids, wall)).await?;
+        db.write(move |tx| retention::settle(tx, &gone, wall)).await?;
     }
     Ok(settled)
 }
 
-fn remove_file(files: &LocalStore, picture: &Expiring) -> bool {
-    match files.remove_with_dirs(&picture.bucket, &picture.key) {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::warn!(snapshot = %picture.id, error = %Chain(&error), "an old picture cannot be removed yet");
-            false
+/// Pictures of a day share directories, so there are few syncs for many files. Gives those that cannot come back.
+fn remove_from_disk(files: &LocalStore, batch: Vec<Expiring>) -> Vec<SnapshotId> {
+    let mut removed: BTreeMap<PathBuf, Vec<SnapshotId>> = BTreeMap::new();
+    for picture in batch {
+        match files.remove_with_dirs(&picture.bucket, &picture.key) {
+            Ok(dir) => removed.entry(dir).or_default().push(picture.id),
+            Err(error) => {
+                tracing::warn!(snapshot = %picture.id, error = %Chain(&error), "an old picture cannot be removed yet");
+            }
         }
     }
+    let synced = |(dir, _): &(PathBuf, _)| match files.sync_removed(dir) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(dir = %dir.display(), %error, "old pictures were removed and may come back: they are removed again");
+            false
+        }
+    };
+    removed.into_iter().filter(synced).flat_map(|(_, ids)| ids).collect()
 }
 
 /// The same for the audit log.

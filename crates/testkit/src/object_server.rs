@@ -53,14 +53,16 @@ pub struct ObjectServer {
     address: SocketAddr,
 }
 
-/// A put that a server has taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A put that a server has taken, told as a list of these.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Put {
     pub bucket: String,
     pub key: String,
     pub bytes: u64,
     /// Of the bytes that arrived, in hexadecimal.
     pub sha256: String,
+    /// As its header has them.
+    pub tags: Option<String>,
 }
 
 /// An object as the vendor's SDK reads it.
@@ -119,6 +121,16 @@ impl ObjectServer {
         Ok(())
     }
 
+    /// Makes a bucket. Its name must need no encoding in a URL.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn make_bucket(&self, bucket: &str) -> Result<()> {
+        let answer = http::request(self.address, "GET", &format!("/.make/{bucket}"), &[], &[], PATIENCE)?;
+        ensure!(answer.status == 204, "the server answered {}", answer.status);
+        Ok(())
+    }
+
     /// Every put that was taken so far, in order.
     ///
     /// # Errors
@@ -126,8 +138,7 @@ impl ObjectServer {
     pub fn puts(&self) -> Result<Vec<Put>> {
         let answer = http::request(self.address, "GET", "/.puts", &[], &[], PATIENCE)?;
         ensure!(answer.status == 200, "the server answered {}", answer.status);
-        let told: Vec<(String, String, u64, String)> = serde_json::from_slice(&answer.body).context("read the puts")?;
-        Ok(told.into_iter().map(|(bucket, key, bytes, sha256)| Put { bucket, key, bytes, sha256 }).collect())
+        serde_json::from_slice(&answer.body).context("read the puts")
     }
 
     /// Whether an object is there, without an SDK's start. The key must need no encoding in a URL.

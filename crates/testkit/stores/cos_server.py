@@ -78,6 +78,9 @@ class Handler(BaseHTTPRequestHandler):
         if path.startswith("/.has/"):
             _, _, bucket, key = path.split("/", 3)
             return self.answer(200 if key in self.server.buckets[bucket]["objects"] else 404)
+        if path.startswith("/.make/"):
+            self.server.buckets[path.removeprefix("/.make/")] = {"objects": {}, "lifecycle": None}
+            return self.answer(204)
         if path == "/.puts":
             return self.answer(200, self.server.puts.told())
         try:
@@ -157,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
             kept = {name: value for name, value in headers.items() if name.startswith("x-cos-") or name == "cache-control"}
             kept.pop("x-cos-security-token", None)
             bucket["objects"][key] = (body, self.headers["Content-Type"], kept)
-            self.server.puts.note(name, key, body)
+            self.server.puts.note(name, key, body, headers.get("x-cos-tagging"))
             return self.answer(200, headers=[("ETag", f'"{hashlib.md5(body).hexdigest()}"')])
         if self.command == "DELETE":
             bucket["objects"].pop(key, None)

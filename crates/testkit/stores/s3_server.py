@@ -119,6 +119,10 @@ def guarded(app, accounts, faults):
             found = s3_backends["123456789012"]["aws"].get_object(bucket, key)
             start_response("200 There" if found else "404 Missing", [("Content-Length", "0")])
             return [b""]
+        if environ["PATH_INFO"].startswith("/.make/"):
+            s3_backends["123456789012"]["aws"].create_bucket(environ["PATH_INFO"].removeprefix("/.make/"), "us-east-1")
+            start_response("204 Made", [("Content-Length", "0")])
+            return [b""]
         if environ["PATH_INFO"] == "/.puts":
             told = puts.told()
             start_response("200 Told", [("Content-Length", str(len(told)))])
@@ -139,7 +143,7 @@ def guarded(app, accounts, faults):
         def answer(status, headers, *more):
             bucket, key = named(environ)
             if environ["REQUEST_METHOD"] == "PUT" and key and status.startswith("200"):
-                puts.note(bucket, key, body)
+                puts.note(bucket, key, body, environ.get("HTTP_X_AMZ_TAGGING"))
             return start_response(status, headers, *more)
 
         return app(environ, answer)

@@ -22,6 +22,8 @@ pub(crate) struct Ledger {
     pub(crate) snapshots: BTreeMap<String, SnapshotRow>,
     pub(crate) events: BTreeMap<String, EventRow>,
     pub(crate) deliveries: BTreeMap<String, DeliveryRow>,
+    /// By the names of their objects.
+    pub(crate) latest: BTreeMap<String, LatestRow>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -40,10 +42,25 @@ pub(crate) struct SnapshotRow {
     sha256: String,
     bucket: String,
     object_key: String,
+    /// The key of the object that this picture and each newer one of its stream overwrites.
+    latest_key: String,
+    create_time_ms: i64,
     put_state: String,
     pub(crate) recorded_ms: i64,
     /// When it was stored.
     pub(crate) settled_ms: Option<i64>,
+}
+
+/// The newest picture of a stream.
+#[derive(Debug, Deserialize)]
+pub(crate) struct LatestRow {
+    id: String,
+    bucket: String,
+    object_key: String,
+    create_time_ms: i64,
+    file_size: u64,
+    /// 0 or 1.
+    is_owed: u8,
 }
 
 #[derive(Debug, Deserialize)]
@@ -65,7 +82,10 @@ pub(crate) struct DeliveryRow {
 
 const PUSHES: &str = "SELECT sequence, stream, ended_ms FROM push";
 const SNAPSHOTS: &str = "SELECT lower(hex(id)) AS id, lower(hex(event_id)) AS event, push_sequence, file_size, \
-     lower(hex(sha256)) AS sha256, bucket, object_key, put_state, recorded_ms, settled_ms FROM snapshot";
+     lower(hex(sha256)) AS sha256, bucket, object_key, format('latest/%s/%s/%s.jpg', domain, app, stream) AS latest_key, \
+     create_time_ms, put_state, recorded_ms, settled_ms FROM snapshot";
+const LATEST: &str =
+    "SELECT lower(hex(id)) AS id, bucket, object_key, create_time_ms, file_size, is_owed FROM latest_object";
 const EVENTS: &str = "SELECT lower(hex(id)) AS id, kind, push_sequence, body FROM event";
 const DELIVERIES: &str = "SELECT lower(hex(id)) AS id, lower(hex(event_id)) AS event, state, attempts, \
      (SELECT count(*) FROM attempt WHERE delivery_id = delivery.id) AS attempts_recorded FROM delivery";
@@ -93,11 +113,13 @@ impl Ledger {
         let events: Vec<EventRow> = rows(&copy, EVENTS)?;
         let deliveries: Vec<DeliveryRow> = rows(&copy, DELIVERIES)?;
         let pushes: Vec<PushRow> = rows(&copy, PUSHES)?;
+        let latest: Vec<LatestRow> = rows(&copy, LATEST)?;
         Ok(Self {
             pushes: pushes.into_iter().map(|row| (row.sequence, row)).collect(),
             snapshots: snapshots.into_iter().map(|row| (row.id.clone(), row)).collect(),
             events: events.into_iter().map(|row| (row.id.clone(), row)).collect(),
             deliveries: deliveries.into_iter().map(|row| (row.id.clone(), row)).collect(),
+            latest: latest.into_iter().map(|row| (object(&row.bucket, &row.object_key), row)).collect(),
         })
     }
 
@@ -123,6 +145,10 @@ impl Ledger {
             ensure!(!settled || now.state == before.state, "delivery {id} was {} and is {}", before.state, now.state);
             ensure!(now.attempts >= before.attempts, "delivery {id} has forgotten attempts: {before:?}, {now:?}");
         }
+        for (name, before) in &earlier.latest {
+            let now = self.latest.get(name).with_context(|| format!("{name} is forgotten"))?;
+            ensure!(now.create_time_ms >= before.create_time_ms, "{name} went back: {before:?}, {now:?}");
+        }
         Ok(())
     }
 
@@ -131,12 +157,16 @@ impl Ledger {
         let objects = objects.sizes()?;
         for (id, row) in &self.snapshots {
             let bytes = match row.put_state.as_str() {
-                "owed" => {
-                    let path = data_dir.join("spool").join(format!("{}.image", hyphenated(id)));
-                    fs::metadata(&path).with_context(|| format!("snapshot {id} is owed"))?.len()
-                }
+                "owed" => spooled_bytes(data_dir, id)?,
                 "stored" => *objects.get(&row.object()).with_context(|| format!("not in its store: {row:?}"))?,
                 other => anyhow::bail!("snapshot {id} is {other}"),
+            };
+            ensure!(bytes == row.file_size, "{bytes} bytes are there of {row:?}");
+        }
+        for (name, row) in &self.latest {
+            let bytes = match row.is_owed {
+                0 => *objects.get(name).with_context(|| format!("not in its store: {row:?}"))?,
+                _ => spooled_bytes(data_dir, &row.id)?,
             };
             ensure!(bytes == row.file_size, "{bytes} bytes are there of {row:?}");
         }
@@ -224,6 +254,14 @@ impl Ledger {
             let sum = found.remove(&row.object()).with_context(|| format!("not in its store: {row:?}"))?;
             ensure!(sum == row.sha256, "{sum} is the sum of what is stored of {row:?}");
         }
+        for (name, row) in &self.latest {
+            ensure!(row.is_owed == 0, "{row:?} is not stored");
+            let sum = found.remove(name).with_context(|| format!("not in its store: {row:?}"))?;
+            let of_stream = self.snapshots.values().filter(|snapshot| snapshot.latest_key == row.object_key);
+            let newest =
+                of_stream.max_by_key(|snapshot| snapshot.create_time_ms).context("a latest object of nothing")?;
+            ensure!(sum == newest.sha256, "{sum} is the sum of what {row:?} shows, and {newest:?} is the newest");
+        }
         ensure!(found.is_empty(), "objects that nobody committed: {:?}", found.keys());
         let spooled = files_below(&data_dir.join("spool"))?;
         ensure!(spooled.is_empty(), "left in the spool: {spooled:?}");
@@ -234,14 +272,25 @@ impl Ledger {
 impl SnapshotRow {
     /// The name of its object.
     fn object(&self) -> String {
-        format!("{}/{}", self.bucket, self.object_key)
+        object(&self.bucket, &self.object_key)
     }
+}
+
+fn object(bucket: &str, key: &str) -> String {
+    format!("{bucket}/{key}")
+}
+
+/// The size of a picture that is owed.
+fn spooled_bytes(data_dir: &Path, id: &str) -> Result<u64> {
+    let path = data_dir.join("spool").join(format!("{}.image", hyphenated(id)));
+    Ok(fs::metadata(&path).with_context(|| format!("the picture {id} is owed"))?.len())
 }
 
 /// How much a server that runs still owes: open pushes, puts, deliveries.
 pub(crate) fn owed(data_dir: &Path) -> Result<u64> {
     let sql = "SELECT (SELECT count(*) FROM push WHERE ended_ms IS NULL) + \
         (SELECT count(*) FROM snapshot WHERE put_state = 'owed') + \
+        (SELECT count(*) FROM latest_object WHERE is_owed = 1) + \
         (SELECT count(*) FROM delivery WHERE settled_ms IS NULL)";
     count(data_dir, sql)
 }

@@ -104,12 +104,13 @@ impl Objects {
         }
     }
 
-    /// Puts of what was there already. Nobody counts those into the data directory.
+    /// Puts of what was there already, latest objects left out. Nobody counts those into the data directory.
     pub(crate) fn puts_again(&self) -> Result<Option<usize>> {
         match self {
             Self::Local { .. } => Ok(None),
             Self::S3(store) => {
-                let puts = store.puts()?;
+                let mut puts = store.puts()?;
+                puts.retain(|put| !is_latest(put));
                 Ok(Some(puts.len() - each_the_same(puts)?.len()))
             }
         }
@@ -143,13 +144,18 @@ impl Objects {
     }
 }
 
-/// The last put of each object, all of which brought the same bytes.
+/// Whether each newer picture takes the object's place.
+fn is_latest(put: &Put) -> bool {
+    put.key.starts_with("latest/")
+}
+
+/// The last put of each object, all of which brought the same bytes unless it is a latest one.
 fn each_the_same(puts: Vec<Put>) -> Result<BTreeMap<String, Put>> {
     let mut objects: BTreeMap<String, Put> = BTreeMap::new();
     for put in puts {
         let name = format!("{}/{}", put.bucket, put.key);
         if let Some(before) = objects.insert(name, put.clone()) {
-            ensure!(before == put, "other bytes were put again: {before:?}, {put:?}");
+            ensure!(before == put || is_latest(&put), "other bytes were put again: {before:?}, {put:?}");
         }
     }
     Ok(objects)

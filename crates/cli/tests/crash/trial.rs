@@ -122,6 +122,7 @@ impl Trial {
             None => config(&receiver, 2, &settings()),
             Some(s3) => into_s3(&config(&receiver, 2, &(settings() + &s3.settings("10s")))),
         };
+        let toml = toml.replacen("snapshot_interval", "objects = \"both\"\nsnapshot_interval", 1);
         let passed_points = scratch.join("passed");
         let shipped = ServerSpec::new(FRAMEHOOK).config(&toml);
         let armed = ServerSpec::new(with_fail_points()?)
@@ -297,6 +298,7 @@ impl Trial {
             ("kills in all", self.figures.kills.values().sum::<u32>().to_string()),
             ("pushes begun and ended", self.ledger.pushes.len().to_string()),
             ("pictures committed, stored, found whole", self.ledger.snapshots.len().to_string()),
+            ("latest objects, each the newest of its stream", self.ledger.latest.len().to_string()),
             ("deliveries owed", self.ledger.deliveries.len().to_string()),
             ("of them delivered", self.ledger.count("delivered").to_string()),
             ("of them dead, as the receiver never took them", self.ledger.count("dead").to_string()),

@@ -68,11 +68,11 @@ pub fn offer(tx: &Tx<'_>, new: &Newest<'_>, wall: UnixMs) -> Result<Offered, DbE
     };
     tx.prepare_cached(
         "INSERT INTO latest_object (store, bucket, object_key, region, id, trace, create_time_ms, format, file_size, is_owed,
-             put_due_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 1, ?10)
+             put_due_ms, owed_since_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 1, ?10, ?11)
          ON CONFLICT DO UPDATE SET region = ?4, id = ?5, trace = ?6, create_time_ms = ?7, format = ?8, file_size = ?9,
              -- While the store fails, a newer picture waits as long as the one before would have.
-             put_due_ms = iif(is_owed, put_due_ms, ?10), is_owed = 1",
+             put_due_ms = iif(is_owed, put_due_ms, ?10), owed_since_ms = iif(is_owed, owed_since_ms, ?11), is_owed = 1",
     )?
     .execute(params![
         new.store,
@@ -85,6 +85,7 @@ pub fn offer(tx: &Tx<'_>, new: &Newest<'_>, wall: UnixMs) -> Result<Offered, DbE
         new.format.name(),
         stored(new.file_size_bytes),
         new.put_due.0,
+        wall.0,
     ])?;
     Ok(Offered::Taken { superseded })
 }
@@ -114,13 +115,13 @@ pub fn owed_places(conn: &Connection) -> Result<Vec<Place>, DbError> {
     walk_places(conn, next)
 }
 
-/// Counts what is owed to a place.
+/// Counts what is owed to a place. The oldest is told by when the first was committed that its key has waited for since.
 ///
 /// # Errors
 /// Those of the database.
 pub fn owed_to(conn: &Connection, place: &Place) -> Result<OwedTo, DbError> {
     let mut count = conn.prepare_cached(
-        "SELECT count(*) AS pictures, coalesce(sum(put_alarm), 0) AS held, min(create_time_ms) AS oldest FROM latest_object
+        "SELECT count(*) AS pictures, coalesce(sum(put_alarm), 0) AS held, min(owed_since_ms) AS oldest FROM latest_object
          WHERE is_owed = 1 AND store = ?1 AND bucket = ?2",
     )?;
     let mut rows = count.query([&place.store, &place.bucket])?;
@@ -266,7 +267,7 @@ pub fn buckets_of(conn: &Connection, store: &str) -> Result<Vec<(String, String)
 pub fn mark_stored(tx: &Tx<'_>, put: &OwedLatest, now: UnixMs) -> Result<(), DbError> {
     tx.prepare_cached(
         "UPDATE latest_object SET is_owed = (is_owed AND id <> ?4), put_attempts = 0, put_alarm = 0, put_step_ms = 0, put_error = NULL,
-             put_due_ms = ?5
+             put_due_ms = ?5, owed_since_ms = create_time_ms
          WHERE store = ?1 AND bucket = ?2 AND object_key = ?3",
     )?
     .execute(params![put.store, put.bucket, put.key, blob(put.id.0), now.0])?;

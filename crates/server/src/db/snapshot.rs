@@ -221,7 +221,7 @@ pub struct OwedTo {
     pub pictures: u64,
     /// Those of them that a person should look at.
     pub held: u64,
-    /// When the oldest was committed.
+    /// When the oldest was committed, or the first of those that a latest object has superseded while it waits.
     pub oldest: Option<UnixMs>,
 }
 

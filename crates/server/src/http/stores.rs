@@ -30,7 +30,7 @@ struct StoreView {
     owed: u64,
     /// Those of them that a person should look at.
     held: u64,
-    /// When the oldest that waits was committed.
+    /// When the oldest that waits was committed. A latest object whose place newer ones have taken is as old as the first.
     oldest_ms: Option<i64>,
     /// Why uploads fail, if the last ones did for a reason that is the bucket's.
     error: Option<String>,

@@ -54,20 +54,19 @@ impl Circuit {
         was_open
     }
 
-    /// A put failed for a reason that concerns every object of the bucket. Tells whether that opens the circuit.
+    /// A put failed for a reason that concerns every object of the bucket. Tells whether the bucket fails as a whole by now.
     pub(super) fn failed(&mut self, now: Mono, jitter: f64) -> bool {
         if self.next_try.is_some_and(|at| now < at) {
             // Begun before the bucket was known to fail: it tells nothing new.
-            return false;
+            return true;
         }
-        let was_open = self.is_open();
         self.failures = self.failures.saturating_add(1);
         if self.failures < FAILURES_TO_OPEN {
             return false;
         }
         let wait = backoff(Retry::Later, self.failures + 1 - FAILURES_TO_OPEN, jitter);
         self.next_try = Some(now.plus(wait));
-        !was_open
+        true
     }
 }
 

@@ -14,7 +14,8 @@ use tokio::sync::futures::Notified;
 use super::circuit::{Allowance, Circuit};
 use super::{Retry, Scope, StoreError};
 use crate::db::snapshot::Place;
-use crate::telemetry::event::Chain;
+use crate::telemetry::Telemetry;
+use crate::telemetry::event::{BucketFails, BucketTakes, Chain};
 
 /// Failures in a row that may or may not concern the whole bucket, after which it is said to fail: one is a file in the way of
 /// some names, three without a success between them are most likely a directory that cannot be written to.
@@ -36,6 +37,8 @@ struct Condition {
     failure: Option<Failure>,
     /// In a row.
     unclear_failures: u32,
+    /// What a person was told last; `None`: nothing, or that it takes pictures again.
+    told: Option<Retry>,
     /// When it last took pictures again after it had failed.
     recovered: Option<UnixMs>,
 }
@@ -89,53 +92,52 @@ impl Conditions {
     }
 
     /// A put was taken. Tells whether that ends a failure for which others have waited.
-    pub(super) fn succeeded(&self, place: &Place, wall: UnixMs) -> bool {
+    pub(super) fn succeeded(&self, place: &Place, wall: UnixMs, telemetry: &Telemetry) -> bool {
         let mut places = self.places();
         let condition = places.entry(place.clone()).or_default();
         (condition.failure, condition.unclear_failures) = (None, 0);
+        let was_told = condition.told.take().is_some();
         let has_recovered = condition.circuit.succeeded();
         if has_recovered {
             condition.recovered = Some(wall);
-            drop(places);
-            let Place { store, bucket } = place;
-            tracing::info!(store, bucket, "the bucket takes pictures again");
+        }
+        drop(places);
+        if was_told {
+            BucketTakes { store: &place.store, bucket: &place.bucket }.emit(telemetry);
         }
         has_recovered
     }
 
-    /// A put failed. Says so once for each time that the bucket stops taking pictures.
-    pub(super) fn failed(&self, place: &Place, error: &StoreError, now: Mono, jitter: f64) {
+    /// A put failed. Says so once for each time that the bucket stops taking pictures, and once more when it turns out that a
+    /// person must mend what should have passed.
+    pub(super) fn failed(&self, place: &Place, error: &StoreError, now: Mono, jitter: f64, telemetry: &Telemetry) {
         let (scope, retry, mend) = (error.scope(), error.retry(), error.mend());
         let mut places = self.places();
         let condition = places.entry(place.clone()).or_default();
-        let is_told = match scope {
-            Scope::Bucket => true,
+        let (is_shown, is_sure) = match scope {
+            Scope::Bucket => (true, condition.circuit.failed(now, jitter)),
+            // What is unclear opens no circuit: it would hold up pictures that this does not concern.
             Scope::Unclear => {
                 condition.unclear_failures = condition.unclear_failures.saturating_add(1);
-                condition.unclear_failures >= UNCLEAR_FAILURES_TO_TELL
+                let is_sure = condition.unclear_failures >= UNCLEAR_FAILURES_TO_TELL;
+                (is_sure, is_sure)
             }
-            Scope::Object => false,
+            Scope::Object => (false, false),
         };
-        if is_told {
+        if is_shown {
             condition.failure = Some(Failure { retry, error: Chain(error).to_string(), mend });
         }
-        let is_news = match scope {
-            Scope::Bucket => condition.circuit.failed(now, jitter),
-            // What is unclear opens no circuit: it would hold up pictures that this does not concern.
-            Scope::Unclear => condition.unclear_failures == UNCLEAR_FAILURES_TO_TELL,
-            Scope::Object => false,
+        let is_news = match condition.told {
+            None => true,
+            // The other way round it would be told twice of a store that refuses and is away by turns.
+            Some(told) => (told, retry) == (Retry::Later, Retry::Held),
         };
-        if is_news {
+        if is_sure && is_news {
+            condition.told = Some(retry);
             drop(places);
-            let (Place { store, bucket }, error) = (place, Chain(error));
-            match retry {
-                Retry::Held => {
-                    tracing::error!(store, bucket, %error, mend, "the bucket refuses pictures: they wait for you to mend it");
-                }
-                Retry::Later => {
-                    tracing::warn!(store, bucket, %error, mend, "the bucket fails: its pictures wait for it");
-                }
-            }
+            let reason = error.name();
+            let (store, bucket, alarm) = (&place.store, &place.bucket, retry == Retry::Held);
+            BucketFails { store, bucket, reason, alarm, error, mend }.emit(telemetry);
         }
     }
 
@@ -159,6 +161,8 @@ mod tests {
     use std::io;
 
     use super::*;
+    use crate::clock::Clock;
+    use crate::telemetry::feed::Heard;
 
     const NOW: Mono = Mono(Duration::from_secs(1));
 
@@ -175,8 +179,13 @@ mod tests {
     }
 
     fn fail(conditions: &Conditions, error: &StoreError, times: usize) -> Option<Failure> {
-        (0..times).for_each(|_| conditions.failed(&place(), error, NOW, 0.5));
+        let telemetry = Telemetry::new(Clock::start());
+        (0..times).for_each(|_| conditions.failed(&place(), error, NOW, 0.5, &telemetry));
         conditions.failures().remove(&place()).flatten()
+    }
+
+    fn succeed(conditions: &Conditions) -> bool {
+        conditions.succeeded(&place(), UnixMs(7), &Telemetry::new(Clock::start()))
     }
 
     #[test]
@@ -189,9 +198,36 @@ mod tests {
         fail(&conditions, &timed_out(), 2);
         assert_eq!(conditions.wait(&place(), NOW), Some(Duration::from_secs(1)));
         assert!(!conditions.begin(&place(), NOW));
-        assert!(conditions.succeeded(&place(), UnixMs(7)));
+        assert!(succeed(&conditions));
         assert!(conditions.wait(&place(), NOW).is_none() && conditions.begin(&place(), NOW));
         assert_eq!((conditions.recovered(&place()), fail(&conditions, &timed_out(), 0)), (Some(UnixMs(7)), None));
+    }
+
+    #[tokio::test]
+    async fn an_outage_is_told_once_its_end_too_and_that_somebody_must_mend_it_once_more() {
+        let (conditions, telemetry) = (Conditions::default(), Telemetry::new(Clock::start()));
+        let mut listener = telemetry.feed.listen();
+        let read_only = StoreError::from_io("b", "k", rustix::io::Errno::ROFS.into());
+        let mut now = NOW;
+        for error in [&timed_out(), &read_only, &timed_out(), &read_only] {
+            for _ in 0..5 {
+                conditions.failed(&place(), error, now, 0.5, &telemetry);
+                now = now.plus(Duration::from_secs(100));
+            }
+        }
+        for _ in 0..5 {
+            conditions.succeeded(&place(), UnixMs(7), &telemetry);
+        }
+        // Listening ends with it.
+        drop(telemetry);
+        let mut told = Vec::new();
+        while let Some(Heard::Event(event)) = listener.next().await {
+            let event: serde_json::Value = serde_json::from_str(&event.json).expect("JSON");
+            assert_eq!((&event["store"], &event["bucket"]), (&"tencent".into(), &"shots-1".into()), "{event}");
+            told.push((event["kind"].as_str().expect("a kind").to_owned(), event["alarm"].as_bool()));
+        }
+        let expected = [("bucket_failing", Some(false)), ("bucket_failing", Some(true)), ("bucket_taking", None)];
+        assert_eq!(told, expected.map(|(kind, alarm)| (kind.to_owned(), alarm)));
     }
 
     #[test]
@@ -231,7 +267,7 @@ mod tests {
     fn what_may_be_the_buckets_is_told_after_three_in_a_row_and_stops_nobody() {
         let conditions = Conditions::default();
         assert_eq!(fail(&conditions, &refused(), 2), None);
-        assert!(!conditions.succeeded(&place(), UnixMs(7)));
+        assert!(!succeed(&conditions));
         assert_eq!(fail(&conditions, &refused(), 2), None, "one was taken between them");
         assert_eq!(fail(&conditions, &refused(), 1).expect("told").retry, Retry::Held);
         assert!(conditions.begin(&place(), NOW));

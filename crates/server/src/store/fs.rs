@@ -164,32 +164,50 @@ impl LocalStore {
         copy.sync_data().map_err(|error| if is_full(&error) { error } else { self.sync_failed(error) })
     }
 
-    /// Removes an object that nobody was told of. Blocks. Not synced: one that comes back after a crash is of no harm.
+    /// Removes an object, durably. Blocks.
     ///
     /// # Errors
     /// See [`StoreError`].
     pub fn remove(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
-        let path = self.path(bucket, key)?;
-        durable::remove_if_there(&path).map_err(|source| StoreError::from_io(bucket, key, source))
+        let removed = self.remove_with_dirs(bucket, key)?;
+        self.sync_removed(&removed).map_err(|source| StoreError::from_io(bucket, key, source))
     }
 
-    /// Removes an object, and the directories of its key that are empty without it. Blocks. Not synced, as above.
+    /// Removes an object, and the directories of its key that are empty without it. Blocks. It may come back after a power
+    /// cut until the directory that is returned was given to [`LocalStore::sync_removed`], where one sync does for many.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub fn remove_with_dirs(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
-        self.remove(bucket, key)?;
+    pub fn remove_with_dirs(&self, bucket: &str, key: &str) -> Result<PathBuf, StoreError> {
         let path = self.path(bucket, key)?;
+        durable::remove_if_there(&path).map_err(|source| StoreError::from_io(bucket, key, source))?;
         let bucket = self.root.join(bucket);
+        let mut removed_from = bucket.as_path();
         // Held, so that no put counts on a directory that is about to go. One that has just made it, and not yet used it, finds
         // it gone and is tried again.
         let mut durable_dirs = self.lock_dirs();
         for dir in path.ancestors().skip(1).take_while(|dir| **dir != *bucket) {
             // The first that is not empty ends it, as does one that cannot be removed.
             if fs::remove_dir(dir).is_err() {
+                removed_from = dir;
                 break;
             }
             durable_dirs.remove(dir);
+        }
+        Ok(removed_from.to_owned())
+    }
+
+    /// Makes it durable that objects were removed from a directory. Blocks.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn sync_removed(&self, dir: &Path) -> io::Result<()> {
+        // One that is gone by now was removed from the one above it.
+        for dir in dir.ancestors().take_while(|dir| dir.starts_with(&self.root)) {
+            match sync_dir(dir) {
+                Err(DirError::NotTried(error)) if error.kind() == io::ErrorKind::NotFound => {}
+                synced => return synced.map_err(|error| self.judge(error)),
+            }
         }
         Ok(())
     }

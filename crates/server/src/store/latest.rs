@@ -15,6 +15,7 @@ use super::{Bucket, Retry, StoreError, StorerParts, Upload, backoff};
 use crate::db::latest::{self, OwedLatest};
 use crate::db::snapshot::{FailedPut, Place};
 use crate::db::{DbError, Tx};
+use crate::fail_point;
 use crate::telemetry::event::{Chain, PutEnded};
 
 /// How long the task sleeps at most without being woken.
@@ -166,12 +167,14 @@ impl LatestStorer {
     }
 
     async fn stored(&self, put: &OwedLatest) -> Result<(), DbError> {
+        fail_point::pass("latest_acknowledged");
         let (timeline, put) = (self.parts.timeline.clone(), Arc::new(put.clone()));
         let write = || {
             let (put, timeline) = (Arc::clone(&put), timeline.clone());
             move |tx: &Tx<'_>| latest::mark_stored(tx, &put, timeline.now())
         };
         self.parts.db.write_until_done(write).await?;
+        fail_point::pass("latest_committed");
         let (spool, id, bytes) = (Arc::clone(&self.parts.spool), put.id, put.file_size_bytes);
         // A panic in there leaves the file to the next start.
         let _ = tokio::task::spawn_blocking(move || spool.remove(id, bytes)).await;

@@ -72,8 +72,9 @@ pub struct Remote {
     signed_url_life_secs: Option<u32>,
     /// Buckets and days whose lifecycle rule has been seen to, and when one that could not be made is tried again.
     rules: Mutex<HashMap<(String, u32), Option<Mono>>>,
-    /// Held while a rule is added: a bucket's rules are one document, and two that are added at once would lose one.
-    adding: tokio::sync::Mutex<()>,
+    /// For each bucket to which rules are added: held while one is, since a bucket's rules are one document, and two that are
+    /// added at once would lose one. A bucket that hangs holds up no other.
+    adding: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Remote {
@@ -121,7 +122,7 @@ impl Remote {
                 .collect(),
             signed_url_life_secs: life.map(|secs| u32::try_from(secs).unwrap_or(u32::MAX)),
             rules: Mutex::default(),
-            adding: tokio::sync::Mutex::default(),
+            adding: Mutex::default(),
         }
     }
 
@@ -240,9 +241,17 @@ impl Remote {
         }
     }
 
+    /// Whose holder may add a rule to the bucket.
+    fn turn_to_add(&self, bucket: Bucket<'_>) -> Arc<tokio::sync::Mutex<()>> {
+        let mut adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        adding.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(adding.entry(bucket.name.to_owned()).or_default())
+    }
+
     /// Adds the rule for `days` to the bucket's lifecycle, if it is not there. Whatever else is there stays.
     async fn add_rule(&self, bucket: Bucket<'_>, days: u32) -> Result<(), RuleError> {
-        let _adding = self.adding.lock().await;
+        let turn = self.turn_to_add(bucket);
+        let _adding = turn.lock().await;
         let lifecycle =
             |method, headers, body| Call { method, bucket, key: "", parameters: &[("lifecycle", "")], headers, body };
         let known = self.call(lifecycle(rusty_s3::Method::Get, Vec::new(), Bytes::new())).await?;

@@ -62,9 +62,12 @@ impl StorerParts {
     /// Tells what a put says of its bucket. What waits for a bucket that takes pictures again is made due.
     pub(super) fn learn(&self, place: &Place, error: Option<&StoreError>, now: Mono) {
         match error {
-            Some(error) => self.conditions.failed(place, error, now, self.entropy.fraction()),
-            None if self.conditions.succeeded(place, self.clock.wall()) => self.bring_forward(place.clone()),
-            None => {}
+            Some(error) => self.conditions.failed(place, error, now, self.entropy.fraction(), &self.telemetry),
+            None => {
+                if self.conditions.succeeded(place, self.clock.wall(), &self.telemetry) {
+                    self.bring_forward(place.clone());
+                }
+            }
         }
     }
 

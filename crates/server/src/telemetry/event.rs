@@ -316,6 +316,62 @@ impl PutEnded<'_> {
     }
 }
 
+/// A bucket takes no pictures.
+#[derive(Debug)]
+pub struct BucketFails<'a> {
+    /// The store, as the configuration names it.
+    pub store: &'a str,
+    /// Its full name.
+    pub bucket: &'a str,
+    /// Why, with a name from a fixed set.
+    pub reason: &'static str,
+    /// Whether waiting alone will not mend it.
+    pub alarm: bool,
+    /// Why, in words.
+    pub error: &'a (dyn std::error::Error + 'static),
+    /// What a person may do about it.
+    pub mend: &'static str,
+}
+
+impl BucketFails<'_> {
+    /// Logs it, and tells whoever listens.
+    pub fn emit(&self, telemetry: &Telemetry) {
+        let Self { store, bucket, reason, alarm, error, mend } = *self;
+        let error = Chain(error);
+        if alarm {
+            tracing::error!(store, bucket, %error, mend, "the bucket refuses pictures: they wait for you to mend it");
+        } else {
+            tracing::warn!(store, bucket, %error, mend, "the bucket fails: its pictures wait for it");
+        }
+        telemetry.tell(None, || Happening::BucketFailing {
+            store: store.to_owned(),
+            bucket: bucket.to_owned(),
+            reason,
+            alarm,
+            error: error.to_string(),
+            mend,
+        });
+    }
+}
+
+/// A bucket takes pictures again.
+#[derive(Debug)]
+pub struct BucketTakes<'a> {
+    /// The store, as the configuration names it.
+    pub store: &'a str,
+    /// Its full name.
+    pub bucket: &'a str,
+}
+
+impl BucketTakes<'_> {
+    /// Logs it, and tells whoever listens.
+    pub fn emit(&self, telemetry: &Telemetry) {
+        let Self { store, bucket } = *self;
+        tracing::info!(store, bucket, "the bucket takes pictures again");
+        telemetry.tell(None, || Happening::BucketTaking { store: store.to_owned(), bucket: bucket.to_owned() });
+    }
+}
+
 /// One attempt at a callback ended, well or not.
 #[derive(Debug)]
 pub struct AttemptEnded<'a> {

@@ -111,6 +111,23 @@ pub enum Happening {
         /// Whether waiting alone will not mend it: a person should look.
         alarm: bool,
     },
+    /// A bucket takes no pictures: they wait for it. Told once, and once more when it turns out that a person must mend what
+    /// should have passed.
+    BucketFailing {
+        /// As the configuration names it.
+        store: String,
+        bucket: String,
+        /// Why, by the name that `framehook_puts_total` has.
+        reason: &'static str,
+        /// Whether waiting alone will not mend it: a person should look.
+        alarm: bool,
+        /// Why, in words.
+        error: String,
+        /// What may be done about it.
+        mend: &'static str,
+    },
+    /// That is over: it has taken one.
+    BucketTaking { store: String, bucket: String },
     /// A receiver has taken a callback.
     DeliveryDelivered {
         #[serde(flatten)]
@@ -198,7 +215,7 @@ pub struct Endpoint {
 
 impl Happening {
     /// Every kind there is.
-    pub const KINDS: [&str; 19] = [
+    pub const KINDS: [&str; 21] = [
         "push_began",
         "push_ended",
         "session_began",
@@ -208,6 +225,8 @@ impl Happening {
         "snapshot_skipped",
         "snapshot_stored",
         "snapshot_not_stored",
+        "bucket_failing",
+        "bucket_taking",
         "delivery_delivered",
         "delivery_failed",
         "delivery_dead",
@@ -232,16 +251,18 @@ impl Happening {
             Self::SnapshotSkipped { .. } => 6,
             Self::SnapshotStored { .. } => 7,
             Self::SnapshotNotStored { .. } => 8,
-            Self::DeliveryDelivered { .. } => 9,
-            Self::DeliveryFailed { .. } => 10,
-            Self::DeliveryDead { .. } => 11,
-            Self::EndpointOverdue { .. } => 12,
-            Self::EndpointCaughtUp { .. } => 13,
-            Self::ConfigurationChanged { .. } => 14,
-            Self::ConfigurationReloaded { .. } => 15,
-            Self::CertificateReloaded { .. } => 16,
-            Self::LoginRefused { .. } => 17,
-            Self::Missed { .. } => 18,
+            Self::BucketFailing { .. } => 9,
+            Self::BucketTaking { .. } => 10,
+            Self::DeliveryDelivered { .. } => 11,
+            Self::DeliveryFailed { .. } => 12,
+            Self::DeliveryDead { .. } => 13,
+            Self::EndpointOverdue { .. } => 14,
+            Self::EndpointCaughtUp { .. } => 15,
+            Self::ConfigurationChanged { .. } => 16,
+            Self::ConfigurationReloaded { .. } => 17,
+            Self::CertificateReloaded { .. } => 18,
+            Self::LoginRefused { .. } => 19,
+            Self::Missed { .. } => 20,
         }]
     }
 }
@@ -260,6 +281,7 @@ mod tests {
         for what in [
             Happening::ConfigurationChanged { version: 1 },
             Happening::SnapshotStored { snapshot_id: Uuid::nil(), store: String::new(), key: String::new() },
+            Happening::BucketTaking { store: String::new(), bucket: String::new() },
             Happening::EndpointCaughtUp { endpoint: Endpoint { id: 1, template: 2, event_type: 200 } },
             Happening::Missed { count: 1 },
         ] {

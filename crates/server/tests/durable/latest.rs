@@ -13,6 +13,7 @@ use framehook_server::audit::Caller;
 use framehook_server::commit::{Recorded, Rendered};
 use framehook_server::db::latest::{self, OwedLatest};
 use framehook_server::db::outbox::owed_counts;
+use framehook_server::db::prune::prune_before;
 use framehook_server::db::snapshot::{self, held_puts};
 use framehook_testkit::wait;
 
@@ -221,6 +222,60 @@ fn a_store_that_refuses_is_asked_again_with_what_is_newest_by_then() {
     let process = place.start();
     shows(&place, "room_1001.jpg", &bytes);
     empty_spool(&place, &process);
+}
+
+#[test]
+fn what_waits_is_as_old_as_the_first_that_its_store_did_not_take() {
+    let place = Place::new(telling_room("http://127.0.0.1:1/"));
+    let process = place.start_with(Settings { stores: false, notifies: false, ..Settings::default() });
+    let template = template(Objects::Latest);
+    let owed = || process.block_on(process.storer.places()).expect("places")[0].owed;
+    commit(&process, picture(&process, &room(), &template, 0));
+    let first = owed().oldest.expect("it waits");
+    wait::until("the next millisecond", PATIENCE, || (process.clock.wall() > first).then_some(())).expect("it comes");
+    commit(&process, picture(&process, &room(), &template, 2));
+    assert_eq!((owed().pictures, owed().oldest), (2, Some(first)));
+    assert_eq!(process.block_on(process.db.read(owed_counts)).expect("counts").puts_owed, 2);
+    process.kill();
+
+    // It is put, and the next one is as old as itself.
+    let process = place.start_with(Settings { notifies: false, ..Settings::default() });
+    empty_spool(&place, &process);
+    process.kill();
+    let process = place.start_with(Settings { stores: false, notifies: false, ..Settings::default() });
+    commit(&process, picture(&process, &room(), &template, 4));
+    let later = process.block_on(process.storer.places()).expect("places")[0].owed.oldest;
+    assert!(later > Some(first), "{later:?}");
+}
+
+#[test]
+fn a_key_that_no_template_writes_any_more_is_forgotten_when_it_is_old_and_its_object_stays() {
+    let place = Place::new(telling_room("http://127.0.0.1:1/"));
+    let process = place.start_with(Settings { notifies: false, ..Settings::default() });
+    let [first, second] = [0, 2].map(|secs| picture(&process, &room(), &template(Objects::Latest), secs));
+    let thumb = first.pictures[0].renditions[1].bytes.clone();
+    commit(&process, first);
+    shows(&place, "thumb/room_1001.webp", &thumb);
+    // From now on without the thumb.
+    let without = SnapshotTemplateDraft { renditions: Vec::new(), ..template(Objects::Latest).to_draft() };
+    let without = Arc::new(SnapshotTemplate::validate(TemplateId(1), without).expect("a template"));
+    let second = Rendered { pictures: vec![process.taken(process.snapshot_id(), &without)], ..second };
+    commit(&process, second);
+    empty_spool(&place, &process);
+    let keys = || {
+        let keys = "SELECT object_key FROM latest_object ORDER BY object_key";
+        let keys = process.db.read(move |conn| {
+            Ok(conn.prepare(keys)?.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?)
+        });
+        process.block_on(keys).expect("rows")
+    };
+    let (main, gone) =
+        ("latest/push.example.com/live/room_1001.jpg", "latest/push.example.com/live/thumb/room_1001.webp");
+    assert_eq!(keys(), [main, gone]);
+    let prune = process.db.write(|tx| prune_before(tx, CREATE_TIME.plus(Duration::from_secs(1))));
+    process.block_on(prune).expect("pruned");
+    assert_eq!(keys(), [main]);
+    shows(&place, "thumb/room_1001.webp", &thumb);
 }
 
 #[test]

@@ -154,6 +154,16 @@ impl Subject {
         self.put_into(self.bucket(), key, upload)
     }
 
+    /// Begins to put a picture that is kept for so many days, and leaves it at that.
+    pub(crate) fn begin_put_for(&self, days: u32, bucket: &'static str) {
+        let (store, file) = (Arc::clone(&self.store), self.spooled(b"picture"));
+        let bucket = Bucket { name: bucket, ..self.bucket() };
+        self.runtime.spawn(async move {
+            let upload = Upload { retention_days: Some(days), ..upload(&file) };
+            store.put(bucket, "a.jpg", upload).await
+        });
+    }
+
     pub(crate) fn put_overwritten(&self, key: &str) -> Result<(), StoreError> {
         let file = self.spooled(b"picture");
         self.put_into(self.bucket(), key, Upload { is_overwritten: true, ..upload(&file) })

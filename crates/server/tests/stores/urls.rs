@@ -7,9 +7,13 @@ use framehook_domain::time::{NameZone, UnixMs};
 use framehook_server::clock::Clock;
 use framehook_testkit::http;
 use framehook_testkit::object_server::{BUCKETS, Kind};
+use framehook_testkit::receiver::{Receiver, Reply, Request};
 use std::time::Duration;
 
 use crate::subject::{BUCKET, Subject, each_remote};
+
+/// Long enough for anything on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A key with characters that a URL writes otherwise.
 fn odd_key() -> ObjectKey {
@@ -181,6 +185,27 @@ fn retention_is_a_tag_and_a_rule_of_the_bucket() {
             assert_eq!(rules.iter().filter(|rule| **rule == id).count(), 1, "{subject}: {rules:?}");
         }
     });
+}
+
+#[test]
+fn a_bucket_that_hangs_over_its_rules_holds_up_no_other_of_its_store() {
+    let receiver = Receiver::start().expect("a receiver");
+    receiver.on_request(|request| {
+        let hangs = request.headers.get("host").is_some_and(|host| host.starts_with(BUCKETS[0]));
+        if hangs { Reply::Hang } else { Reply::Status(200) }
+    });
+    let config = format!(
+        "[[object_store]]\nname = \"cos\"\nkind = \"cos\"\nconnect_to = \"{}\"\n\
+         endpoint = \"http://{{bucket}}.cos.{{region}}.example.com\"\ntimeout = \"10m\"\n{}",
+        receiver.address(),
+        keys("")
+    );
+    let subject = Subject::with("cos".to_owned(), &config, None);
+    subject.begin_put_for(7, BUCKETS[0]);
+    receiver.wait_for(1, PATIENCE).expect("it asks for the rules");
+    subject.begin_put_for(7, BUCKETS[1]);
+    let is_put = |requests: &[Request]| requests.iter().any(|request| request.method == "PUT").then_some(());
+    receiver.wait_until("the other bucket's put", PATIENCE, is_put).expect("it waits for nobody");
 }
 
 #[test]

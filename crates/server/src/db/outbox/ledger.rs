@@ -321,8 +321,9 @@ pub struct OwedCounts {
     pub deliveries_dead: u64,
     /// When the oldest delivery that is owed was made, by the wall clock.
     pub oldest_owed: Option<UnixMs>,
+    /// Pictures, those of latest objects among them, that are committed and not stored.
     pub puts_owed: u64,
-    /// Pictures, those of latest objects among them, that a store refused and a person should look at.
+    /// Those of them that a store refused and a person should look at.
     pub puts_held: u64,
 }
 
@@ -340,7 +341,10 @@ pub fn owed_counts(conn: &Connection) -> Result<OwedCounts, DbError> {
         deliveries_owed: count("SELECT count(*) FROM delivery WHERE settled_ms IS NULL")?,
         deliveries_dead: count("SELECT count(*) FROM delivery WHERE state = 'dead'")?,
         oldest_owed: conn.prepare_cached(oldest)?.query_row([], |row| row.get(0)).optional()?.map(UnixMs),
-        puts_owed: count("SELECT count(*) FROM snapshot WHERE put_state = 'owed'")?,
+        puts_owed: count(
+            "SELECT (SELECT count(*) FROM snapshot WHERE put_state = 'owed')
+                 + (SELECT count(*) FROM latest_object WHERE is_owed = 1)",
+        )?,
         puts_held: count(
             "SELECT (SELECT count(*) FROM snapshot WHERE put_alarm = 1)
                  + (SELECT count(*) FROM latest_object WHERE is_owed = 1 AND put_alarm = 1)",

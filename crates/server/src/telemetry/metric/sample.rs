@@ -104,7 +104,7 @@ pub struct Sample {
 pub struct BucketSample {
     pub store: String,
     pub bucket: String,
-    /// Snapshots that wait for it.
+    /// Pictures that wait for it, latest objects among them.
     pub owed: u64,
     /// Whether the last upload was taken, none has failed, or none waits.
     pub is_taking: bool,
@@ -120,7 +120,7 @@ struct BucketLabel {
 /// What is owed, as far as the page tells.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Owed {
-    /// Snapshots that are committed and not stored.
+    /// Pictures that are committed and not stored, latest objects among them.
     pub puts: u64,
     /// Those of them that a store refused and a person should look at.
     pub puts_held: u64,
@@ -156,7 +156,11 @@ impl Sampled {
             ),
             spool_bytes: page.gauge_bytes("spool", "Pictures on the disk that are not stored yet"),
             disk_free_bytes: page.gauge_bytes("disk_free", "Room left on the file system of the data directory"),
-            puts_owed: page.maybe_gauge("puts_owed", None, "Snapshots that are committed and not stored"),
+            puts_owed: page.maybe_gauge(
+                "puts_owed",
+                None,
+                "Pictures that are committed and not stored, latest objects among them",
+            ),
             puts_held: page.maybe_gauge(
                 "puts_held",
                 None,

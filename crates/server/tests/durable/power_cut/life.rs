@@ -10,19 +10,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use framehook_domain::catalog::ManagedBy;
 use framehook_domain::id::PushSequence;
 use framehook_domain::refusal::PushEnd;
 use framehook_domain::retry::Schedule;
 use framehook_domain::stream::{StreamId, StreamParam};
 use framehook_domain::template::{Objects, SnapshotTemplate, SnapshotTemplateDraft};
 use framehook_domain::time::UnixMs;
+use framehook_server::db::catalog::insert_snapshot_template;
 use framehook_server::db::push::{PushClosing, PushOpening};
+use framehook_server::prune::expire;
 use framehook_testkit::dice::Dice;
 use framehook_testkit::disk::{Change, Disk, Recorder, parse};
 use framehook_testkit::receiver::{Receiver, Reply, Request};
+use framehook_testkit::wait;
 use futures_util::future::join_all;
 
-use crate::harness::{Place, Process, Settings, stream, telling_room, template};
+use super::verdict::Facts;
+use crate::harness::{PATIENCE, Place, Process, Settings, stream, telling_room, template};
 
 /// Tells a child where it lives, and how many pictures of each stream it takes before it stops in order.
 const ROOT_VARIABLE: &str = "POWER_CUT_ROOT";
@@ -159,8 +164,12 @@ impl Life {
         });
         let place = Place::at(&self.root.join(DATA), telling_room(&receiver.url("/")));
         let process = place.start_with(settings());
+        keep_for_a_day(&process);
         let publishers = (0..STREAMS).map(|number| self.publish(number, &process, &notes));
         process.block_on(join_all(publishers));
+        let is_settled = || (process.block_on(process.db.read(|conn| Ok(Facts::owed(conn)?))).ok()? == 0).then_some(());
+        wait::until("everything to be settled", PATIENCE, is_settled).expect("settled");
+        process.block_on(expire_all(&process));
         process.stop();
     }
 
@@ -178,8 +187,30 @@ impl Life {
             process.log.close_push(closing(sequence, process.clock.wall())).await.expect("ended");
             notes.note(&Acknowledged::Ended(sequence.to_string()));
             left = left.saturating_sub(PUSH_PICTURES);
+            if number == 0 {
+                expire_all(process).await;
+            }
         }
     }
+}
+
+/// Tells the database that numbered pictures are kept for a day. A process on the same directory may have done so.
+fn keep_for_a_day(process: &Process) {
+    let kept = SnapshotTemplate { retention_days: Some(1), ..SnapshotTemplate::clone(&both()) };
+    let write = process.db.write(move |tx| {
+        let is_known = tx.prepare("SELECT 1 FROM snapshot_template")?.exists([])?;
+        if !is_known {
+            insert_snapshot_template(tx, &kept, ManagedBy::Api, UnixMs(0))?;
+        }
+        Ok(())
+    });
+    process.block_on(write).expect("a template");
+}
+
+/// Removes every picture of which no callback is owed, as if two days had passed.
+async fn expire_all(process: &Process) {
+    let in_two_days = process.clock.wall().plus(Duration::from_secs(2 * 86_400));
+    expire(&process.db, &process.files, in_two_days).await.expect("expired");
 }
 
 async fn take_picture(process: &Process, room: &StreamId, sequence: PushSequence, notes: &Notes) {

@@ -113,9 +113,9 @@ impl Facts {
                 Acknowledged::Began(sequence) => self.pushes.contains_key(sequence) && is_told(sequence, BEGAN),
                 Acknowledged::Ended(sequence) => self.pushes.get(sequence) == Some(&true) && is_told(sequence, ENDED),
                 Acknowledged::Heard(id) => match self.deliveries.get(id) {
-                    Some(Some(snapshot)) => {
-                        self.snapshots.get(snapshot).is_some_and(|snapshot| snapshot.put_state == "stored")
-                    }
+                    Some(Some(snapshot)) => self.snapshots.get(snapshot).is_some_and(|snapshot| {
+                        ["stored", "expiring", "expired"].contains(&snapshot.put_state.as_str())
+                    }),
                     Some(None) => true,
                     None => false,
                 },
@@ -126,10 +126,19 @@ impl Facts {
     }
 
     /// Every picture of which there is a row has its bytes: in the spool while it is owed to the store, in the store after
-    /// that. In the spool is nothing else.
+    /// that, until it has expired. In the spool is nothing else.
     pub(crate) fn agree_with_the_disk(&self) -> Result<()> {
         let mut spooled = BTreeSet::new();
         for (id, row) in &self.snapshots {
+            match row.put_state.as_str() {
+                "expired" => {
+                    ensure!(!row.object.exists(), "{id} has expired and is back: {}", row.object.display());
+                    continue;
+                }
+                // It may be there or not.
+                "expiring" => continue,
+                _ => {}
+            }
             let path = if row.put_state == "owed" { self.spooled(id, &mut spooled) } else { row.object.clone() };
             let bytes = fs::read(&path).with_context(|| format!("{id} is {}: {}", row.put_state, path.display()))?;
             let is_whole = digest(&SHA256, &bytes).as_ref() == row.sha256;
@@ -158,7 +167,7 @@ impl Facts {
 
     /// The store holds what rows name and nothing else.
     pub(crate) fn name_every_object(&self) -> Result<()> {
-        let numbered = self.snapshots.values().map(|row| &row.object);
+        let numbered = self.snapshots.values().filter(|row| row.put_state != "expired").map(|row| &row.object);
         let named: BTreeSet<PathBuf> = numbered.chain(self.latest.iter().map(|row| &row.object)).cloned().collect();
         let found = files_below(&self.dir.join("objects"))?;
         let unknown: Vec<_> = found.difference(&named).collect();
