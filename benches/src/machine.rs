@@ -28,7 +28,7 @@ impl Machine {
         versions.dedup();
         Self {
             cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown processor".to_owned()),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cores: cores() as usize,
             memory_gib: field("/proc/meminfo", "MemTotal")
                 .and_then(|text| text.strip_suffix(" kB")?.parse::<f64>().ok())
                 .map_or(0.0, |kib| kib / f64::from(1 << 20)),
@@ -36,6 +36,11 @@ impl Machine {
             versions,
         }
     }
+}
+
+/// Processors that this process may use.
+pub(crate) fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX))
 }
 
 /// CPU time that the whole machine has been busy for since it started.
@@ -77,6 +82,9 @@ impl Subject {
             }
             Self::Tuned | Self::Plain => {
                 Vec::from_iter(output("ffmpeg", ["-version"]).into_iter().chain(nginx_version()))
+            }
+            Self::Gstreamer => {
+                Vec::from_iter(output("gst-launch-1.0", ["--version"]).into_iter().chain(nginx_version()))
             }
             Self::Nginx => nginx_version().into_iter().collect(),
         };

@@ -51,7 +51,7 @@ enum Benchmark {
     Ingest(ingest::Options),
     /// Whether cost per stream stays the same from 10 to 2,000 streams; a storm of publishers; more work than fits.
     Scale(scale::Options),
-    /// From a keyframe's last byte to its callback's first.
+    /// From a keyframe's last byte to its stored picture and to its callback, on an idle machine and on a busy one.
     Latency(latency::Options),
     /// Callbacks per second, how late they leave, and what hanging receivers do to the others.
     Delivery(delivery::Options),
