@@ -22,6 +22,7 @@ mod measurement;
 mod notes;
 mod packages;
 mod page;
+mod picture;
 mod plan;
 mod scale;
 mod store;
@@ -53,6 +54,8 @@ enum Benchmark {
     Scale(scale::Options),
     /// From a keyframe's last byte to its stored picture and to its callback, on an idle machine and on a busy one.
     Latency(latency::Options),
+    /// CPU time of one picture, beside the same libraries and the same code called directly.
+    Picture(picture::Options),
     /// Callbacks per second, how late they leave, and what hanging receivers do to the others.
     Delivery(delivery::Options),
     /// CPU time and duration of a put into each kind of store.
@@ -69,6 +72,7 @@ fn main() -> Result<()> {
         Benchmark::Ingest(options) => ingest::run(&workshop, &options),
         Benchmark::Scale(options) => scale::run(&workshop, &options),
         Benchmark::Latency(options) => latency::run(&workshop, &options),
+        Benchmark::Picture(options) => picture::run(&workshop, &options),
         Benchmark::Delivery(options) => delivery::run(&workshop, &options),
         Benchmark::Store(options) => store::run(&workshop, &options),
     }

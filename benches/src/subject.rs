@@ -256,7 +256,7 @@ impl Drop for Running {
     }
 }
 
-fn floor_program(workshop: &Workshop) -> PathBuf {
+pub(crate) fn floor_program(workshop: &Workshop) -> PathBuf {
     workshop.cache.join("floor")
 }
 
@@ -411,7 +411,8 @@ fn skipped(metrics: &str) -> Vec<String> {
     counters.map(str::to_owned).collect()
 }
 
-fn floor_pictures(printed: &str) -> Vec<FloorPicture> {
+/// One for each whole line that is a picture.
+pub(crate) fn floor_pictures(printed: &str) -> Vec<FloorPicture> {
     printed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
