@@ -50,6 +50,21 @@ pub(crate) fn busy() -> Result<Duration> {
     Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
 }
 
+/// CPU time, user and system, that a process has used, threads that have ended included and its children not (`proc(5)`,
+/// fields 14 and 15).
+pub(crate) fn process_cpu(pid: u32) -> Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let ticks = own_ticks(&stat).with_context(|| format!("{path} is not as expected"))?;
+    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+}
+
+fn own_ticks(stat: &str) -> Option<u64> {
+    // The command is in parentheses and may hold any byte; the fields behind it start with the third.
+    let (_, tail) = stat.rsplit_once(')')?;
+    tail.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().ok()).sum()
+}
+
 /// user, nice, system, irq and softirq of the first line (`proc(5)`); not idle, iowait, and what other guests took.
 fn busy_ticks(stat: &str) -> Option<u64> {
     let fields: Vec<u64> = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().flat_map(str::parse).collect();
@@ -102,6 +117,12 @@ fn nginx_version() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_a_process_without_its_children() {
+        let fields = (4..=52).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        assert_eq!(own_ticks(&format!("17 (a) b) S {fields}")), Some(14 + 15));
+    }
 
     #[test]
     fn counts_neither_idle_nor_waiting_as_busy() {

@@ -24,6 +24,7 @@ mod packages;
 mod page;
 mod picture;
 mod plan;
+mod rest;
 mod scale;
 mod store;
 mod subject;
@@ -56,6 +57,8 @@ enum Benchmark {
     Latency(latency::Options),
     /// CPU time of one picture, beside the same libraries and the same code called directly.
     Picture(picture::Options),
+    /// CPU time of the server itself for a picture: commit, store, notify, metrics and what else is not rendering.
+    Rest(rest::Options),
     /// Callbacks per second, how late they leave, and what hanging receivers do to the others.
     Delivery(delivery::Options),
     /// CPU time and duration of a put into each kind of store.
@@ -73,6 +76,7 @@ fn main() -> Result<()> {
         Benchmark::Scale(options) => scale::run(&workshop, &options),
         Benchmark::Latency(options) => latency::run(&workshop, &options),
         Benchmark::Picture(options) => picture::run(&workshop, &options),
+        Benchmark::Rest(options) => rest::run(&workshop, &options),
         Benchmark::Delivery(options) => delivery::run(&workshop, &options),
         Benchmark::Store(options) => store::run(&workshop, &options),
     }

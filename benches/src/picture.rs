@@ -18,6 +18,8 @@ use crate::machine::Machine;
 use crate::subject::{self, Subject};
 use crate::workshop::{Workshop, output};
 
+pub(crate) use self::ways::pool_server_ms;
+
 const SECTION: Section = Section("picture");
 
 #[derive(Debug, Args)]

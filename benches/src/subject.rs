@@ -293,7 +293,7 @@ pub(crate) fn framehook_executable(workshop: &Workshop) -> Result<PathBuf> {
 
 /// Everything is declared, as an installation would: with an empty file a built-in rule would take pictures. All
 /// publishers come from one address.
-fn framehook_config(interval: Option<Duration>) -> String {
+pub(crate) fn framehook_config(interval: Option<Duration>) -> String {
     let mut config = r#"
 [ingest]
 connections_max = 8192

@@ -149,6 +149,12 @@ impl Way {
     }
 }
 
+/// What the server's side of the pool uses for a picture of its own size, in ms.
+pub(crate) fn pool_server_ms(workshop: &Workshop, clip: &Path) -> Result<f64> {
+    let keyframes = Keyframes::of(clip)?;
+    Ok(Way::Pool.take(workshop, &keyframes, ImageSize::Own, 1)?.asking_ms())
+}
+
 fn libraries(workshop: &Workshop, keyframes: &Keyframes, one: Taken) -> Result<Taken> {
     let rounds = ROUNDS.to_string();
     let divisor = match one.size {
