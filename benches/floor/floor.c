@@ -2,11 +2,16 @@
  *
  * Prints {"port":N}, then one line for each picture. Receives on one thread and makes pictures on another: no protocol
  * beyond what lets a publisher begin, no storage, no callback. With INTERVAL_MS 0 it only receives.
+ *
+ * floor --pictures CLIP.flv ROUNDS DIVISOR
+ *
+ * Receives nothing, and prints one line for each picture of ROUNDS times all keyframes, DIVISOR times smaller.
  */
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "floor.h"
 
@@ -26,7 +31,14 @@ static void *receive(void *listener) {
 }
 
 int main(int count, char **arguments) {
-    if (count != 4) fail("usage: floor CLIP.flv STREAMS INTERVAL_MS");
+    if (count == 5 && strcmp(arguments[1], "--pictures") == 0) {
+        int divisor = atoi(arguments[4]);
+        if (divisor < 1) fail("DIVISOR is 1 or more");
+        picture_load(arguments[2]);
+        picture_measure((unsigned)atoi(arguments[3]), divisor);
+        return 0;
+    }
+    if (count != 4) fail("usage: floor CLIP.flv STREAMS INTERVAL_MS | floor --pictures CLIP.flv ROUNDS DIVISOR");
     unsigned streams = (unsigned)atoi(arguments[2]);
     unsigned interval_ms = (unsigned)atoi(arguments[3]);
 

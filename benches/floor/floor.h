@@ -17,6 +17,10 @@ void picture_load(const char *path);
  * and prints what each cost in CPU time of this thread, until the process is killed. */
 void picture_run(unsigned interval_ms, unsigned per_interval);
 
+/* Makes a picture of every keyframe `rounds` times, one directly after the other, after a round to warm up, and prints
+ * the same. The image's sides are those of the picture over `divisor`. */
+void picture_measure(unsigned rounds, int divisor);
+
 /* Ends the process with a message. */
 _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

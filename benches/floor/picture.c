@@ -96,15 +96,15 @@ static double mean_luma(const AVFrame *frame) {
     return sum / ((double)frame->width * frame->height);
 }
 
-/* Full range from limited range. swscale leaves the conversion out without a word when it is asked in another way,
- * which would make the floor too low, so the first picture is checked. */
-static void convert(struct SwsContext **scaler, const AVFrame *limited, AVFrame *full) {
+/* Full range from limited range, and `divisor` times smaller. swscale leaves the conversion out without a word when it is
+ * asked in another way, which would make the floor too low, so the first picture is checked. */
+static void convert(struct SwsContext **scaler, const AVFrame *limited, AVFrame *full, int divisor) {
     int first = *scaler == NULL;
     if (first) {
-        *scaler = sws_getContext(limited->width, limited->height, AV_PIX_FMT_YUV420P, limited->width, limited->height,
+        full->width = limited->width / divisor;
+        full->height = limited->height / divisor;
+        *scaler = sws_getContext(limited->width, limited->height, AV_PIX_FMT_YUV420P, full->width, full->height,
                                  AV_PIX_FMT_YUVJ420P, SWS_BICUBIC, NULL, NULL, NULL);
-        full->width = limited->width;
-        full->height = limited->height;
         full->format = AV_PIX_FMT_YUVJ420P;
         if (*scaler == NULL || av_frame_get_buffer(full, 0) != 0) fail("prepare the conversion");
     }
@@ -159,29 +159,62 @@ static uint64_t now_ns(clockid_t clock) {
     return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
 }
 
-void picture_run(unsigned interval_ms, unsigned per_interval) {
-    AVPacket *packet = av_packet_alloc();
-    AVFrame *limited = av_frame_alloc(), *full = av_frame_alloc();
-    struct SwsContext *scaler = NULL;
-    if (packet == NULL || limited == NULL || full == NULL) fail("out of memory");
+/* What is kept from one picture to the next. */
+struct maker {
+    AVPacket *packet;
+    AVFrame *limited, *full;
+    struct SwsContext *scaler;
+    int divisor;
+};
 
+static struct maker maker_open(int divisor) {
+    struct maker maker = {av_packet_alloc(), av_frame_alloc(), av_frame_alloc(), NULL, divisor};
+    if (maker.packet == NULL || maker.limited == NULL || maker.full == NULL) fail("out of memory");
+    return maker;
+}
+
+struct cost {
+    uint64_t decode_ns, convert_ns, encode_ns;
+    unsigned long bytes;
+};
+
+static struct cost make_picture(struct maker *maker, const struct keyframe *keyframe) {
+    uint64_t begun = now_ns(CLOCK_THREAD_CPUTIME_ID);
+    decode(keyframe, maker->packet, maker->limited);
+    uint64_t decoded = now_ns(CLOCK_THREAD_CPUTIME_ID);
+    convert(&maker->scaler, maker->limited, maker->full, maker->divisor);
+    uint64_t converted = now_ns(CLOCK_THREAD_CPUTIME_ID);
+    unsigned long bytes = encode(maker->full);
+    uint64_t encoded = now_ns(CLOCK_THREAD_CPUTIME_ID);
+    av_frame_unref(maker->limited);
+    return (struct cost){decoded - begun, converted - decoded, encoded - converted, bytes};
+}
+
+static void print(struct cost cost) {
+    printf("{\"decode_us\":%llu,\"convert_us\":%llu,\"encode_us\":%llu,\"bytes\":%lu}\n",
+           (unsigned long long)cost.decode_ns / 1000, (unsigned long long)cost.convert_ns / 1000,
+           (unsigned long long)cost.encode_ns / 1000, cost.bytes);
+    fflush(stdout);
+}
+
+void picture_measure(unsigned rounds, int divisor) {
+    struct maker maker = maker_open(divisor);
+    for (unsigned round = 0; round <= rounds; round++) {
+        for (unsigned i = 0; i < keyframe_count; i++) {
+            struct cost cost = make_picture(&maker, &keyframes[i]);
+            if (round > 0) print(cost);
+        }
+    }
+}
+
+void picture_run(unsigned interval_ms, unsigned per_interval) {
+    struct maker maker = maker_open(1);
     uint64_t start = now_ns(CLOCK_MONOTONIC);
     for (uint64_t taken = 0;; taken++) {
         uint64_t due = start + taken * interval_ms * 1000000 / per_interval;
         struct timespec until = {.tv_sec = (time_t)(due / 1000000000), .tv_nsec = (long)(due % 1000000000)};
         while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {
         }
-        uint64_t begun = now_ns(CLOCK_THREAD_CPUTIME_ID);
-        decode(&keyframes[taken % keyframe_count], packet, limited);
-        uint64_t decoded = now_ns(CLOCK_THREAD_CPUTIME_ID);
-        convert(&scaler, limited, full);
-        uint64_t converted = now_ns(CLOCK_THREAD_CPUTIME_ID);
-        unsigned long size = encode(full);
-        uint64_t encoded = now_ns(CLOCK_THREAD_CPUTIME_ID);
-        av_frame_unref(limited);
-        printf("{\"decode_us\":%llu,\"convert_us\":%llu,\"encode_us\":%llu,\"bytes\":%lu}\n",
-               (unsigned long long)(decoded - begun) / 1000, (unsigned long long)(converted - decoded) / 1000,
-               (unsigned long long)(encoded - converted) / 1000, size);
-        fflush(stdout);
+        print(make_picture(&maker, &keyframes[taken % keyframe_count]));
     }
 }

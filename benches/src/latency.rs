@@ -1,40 +1,61 @@
-//! `bench latency`: from a keyframe's last byte on the wire to the first byte of its callback at the receiver.
+//! `bench latency`: from a keyframe's last byte on the wire to its picture in the store, and to its callback at the receiver.
 //!
-//! Every keyframe becomes a picture: the interval is the clip's own distance of keyframes. So the keyframe that a callback
-//! tells of is the last one that left before it came, and both clocks are the same.
+//! A few streams get a picture of each keyframe, and all of these are timed: once with nobody else there, and once beside
+//! as many streams with a picture every ten seconds as it takes to keep the asked part of all cores busy.
 
-use std::path::Path;
+mod background;
+mod report;
+mod timed;
+mod watch;
+
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use clap::Args;
-use framehook_testkit::flv::FlvFile;
-use framehook_testkit::publisher::{Publisher, PublisherSpec, PushUrl};
 use framehook_testkit::receiver::Receiver;
-use framehook_testkit::server::ServerSpec;
+use framehook_testkit::server::{Server, ServerSpec};
 
+use self::background::Background;
+use self::report::{Report, Row};
+use self::timed::Timed;
+use self::watch::Watch;
 use crate::clip::{self, GOP_SECONDS};
 use crate::document::Section;
+use crate::load::LoadReport;
 use crate::machine::{self, Machine};
 use crate::packages::{self, Need};
-use crate::subject::{Subject, framehook_executable};
+use crate::subject::{INTERVAL, Subject, framehook_executable};
 use crate::workshop::Workshop;
 
 const SECTION: Section = Section("latency");
-const DOMAIN: &str = "push.example.com";
 const GOP: Duration = Duration::from_secs(GOP_SECONDS as u64);
+
+/// The app of the streams that are timed; its rule is more specific than the one of the others.
+const TIMED_APP: &str = "timed";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Streams at a time, each with a picture every two seconds
+    /// Streams that are timed, each with a picture every two seconds
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=500))]
     streams: u32,
-    /// Length of the measurement in seconds
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(4..=600))]
-    seconds: u64,
+    /// Percent of all cores that are to be busy in the second measurement
+    #[arg(long, default_value_t = 40, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(5..=95))]
+    load: u32,
+    /// Length of each of the two measurements [default: 60; with --quick: 10]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(4..=600))]
+    seconds: Option<u64>,
+    /// Short measurements: to see that everything runs, not to be quoted
+    #[arg(long, conflicts_with = "update")]
+    quick: bool,
     /// Write the results into docs/performance.md
     #[arg(long)]
     update: bool,
+}
+
+impl Options {
+    fn window(&self) -> Duration {
+        Duration::from_secs(self.seconds.unwrap_or(if self.quick { 10 } else { 60 }))
+    }
 }
 
 /// Delays in ascending order.
@@ -57,100 +78,95 @@ pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<()> {
     packages::require(&[Need::Ffmpeg])?;
     let clip = clip::HD720.make(workshop)?;
     let receiver = Receiver::start()?;
-    let executable = framehook_executable(workshop)?;
-    let server = ServerSpec::new(executable).config(config(&receiver)).start()?;
-    let publishers = start(&clip, server.rtmp_url("live"), options.streams)?;
-
-    // First pictures are taken while everybody joins.
+    let server = ServerSpec::new(framehook_executable(workshop)?).config(config(&receiver)).start()?;
+    let timed = Timed::start(&clip, &server, options.streams)?;
+    // First pictures are taken while everybody joins, and the store makes its folders for them.
     std::thread::sleep(GOP);
-    let (began, busy) = (Instant::now(), machine::busy()?);
-    std::thread::sleep(Duration::from_secs(options.seconds));
-    let (ended, busy) = (Instant::now(), machine::busy()? - busy);
+    let system = System { timed, receiver, watch: Watch::start(&server.data_dir().join("objects"))?, server };
 
-    let mut delays = Vec::new();
-    for request in receiver.requests() {
-        if request.event_type() != Some(200) || request.arrived < began || request.arrived > ended {
-            continue;
-        }
-        let body = request.json()?;
-        let stream = body["stream_id"].as_str().context("a callback without stream_id")?;
-        let index: usize =
-            stream.strip_prefix("room_").and_then(|index| index.parse().ok()).context("a foreign stream")?;
-        let keyframes = publishers[index].log().keyframes;
-        let sent = keyframes.iter().map(|keyframe| keyframe.sent).rfind(|sent| *sent <= request.arrived);
-        delays.push(request.arrived - sent.context("a callback came before its keyframe")?);
-    }
-    let skipped = server.metrics()?.sum("framehook_skipped_total", &[]);
-    let expected = f64::from(options.streams) * options.seconds as f64 / GOP.as_secs_f64();
-    ensure!(
-        delays.len() as f64 > expected * 0.95 && skipped == 0.0,
-        "{} callbacks of {expected} came and {skipped} dues were skipped: this machine is saturated",
-        delays.len()
-    );
-    let load = busy.as_secs_f64() / (ended - began).as_secs_f64();
-    let text = report(&Machine::look(workshop, &[Subject::Framehook]), options, &Delays::of(delays), load);
-    println!("{text}");
-    if options.update {
-        println!("updated: {}", SECTION.replace(&workshop.repository, &text)?.display());
-    }
-    Ok(())
+    let window = options.window();
+    eprintln!("{} streams alone, {} s", options.streams, window.as_secs());
+    let alone = system.measure(0, window)?;
+    let target = f64::from(machine::cores()) * f64::from(options.load) / 100.0;
+    let background =
+        Background::start(workshop, &clip, system.server.rtmp_address(), (alone.cores_busy, target), window)?;
+    eprintln!("beside {} others, {} s", background.streams(), window.as_secs());
+    let loaded = system.measure(background.streams(), window)?;
+    let background: Vec<LoadReport> = background.finish()?;
+
+    let machine = Machine::look(workshop, &[Subject::Framehook]);
+    let report =
+        Report::new(machine, options.streams, f64::from(options.load) / 100.0, vec![alone, loaded], background);
+    report.page().publish(workshop, SECTION, &report, options.update)
 }
 
-/// Publishers that join evenly over one interval.
-fn start(clip: &Path, rtmp: String, streams: u32) -> Result<Vec<Publisher>> {
-    let file = std::sync::Arc::new(FlvFile::open(clip)?);
-    let began = Instant::now();
-    (0..streams)
-        .map(|index| {
-            std::thread::sleep((GOP * index / streams).saturating_sub(began.elapsed()));
-            let url: PushUrl = format!("{rtmp}/room_{index}?domain={DOMAIN}").parse()?;
-            Ok(PublisherSpec::new(url, std::sync::Arc::clone(&file)).looped().start()?)
-        })
-        .collect()
+/// What runs through both measurements.
+struct System {
+    timed: Timed,
+    receiver: Receiver,
+    watch: Watch,
+    server: Server,
 }
 
+impl System {
+    /// Times every keyframe that leaves within the window, beside so many other streams.
+    fn measure(&self, others: u32, window: Duration) -> Result<Row> {
+        let skipped = || anyhow::Ok(self.server.metrics()?.sum("framehook_skipped_total", &[]));
+        let (began, busy_before, skipped_before) = (Instant::now(), machine::busy()?, skipped()?);
+        std::thread::sleep(window);
+        let ended = Instant::now();
+        let cores_busy = (machine::busy()? - busy_before).as_secs_f64() / (ended - began).as_secs_f64();
+        // What has no callback by now is counted as missing; twice what is allowed to one in a hundred.
+        std::thread::sleep(GOP);
+        let objects = self.server.data_dir().join("objects");
+        let (pictures, missing) =
+            self.timed.pictures(&self.receiver.requests(), (&objects, &self.watch), began..ended)?;
+        Ok(Row::new(others, cores_busy, &pictures, missing, skipped()? - skipped_before))
+    }
+}
+
+/// Everybody publishes to the server's own address, which is therefore the push domain.
 fn config(receiver: &Receiver) -> String {
     format!(
         r#"
+[ingest]
+connections_max = 8192
+connections_per_address_max = 8192
+
 [[domain]]
-name = "{DOMAIN}"
+name = "127.0.0.1"
 auth = "off"
+
 [[snapshot_template]]
 name = "every-keyframe"
 snapshot_interval = "{GOP_SECONDS}s"
+
+[[snapshot_template]]
+name = "now-and-then"
+snapshot_interval = "{}s"
+
 [[callback_template]]
 name = "receiver"
 callback_key = "keyOfTheBenchmark"
 snapshot_notify_url = "{}"
+
 [[snapshot_rule]]
-domain = "{DOMAIN}"
+domain = "127.0.0.1"
+app = "*"
+template = "now-and-then"
+
+[[snapshot_rule]]
+domain = "127.0.0.1"
+app = "{TIMED_APP}"
 template = "every-keyframe"
+
 [[callback_rule]]
-domain = "{DOMAIN}"
+domain = "127.0.0.1"
+app = "*"
 template = "receiver"
 "#,
+        INTERVAL.as_secs(),
         receiver.url("/")
-    )
-}
-
-fn report(machine: &Machine, options: &Options, delays: &Delays, load: f64) -> String {
-    let ms = |part: f64| format!("{:.0}", delays.quantile(part).as_secs_f64() * 1000.0);
-    format!(
-        "| streams | pictures | p50 ms | p90 ms | p99 ms | most ms |\n| ---: | ---: | ---: | ---: | ---: | ---: |\n\
-         | {} | {} | {} | {} | {} | {} |\n\n\
-         - {}, {} cores, {:.0} GiB, kernel {}\n\
-         - {:.2} cores were busy, the publishers and the receiver included.\n",
-        options.streams,
-        delays.0.len(),
-        ms(0.5),
-        ms(0.9),
-        ms(0.99),
-        ms(1.0),
-        machine.cpu,
-        machine.cores,
-        machine.memory_gib,
-        machine.kernel,
-        load,
     )
 }
 

@@ -28,7 +28,7 @@ impl Machine {
         versions.dedup();
         Self {
             cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown processor".to_owned()),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cores: cores() as usize,
             memory_gib: field("/proc/meminfo", "MemTotal")
                 .and_then(|text| text.strip_suffix(" kB")?.parse::<f64>().ok())
                 .map_or(0.0, |kib| kib / f64::from(1 << 20)),
@@ -38,11 +38,31 @@ impl Machine {
     }
 }
 
+/// Processors that this process may use.
+pub(crate) fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX))
+}
+
 /// CPU time that the whole machine has been busy for since it started.
 pub(crate) fn busy() -> Result<Duration> {
     let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
     let ticks = busy_ticks(&stat).context("/proc/stat has no line for all processors")?;
     Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+}
+
+/// CPU time, user and system, that a process has used, threads that have ended included and its children not (`proc(5)`,
+/// fields 14 and 15).
+pub(crate) fn process_cpu(pid: u32) -> Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let ticks = own_ticks(&stat).with_context(|| format!("{path} is not as expected"))?;
+    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+}
+
+fn own_ticks(stat: &str) -> Option<u64> {
+    // The command is in parentheses and may hold any byte; the fields behind it start with the third.
+    let (_, tail) = stat.rsplit_once(')')?;
+    tail.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().ok()).sum()
 }
 
 /// user, nice, system, irq and softirq of the first line (`proc(5)`); not idle, iowait, and what other guests took.
@@ -78,6 +98,9 @@ impl Subject {
             Self::Tuned | Self::Plain => {
                 Vec::from_iter(output("ffmpeg", ["-version"]).into_iter().chain(nginx_version()))
             }
+            Self::Gstreamer => {
+                Vec::from_iter(output("gst-launch-1.0", ["--version"]).into_iter().chain(nginx_version()))
+            }
             Self::Nginx => nginx_version().into_iter().collect(),
         };
         let first_lines = found.iter().filter_map(|text| text.lines().next());
@@ -94,6 +117,12 @@ fn nginx_version() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_a_process_without_its_children() {
+        let fields = (4..=52).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        assert_eq!(own_ticks(&format!("17 (a) b) S {fields}")), Some(14 + 15));
+    }
 
     #[test]
     fn counts_neither_idle_nor_waiting_as_busy() {

@@ -22,7 +22,9 @@ mod measurement;
 mod notes;
 mod packages;
 mod page;
+mod picture;
 mod plan;
+mod rest;
 mod scale;
 mod store;
 mod subject;
@@ -51,8 +53,12 @@ enum Benchmark {
     Ingest(ingest::Options),
     /// Whether cost per stream stays the same from 10 to 2,000 streams; a storm of publishers; more work than fits.
     Scale(scale::Options),
-    /// From a keyframe's last byte to its callback's first.
+    /// From a keyframe's last byte to its stored picture and to its callback, on an idle machine and on a busy one.
     Latency(latency::Options),
+    /// CPU time of one picture, beside the same libraries and the same code called directly.
+    Picture(picture::Options),
+    /// CPU time of the server itself for a picture: commit, store, notify, metrics and what else is not rendering.
+    Rest(rest::Options),
     /// Callbacks per second, how late they leave, and what hanging receivers do to the others.
     Delivery(delivery::Options),
     /// CPU time and duration of a put into each kind of store.
@@ -69,6 +75,8 @@ fn main() -> Result<()> {
         Benchmark::Ingest(options) => ingest::run(&workshop, &options),
         Benchmark::Scale(options) => scale::run(&workshop, &options),
         Benchmark::Latency(options) => latency::run(&workshop, &options),
+        Benchmark::Picture(options) => picture::run(&workshop, &options),
+        Benchmark::Rest(options) => rest::run(&workshop, &options),
         Benchmark::Delivery(options) => delivery::run(&workshop, &options),
         Benchmark::Store(options) => store::run(&workshop, &options),
     }

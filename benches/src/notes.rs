@@ -16,9 +16,15 @@ pub(crate) fn describe(machine: &Machine) -> String {
 }
 
 pub(crate) fn method(plan: &Plan) -> String {
+    let rounds_least = plan.subjects.iter().map(|subject| subject.rounds_max()).min().unwrap_or(u32::MAX);
+    let of_rivals = if rounds_least < plan.rounds {
+        format!(" (of {rounds_least} for recipes with a process for each stream)")
+    } else {
+        String::new()
+    };
     format!(
-        "Median of {}; each {} s long, after {} s in which the publishers join and {} s to run evenly. In brackets: least \
-         and most.",
+        "Median of {}{of_rivals}; each {} s long, after {} s in which the publishers join and {} s to run evenly. In \
+         brackets: least and most.",
         plan.rounds, plan.window_s, plan.ramp_s, plan.settle_s
     )
 }
@@ -54,18 +60,19 @@ pub(crate) fn missing(summaries: &[Summary], measurements: &[Measurement]) -> im
 
 /// Publishers that were not served as they should have been.
 pub(crate) fn lost(measurements: &[Measurement]) -> impl Iterator<Item = String> {
-    let faulty = measurements.iter().filter(|one| {
-        let LoadReport { refused, dropped, late_ms_max, .. } = one.load;
-        refused + dropped > 0 || late_ms_max > LATE_MS_MAX
-    });
-    faulty.map(|one| {
-        let LoadReport { refused, dropped, late_ms_max, reasons, .. } = &one.load;
+    measurements.iter().filter_map(|one| {
+        let lost = lost_by(&one.load)?;
+        Some(format!("NOT GOOD: {}, {} streams, round {}: {lost}.", one.subject.label(), one.streams, one.round))
+    })
+}
+
+/// What is wrong with the streams of one run of the generator; `None` when nothing is.
+pub(crate) fn lost_by(load: &LoadReport) -> Option<String> {
+    let LoadReport { refused, dropped, late_ms_max, reasons, .. } = load;
+    (refused + dropped > 0 || *late_ms_max > LATE_MS_MAX).then(|| {
         format!(
-            "NOT GOOD: {}, {} streams, round {}: {refused} publishers were refused, {dropped} lost their connection \
-             and the latest message was {late_ms_max} ms late ({}).",
-            one.subject.label(),
-            one.streams,
-            one.round,
+            "{refused} publishers were refused, {dropped} lost their connection and the latest message was {late_ms_max} ms \
+             late ({})",
             reasons.join("; ")
         )
     })

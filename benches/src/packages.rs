@@ -14,6 +14,11 @@ pub(crate) enum Need {
     Ffmpeg,
     Nginx,
     NginxRtmp,
+    Gstreamer,
+    GstreamerBase,
+    GstreamerGood,
+    GstreamerBad,
+    GstreamerLibav,
     Compiler,
     PkgConfig,
     Libavcodec,
@@ -29,6 +34,11 @@ impl Need {
             Self::Ffmpeg => "ffmpeg",
             Self::Nginx => "nginx",
             Self::NginxRtmp => "libnginx-mod-rtmp",
+            Self::Gstreamer => "gstreamer1.0-tools",
+            Self::GstreamerBase => "gstreamer1.0-plugins-base",
+            Self::GstreamerGood => "gstreamer1.0-plugins-good",
+            Self::GstreamerBad => "gstreamer1.0-plugins-bad",
+            Self::GstreamerLibav => "gstreamer1.0-libav",
             Self::Compiler => "build-essential",
             Self::PkgConfig => "pkg-config",
             Self::Libavcodec => "libavcodec-dev",
@@ -44,6 +54,11 @@ impl Need {
             Self::Ffmpeg => runs("ffmpeg", &["-version"]),
             Self::Nginx => runs("nginx", &["-v"]),
             Self::NginxRtmp => Path::new(NGINX_RTMP_MODULE).exists(),
+            Self::Gstreamer => runs("gst-launch-1.0", &["--version"]),
+            Self::GstreamerBase => has_element("videorate"),
+            Self::GstreamerGood => has_element("flvdemux"),
+            Self::GstreamerBad => has_element("rtmp2src"),
+            Self::GstreamerLibav => has_element("avdec_h264"),
             Self::Compiler => runs("cc", &["--version"]),
             Self::PkgConfig => runs("pkg-config", &["--version"]),
             Self::Libavcodec => runs("pkg-config", &["--exists", "libavcodec"]),
@@ -65,6 +80,10 @@ pub(crate) fn require(needs: &[Need]) -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn has_element(name: &str) -> bool {
+    runs("gst-inspect-1.0", &["--exists", name])
 }
 
 fn runs(program: &str, arguments: &[&str]) -> bool {

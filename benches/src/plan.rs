@@ -29,7 +29,7 @@ impl Plan {
         for &streams in &self.streams {
             for round in 1..=self.rounds {
                 let mut turn: Vec<Subject> = self.subjects.clone();
-                turn.retain(|subject| streams <= subject.streams_max());
+                turn.retain(|subject| streams <= subject.streams_max() && round <= subject.rounds_max());
                 if round % 2 == 0 {
                     turn.reverse();
                 }

@@ -27,6 +27,19 @@ pub(crate) const SPARSE_INTERVAL: Duration = Duration::from_secs(30);
 
 const START_PATIENCE: Duration = Duration::from_secs(20);
 
+/// What nginx-rtmp starts for each stream, with `{input}` and `{shots}` for what it relays and where pictures go, and its
+/// own `$name` for the stream.
+const PLAIN: &str = "ffmpeg -nostdin -v error -i {input} -vf fps=1/10 -q:v 3 {shots}/$name-%03d.jpg";
+const TUNED: &str = "ffmpeg -nostdin -v error -threads 1 -skip_frame nokey -i {input} -an -vf fps=1/10 -threads 1 \
+                     -q:v 3 {shots}/$name-%03d.jpg";
+/// `avdec_h264` cannot be told to skip all but keyframes, so what lies between them is dropped before it is parsed. No
+/// queue: one thread from the socket to the file costs the least. Without a sink of its own the sound would stop the demuxer.
+const GSTREAMER: &str = "gst-launch-1.0 -q rtmp2src location={input} ! flvdemux name=demux \
+                         demux.video ! identity drop-buffer-flags=delta-unit ! h264parse ! avdec_h264 max-threads=1 ! \
+                         videorate ! video/x-raw,framerate=1/10 ! videoconvert ! jpegenc quality=85 ! \
+                         multifilesink async=false location={shots}/$name-%03d.jpg \
+                         demux.audio ! fakesink sync=false async=false";
+
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -37,6 +50,8 @@ pub(crate) enum Subject {
     Framehook,
     /// nginx-rtmp and one ffmpeg per stream that decodes keyframes only, on one thread.
     Tuned,
+    /// nginx-rtmp and one GStreamer pipeline per stream that decodes keyframes only, on one thread.
+    Gstreamer,
     /// nginx-rtmp and one ffmpeg per stream as the usual recipe has it.
     Plain,
     /// The floor program without pictures: receives and drops.
@@ -55,7 +70,8 @@ pub(crate) enum Subject {
 
 impl Subject {
     /// Those that take a picture every [`INTERVAL`].
-    pub(crate) const WITH_PICTURES: [Self; 4] = [Self::Floor, Self::Framehook, Self::Tuned, Self::Plain];
+    pub(crate) const WITH_PICTURES: [Self; 5] =
+        [Self::Floor, Self::Framehook, Self::Tuned, Self::Gstreamer, Self::Plain];
 
     pub(crate) fn label(self) -> &'static str {
         match self {
@@ -65,6 +81,7 @@ impl Subject {
             Self::Sink => "plain sink",
             Self::Nginx => "nginx-rtmp",
             Self::Tuned => "nginx-rtmp + ffmpeg -skip_frame nokey",
+            Self::Gstreamer => "nginx-rtmp + GStreamer, keyframes only",
             Self::Plain => "nginx-rtmp + ffmpeg fps=1/10",
         }
     }
@@ -72,7 +89,7 @@ impl Subject {
     /// Between two pictures of a stream; `None` for who takes none.
     pub(crate) fn interval(self) -> Option<Duration> {
         match self {
-            Self::Floor | Self::Framehook | Self::Tuned | Self::Plain => Some(INTERVAL),
+            Self::Floor | Self::Framehook | Self::Tuned | Self::Gstreamer | Self::Plain => Some(INTERVAL),
             Self::Sparse => Some(SPARSE_INTERVAL),
             Self::Sink | Self::Receiving | Self::Nginx => None,
         }
@@ -81,8 +98,17 @@ impl Subject {
     /// More streams would not fit two cores, and a system that cannot keep up is not measured but strangled.
     pub(crate) fn streams_max(self) -> u32 {
         match self {
-            Self::Tuned => 40,
+            Self::Tuned | Self::Gstreamer => 40,
             Self::Plain => 10,
+            Self::Floor | Self::Framehook | Self::Sink | Self::Receiving | Self::Nginx | Self::Sparse => u32::MAX,
+        }
+    }
+
+    /// Recipes with a process for each stream cost five times the floor and more: three rounds tell that as well as five,
+    /// and save a quarter of a run.
+    pub(crate) fn rounds_max(self) -> u32 {
+        match self {
+            Self::Tuned | Self::Gstreamer | Self::Plain => 3,
             Self::Floor | Self::Framehook | Self::Sink | Self::Receiving | Self::Nginx | Self::Sparse => u32::MAX,
         }
     }
@@ -94,6 +120,15 @@ impl Subject {
             }
             Self::Framehook | Self::Receiving | Self::Sparse => &[],
             Self::Tuned | Self::Plain => &[Need::Ffmpeg, Need::Nginx, Need::NginxRtmp],
+            Self::Gstreamer => &[
+                Need::Gstreamer,
+                Need::GstreamerBase,
+                Need::GstreamerGood,
+                Need::GstreamerBad,
+                Need::GstreamerLibav,
+                Need::Nginx,
+                Need::NginxRtmp,
+            ],
             Self::Nginx => &[Need::Nginx, Need::NginxRtmp],
         }
     }
@@ -103,7 +138,7 @@ impl Subject {
         match self {
             Self::Floor | Self::Sink => build_floor(workshop),
             Self::Framehook | Self::Receiving | Self::Sparse => framehook_executable(workshop).map(drop),
-            Self::Tuned | Self::Plain | Self::Nginx => Ok(()),
+            Self::Tuned | Self::Gstreamer | Self::Plain | Self::Nginx => Ok(()),
         }
     }
 
@@ -113,13 +148,9 @@ impl Subject {
         match self {
             Self::Floor | Self::Sink => floor(group, workshop, clip, streams, self.interval()),
             Self::Framehook | Self::Receiving | Self::Sparse => framehook(group, workshop, self.interval()),
-            Self::Tuned => nginx(
-                group,
-                Some(
-                    "-threads 1 -skip_frame nokey -i {input} -an -vf fps=1/10 -threads 1 -q:v 3 {shots}/$name-%03d.jpg",
-                ),
-            ),
-            Self::Plain => nginx(group, Some("-i {input} -vf fps=1/10 -q:v 3 {shots}/$name-%03d.jpg")),
+            Self::Tuned => nginx(group, Some(TUNED)),
+            Self::Gstreamer => nginx(group, Some(GSTREAMER)),
+            Self::Plain => nginx(group, Some(PLAIN)),
             Self::Nginx => nginx(group, None),
         }
         .with_context(|| format!("start {}", self.label()))
@@ -225,7 +256,7 @@ impl Drop for Running {
     }
 }
 
-fn floor_program(workshop: &Workshop) -> PathBuf {
+pub(crate) fn floor_program(workshop: &Workshop) -> PathBuf {
     workshop.cache.join("floor")
 }
 
@@ -262,7 +293,7 @@ pub(crate) fn framehook_executable(workshop: &Workshop) -> Result<PathBuf> {
 
 /// Everything is declared, as an installation would: with an empty file a built-in rule would take pictures. All
 /// publishers come from one address.
-fn framehook_config(interval: Option<Duration>) -> String {
+pub(crate) fn framehook_config(interval: Option<Duration>) -> String {
     let mut config = r#"
 [ingest]
 connections_max = 8192
@@ -313,14 +344,13 @@ fn nginx(group: Group, recipe: Option<&str>) -> Result<Running> {
     Ok(Running { rtmp, group, program: Program::Nginx { process, folder } })
 }
 
-/// `recipe` is ffmpeg's arguments, with `{input}` and `{shots}` for what nginx relays and where pictures go. Without one
-/// nothing is started.
+/// `recipe` is a command line with the places that [`PLAIN`] has. Without one nothing is started.
 fn nginx_config(folder: &Path, rtmp: SocketAddr, recipe: Option<&str>) -> String {
     let shots = folder.join("shots");
     let exec = recipe.map_or_else(String::new, |recipe| {
         let recipe = recipe.replace("{input}", &format!("rtmp://{rtmp}/live/$name"));
         let recipe = recipe.replace("{shots}", &shots.display().to_string());
-        format!("exec_push ffmpeg -nostdin -v error {recipe};")
+        format!("exec_push {recipe};")
     });
     let folder = folder.display();
     // As root, nginx gives its workers to another user, who could not write the pictures.
@@ -381,7 +411,8 @@ fn skipped(metrics: &str) -> Vec<String> {
     counters.map(str::to_owned).collect()
 }
 
-fn floor_pictures(printed: &str) -> Vec<FloorPicture> {
+/// One for each whole line that is a picture.
+pub(crate) fn floor_pictures(printed: &str) -> Vec<FloorPicture> {
     printed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
@@ -418,9 +449,12 @@ mod tests {
 
     #[test]
     fn nginx_runs_the_recipe_for_each_stream() {
-        let config =
-            nginx_config(Path::new("/tmp/x"), "127.0.0.1:1935".parse().unwrap(), Some("-i {input} {shots}/$name.jpg"));
-        let expected = "exec_push ffmpeg -nostdin -v error -i rtmp://127.0.0.1:1935/live/$name /tmp/x/shots/$name.jpg;";
+        let config = nginx_config(
+            Path::new("/tmp/x"),
+            "127.0.0.1:1935".parse().unwrap(),
+            Some("take {input} {shots}/$name.jpg"),
+        );
+        let expected = "exec_push take rtmp://127.0.0.1:1935/live/$name /tmp/x/shots/$name.jpg;";
         assert!(config.contains(expected), "{config}");
         let bare = nginx_config(Path::new("/tmp/x"), "127.0.0.1:1935".parse().unwrap(), None);
         assert!(!bare.contains("exec"), "{bare}");

@@ -87,7 +87,7 @@ pub(crate) fn floor_steps(measurements: &[Measurement]) -> Option<FloorSteps> {
 }
 
 /// Median, least and most; not a number where there is no value.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
     pub(crate) least: f64,

@@ -44,7 +44,8 @@ const USAGE: &str = "\
 framehook-render turns one entry point of a video stream into images. The server starts it; by hand it can only:
 
   framehook-render --self-test               lock itself in, try the lock, say what it found; 0 if all holds
-  framehook-render --measure CONFIG UNIT...  CPU time to decode and encode these files, without jail or server
+  framehook-render --measure WIDTH CONFIG UNIT...  CPU time to decode and encode these files, without jail or server;
+                                             images are WIDTH pixels wide, with 0 as wide as the picture
   framehook-render --measure-formats CONFIG UNIT...  the same for each format of the image
   framehook-render --version
 ";
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
         ["--worker", "--parent", parent] => worker(parent, JailMode::Required),
         ["--worker", "--parent", parent, "--unsafe-no-jail"] => worker(parent, JailMode::Off),
         ["--self-test"] => return self_test(),
-        ["--measure", config, ref units @ ..] if !units.is_empty() => measure::measure(config, units),
+        ["--measure", width, config, ref units @ ..] if !units.is_empty() => measure::measure(width, config, units),
         ["--measure-formats", config, ref units @ ..] if !units.is_empty() => measure::measure_formats(config, units),
         ["--version"] => {
             println!("framehook-render {} (wire {VERSION}, {})", env!("CARGO_PKG_VERSION"), decode::library());

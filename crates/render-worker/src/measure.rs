@@ -12,9 +12,10 @@ use crate::stopwatch::Stopwatch;
 /// CPU time to spend on measuring, after one round to warm up.
 const MEASURED_TIME: Duration = Duration::from_secs(2);
 
-/// Renders every unit over and over at its own size, and prints the mean CPU time of one picture. All are H.264 under one
-/// config.
-pub(crate) fn measure(config: &str, units: &[&str]) -> Result<(), Box<dyn Error>> {
+/// Renders every unit over and over, `width` pixels wide or with 0 at its own size, and prints the mean CPU time of one
+/// picture. All are H.264 under one config.
+pub(crate) fn measure(width: &str, config: &str, units: &[&str]) -> Result<(), Box<dyn Error>> {
+    let rendition = RenditionSpec { width: width.parse()?, ..RenditionSpec::ORIGINAL };
     let config = fs::read(config)?;
     let units = units.iter().map(fs::read).collect::<Result<Vec<_>, _>>()?;
     let mut renderer = Renderer::new()?;
@@ -22,7 +23,7 @@ pub(crate) fn measure(config: &str, units: &[&str]) -> Result<(), Box<dyn Error>
         let mut sums = (0, 0, 0);
         for unit in &units {
             let rendered = renderer
-                .render(Codec::H264, &config, unit, &[RenditionSpec::ORIGINAL])
+                .render(Codec::H264, &config, unit, &[rendition])
                 .map_err(|failure| format!("{}: {}", failure.reason.name(), failure.detail))?;
             let timings = rendered.timings;
             sums.0 += u64::from(timings.decode_us);

@@ -13,7 +13,7 @@ struct Room {
     is_pure: bool,
 }
 
-const ROOMS: [Room; 14] = [
+const ROOMS: [Room; 15] = [
     Room { directory: "crates/media", may_use: &[], is_pure: true },
     Room { directory: "crates/rtmp", may_use: &["framehook-media"], is_pure: true },
     Room { directory: "crates/verify", may_use: &[], is_pure: true },
@@ -39,6 +39,7 @@ const ROOMS: [Room; 14] = [
     Room { directory: "examples/receivers/rust", may_use: &["framehook-verify"], is_pure: false },
     Room { directory: "benches", may_use: &["framehook-testkit"], is_pure: false },
     Room { directory: "benches/instructions", may_use: &["framehook-rtmp", "framehook-domain"], is_pure: false },
+    Room { directory: "benches/pool", may_use: &["framehook-media", "framehook-server"], is_pure: false },
     Room { directory: "xtask", may_use: &[], is_pure: false },
 ];
 
