@@ -59,10 +59,10 @@ pub(crate) fn lost(measurements: &[Measurement]) -> impl Iterator<Item = String>
         refused + dropped > 0 || late_ms_max > LATE_MS_MAX
     });
     faulty.map(|one| {
-        let LoadReport { refused, dropped, late_ms_max, reasons, .. } = &one.load;
+        let LoadReport { refused, dropped, late_ms_max, blocked_ms_max, reasons, .. } = &one.load;
         format!(
             "NOT GOOD: {}, {} streams, round {}: {refused} publishers were refused, {dropped} lost their connection \
-             and the latest message was {late_ms_max} ms late ({}).",
+             and the latest message was {late_ms_max} ms late, {blocked_ms_max} of them at most by the server ({}).",
             one.subject.label(),
             one.streams,
             one.round,
