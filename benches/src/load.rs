@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+pub(crate) use framehook_testkit::load::Report as LoadReport;
 use framehook_testkit::process::Process;
-use serde::{Deserialize, Serialize};
 
 use crate::workshop::Workshop;
 
@@ -31,21 +31,6 @@ pub(crate) struct Load<'a> {
 #[derive(Debug)]
 pub(crate) struct RunningLoad {
     process: Process,
-}
-
-/// What the generator says about its own run.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub(crate) struct LoadReport {
-    /// Publishers that were never accepted.
-    pub(crate) refused: u64,
-    /// Publishers that were accepted and then ended by the server or the line.
-    pub(crate) dropped: u64,
-    /// How far the latest message was behind its time.
-    pub(crate) late_ms_max: u64,
-    /// How long the publisher that waited longest took from its start to being accepted.
-    pub(crate) accept_ms_max: u64,
-    /// Why publishers were refused or dropped.
-    pub(crate) reasons: Vec<String>,
 }
 
 impl<'a> Load<'a> {

@@ -183,7 +183,7 @@ pub(crate) mod tests {
             loaded_bytes: (10 << 20) + (u64::from(streams) << 19),
             others_cores: 0.5,
             accounting: "a test",
-            load: LoadReport { refused: 0, dropped: 0, late_ms_max: 3, accept_ms_max: 9, reasons: Vec::new() },
+            load: LoadReport { late_ms_max: 3, accept_ms_max: 9, ..LoadReport::default() },
             floor_steps: (subject == Subject::Floor).then_some(FloorSteps {
                 decode_ms: 11.0,
                 convert_ms: 2.0,

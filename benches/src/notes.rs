@@ -68,11 +68,11 @@ pub(crate) fn lost(measurements: &[Measurement]) -> impl Iterator<Item = String>
 
 /// What is wrong with the streams of one run of the generator; `None` when nothing is.
 pub(crate) fn lost_by(load: &LoadReport) -> Option<String> {
-    let LoadReport { refused, dropped, late_ms_max, reasons, .. } = load;
+    let LoadReport { refused, dropped, late_ms_max, blocked_ms_max, reasons, .. } = load;
     (refused + dropped > 0 || *late_ms_max > LATE_MS_MAX).then(|| {
         format!(
             "{refused} publishers were refused, {dropped} lost their connection and the latest message was {late_ms_max} ms \
-             late ({})",
+             late, {blocked_ms_max} of them at most by the server ({})",
             reasons.join("; ")
         )
     })

@@ -120,7 +120,7 @@ mod tests {
     use crate::rest::threads::ThreadTimes;
 
     fn run(dues: Dues, cpu_ms: f64, (pictures, shed): (usize, f64)) -> Run {
-        let load = LoadReport { refused: 0, dropped: 0, late_ms_max: 3, accept_ms_max: 9, reasons: Vec::new() };
+        let load = LoadReport { late_ms_max: 3, accept_ms_max: 9, ..LoadReport::default() };
         Run { dues, round: 1, seconds: 10.0, cpu_ms, threads: ThreadTimes::default(), pictures, shed, load }
     }
 

@@ -8,10 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use clap::Parser as _;
 use common::{FRAMEHOOK, PATIENCE};
 use framehook_testkit::clip::ClipSpec;
 use framehook_testkit::jpeg;
+use framehook_testkit::load;
 use framehook_testkit::process::Process;
+use framehook_testkit::server::ServerSpec;
 use framehook_testkit::wait;
 use tempfile::TempDir;
 
@@ -166,4 +169,37 @@ fn the_readme_leads_from_nothing_to_a_picture() {
     let examined = shell(doctor).output().unwrap();
     assert!(examined.status.success(), "{}", String::from_utf8_lossy(&examined.stdout));
     assert!(server.terminate(framehook_testkit::server::STOP_PATIENCE).unwrap().success());
+}
+
+/// The load generator as it is documented, for less time. What cargo would build is called instead.
+#[test]
+fn the_load_generator_sends_what_the_server_receives_and_reports_what_is_documented() {
+    let document = fs::read_to_string(root().join("docs/performance.md")).unwrap();
+    let line = typed(&document).into_iter().find(|line| line.contains("--bin rtmp-load --")).unwrap();
+    let arguments = line.split_once(" -- ").unwrap().1.split_whitespace();
+    let mut arguments = load::Arguments::try_parse_from(["rtmp-load"].into_iter().chain(arguments)).unwrap();
+    assert!(arguments.url.starts_with("rtmp://127.0.0.1/") && arguments.streams >= 100, "{arguments:?}");
+
+    let server = ServerSpec::new(FRAMEHOOK).start().unwrap();
+    let clip = ClipSpec { width: 320, height: 180, ..ClipSpec::default() }.build().unwrap();
+    arguments.url = arguments.url.replace("127.0.0.1", &server.rtmp_address().to_string());
+    arguments.file.clone_from(&clip.path);
+    (arguments.ramp, arguments.duration) = (1.0, 5.0);
+    let report = load::run(&arguments).unwrap();
+    assert_eq!((report.streams, report.refused, report.dropped), (arguments.streams, 0, 0), "{report:#?}");
+    assert!(report.keyframes >= report.streams.into(), "{report:#?}");
+    wait::until("every byte to be read", PATIENCE, || {
+        let received = server.metrics().ok()?.sum("framehook_ingest_bytes_total", &[]);
+        (received as u64 == report.wire_bytes).then_some(())
+    })
+    .unwrap();
+
+    let report = serde_json::to_value(&report).unwrap();
+    for figure in report.as_object().unwrap().keys() {
+        assert!(document.contains(&format!("`{figure}`")), "{figure} is not documented");
+    }
+    let help = <load::Arguments as clap::CommandFactory>::command().render_long_help().to_string();
+    for option in ["--ramp", "--patience", "--speed", "--chunk-bytes", "--keyframe-log", "--json"] {
+        assert!(help.contains(option) && document.contains(option), "{option}");
+    }
 }

@@ -1,20 +1,27 @@
 //! HTTPS and RTMPS: a real encoder, a client that believes one authority, certificates that change, and peers that mean no
 //! good.
 
+#![expect(clippy::disallowed_methods, reason = "measures how long a peer was let be")]
+
 mod common;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use common::{FRAMEHOOK, PATIENCE, check_snapshot, config, wait_for_snapshots};
+use framehook_rtmp::handshake::RANDOM_BYTES;
+use framehook_rtmp::{Client, ClientEvent, Publication};
 use framehook_testkit::encoder::{self, Program, Source};
 use framehook_testkit::http::{self, Connection};
 use framehook_testkit::process::Process;
 use framehook_testkit::receiver::Receiver;
 use framehook_testkit::server::{Server, ServerSpec};
-use framehook_testkit::tls::{Ca, Issued, shown};
+use framehook_testkit::tls::{Ca, Issued, TlsStream, shown};
 use framehook_testkit::wait;
 use tempfile::TempDir;
 
@@ -29,11 +36,15 @@ struct Scene {
 
 impl Scene {
     fn set(more: &str) -> Self {
+        Self::set_as(Path::new(FRAMEHOOK), more)
+    }
+
+    fn set_as(executable: &Path, more: &str) -> Self {
         let (ca, files) = (Ca::new().unwrap(), TempDir::new().unwrap());
         let issued = ca.issue(2040).unwrap();
         write(files.path(), &issued);
         let receiver = Receiver::start().unwrap();
-        let server = ServerSpec::new(FRAMEHOOK).config(toml(files.path(), &receiver, more)).start().unwrap();
+        let server = ServerSpec::new(executable).config(toml(files.path(), &receiver, more)).start().unwrap();
         Self { ca, issued, files, receiver, server }
     }
 
@@ -211,6 +222,113 @@ fn peers_that_mean_no_good_are_cut_off_and_cost_others_nothing() {
     assert_eq!((count("timed_out"), count("failed")), (400.0, 1.0));
     let grown = peak_memory_bytes(&scene.server) - before;
     assert!(grown < 64 << 20, "401 peers cost {grown} bytes");
+    let taken = wait_for_snapshots(&scene.receiver, 1).unwrap().len();
+    wait_for_snapshots(&scene.receiver, taken + 1).unwrap();
+    let streams = scene.server.v1("GET", "/v1/streams", None).unwrap();
+    assert_eq!((&streams["streams"][0]["state"], &streams["streams"][0]["sessions"]), (&"live".into(), &1.into()));
+}
+
+/// Asks to publish over a private line and waits until that is accepted.
+fn publish(line: &mut TlsStream, stream: &str) -> Client {
+    let publication = Publication {
+        tc_url: format!("rtmp://{}/live", common::DOMAIN),
+        app: "live".to_owned(),
+        stream: stream.to_owned(),
+        flash_ver: String::new(),
+        chunk_size: 4096,
+    };
+    let mut client = Client::new(publication, &[0x5a; RANDOM_BYTES]);
+    let mut block = [0; 4096];
+    while !client.is_publishing() {
+        let sent = client.output().len();
+        line.write_all(client.output()).and_then(|()| line.flush()).unwrap();
+        client.consume_output(sent);
+        let count = line.read(&mut block).unwrap();
+        assert!(count > 0, "the server closed before it had answered");
+        client.push(&block[..count], |event| assert_eq!(event, ClientEvent::Publishing)).unwrap();
+    }
+    client
+}
+
+#[test]
+fn a_private_peer_that_falls_silent_is_let_go_in_time_and_a_publisher_told_why() {
+    let scene = Scene::set("[ingest]\nhandshake_timeout = \"1s\"\nidle_timeout = \"2s\"\n");
+    let started = Instant::now();
+    // Private, and then not a word of RTMP.
+    let mut mute = scene.ca.connect(scene.rtmps(), PATIENCE).unwrap();
+    let mut line = scene.ca.connect(scene.rtmps(), PATIENCE).unwrap();
+    let mut publisher = publish(&mut line, "room");
+    // An end of TLS as well: a bare one of TCP, which anybody on the way could make, would be an error.
+    mute.read_to_end(&mut Vec::new()).unwrap();
+    assert!(started.elapsed() >= Duration::from_secs(1));
+
+    let mut rest = Vec::new();
+    line.read_to_end(&mut rest).unwrap();
+    assert!(started.elapsed() >= Duration::from_secs(2));
+    let mut told = None;
+    publisher.push(&rest, |event| told = Some(event)).unwrap();
+    assert!(
+        matches!(&told, Some(ClientEvent::Refused { description, .. }) if description == "no data for a long time"),
+        "{told:?}"
+    );
+    scene.server.wait_for_log("handshake_timeout", PATIENCE).unwrap();
+    assert_eq!(scene.server.metrics().unwrap().sum("framehook_tls_handshakes_total", &[("outcome", "timed_out")]), 0.0);
+}
+
+/// A message that changes nothing, an acknowledgement, over and over, each of its bytes in a record of its own: 23 bytes of
+/// the wire and a decryption for one byte of RTMP. Ends when the server has closed, and gives how many messages left.
+fn trickle_in_a_flood(line: &mut TlsStream) -> usize {
+    const ACKNOWLEDGEMENT: [u8; 16] = [2, 0, 0, 0, 0, 0, 4, 3, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut hello = [&[3][..], &[0; 2 * 1536]].concat();
+    line.write_all(&hello).and_then(|()| line.flush()).unwrap();
+    line.read_exact(&mut hello).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let (mut records, mut messages) = (Vec::new(), 0);
+    loop {
+        assert!(Instant::now() < deadline, "it was not cut off");
+        for byte in ACKNOWLEDGEMENT.repeat(32) {
+            assert_eq!(line.conn.writer().write(&[byte]).unwrap(), 1);
+        }
+        records.clear();
+        while line.conn.wants_write() {
+            line.conn.write_tls(&mut records).unwrap();
+        }
+        if line.sock.write_all(&records).is_err() {
+            return messages;
+        }
+        messages += 32;
+    }
+}
+
+#[test]
+fn a_flood_of_tiny_records_stops_neither_the_others_nor_its_own_time_out() {
+    // Sealing a record costs as much as opening it. A server that gives way to its peers finds its sockets full at every look,
+    // as one does whose peers have a machine of their own.
+    let wrapper = TempDir::new().unwrap();
+    let yielding = wrapper.path().join("framehook");
+    fs::write(&yielding, format!("#!/bin/bash\nexec nice -n 19 {FRAMEHOOK} \"$@\"\n")).unwrap();
+    fs::set_permissions(&yielding, fs::Permissions::from_mode(0o755)).unwrap();
+    let scene = Scene::set_as(&yielding, "[ingest]\nhandshake_timeout = \"3s\"\n");
+    let _encoder = scene.push("healthy");
+    wait_for_snapshots(&scene.receiver, 1).unwrap();
+    // More than the server has threads: if each kept one, nobody would be left to fire a timer.
+    let floods = 2 * thread::available_parallelism().unwrap().get();
+    let started = Instant::now();
+    thread::scope(|scope| {
+        let flooding: Vec<_> = (0..floods)
+            .map(|_| {
+                let mut line = scene.ca.connect(scene.rtmps(), PATIENCE).unwrap();
+                scope.spawn(move || trickle_in_a_flood(&mut line))
+            })
+            .collect();
+        while flooding.iter().any(|flood| !flood.is_finished()) {
+            assert_eq!(scene.server.get("/healthz").unwrap().status, 200);
+        }
+        assert!(started.elapsed() >= Duration::from_secs(3));
+        for flood in flooding {
+            assert!(flood.join().unwrap() > 100, "it was no flood");
+        }
+    });
     let taken = wait_for_snapshots(&scene.receiver, 1).unwrap().len();
     wait_for_snapshots(&scene.receiver, taken + 1).unwrap();
     let streams = scene.server.v1("GET", "/v1/streams", None).unwrap();

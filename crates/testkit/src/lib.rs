@@ -9,6 +9,7 @@
 //! | [`clip`] | H.264 clips of any shape, made by ffmpeg when first needed; every frame carries its number |
 //! | [`encoder`] | ffmpeg and GStreamer as publishers |
 //! | [`publisher`] | a publisher of our own that stops, stalls and breaks off when told, and logs its keyframes |
+//! | [`load`] | thousands of publishers in one process, and how they fared; the program `rtmp-load` |
 //! | [`server`] | the executable `framehook serve` on a data directory of its own |
 //! | [`receiver`] | an HTTP receiver of callbacks that records everything and misbehaves on demand |
 //! | [`object_server`] | servers of S3 and COS in which the vendors' own code judges signatures |
@@ -33,6 +34,7 @@ pub mod http;
 pub mod image;
 pub mod jpeg;
 mod listener;
+pub mod load;
 pub mod metrics;
 pub mod object_server;
 pub mod picture;

@@ -1,10 +1,13 @@
 //! An RTMP publisher of our own, for what real encoders cannot be told to do: end in a given way at a given moment, fall
-//! silent, and say exactly when each keyframe left.
+//! silent, and say exactly when each keyframe left. A [`Fleet`] is thousands of them, all of which do the same: load.
 //!
 //! It shares chunks and commands with the server under test, so it is no witness for the protocol; [`crate::encoder`] is.
 
 mod connection;
+mod fleet;
+mod timeline;
 mod url;
+mod wire;
 
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
@@ -16,7 +19,13 @@ use crate::listener::lock;
 use crate::wait;
 
 use self::connection::{Connection, Order};
+pub use self::fleet::{Fleet, Outcome};
+use self::timeline::Step;
 pub use self::url::PushUrl;
+
+/// From how far behind its time on a message counts as late. A player that is a few pictures ahead does not notice less;
+/// what one busy moment of the machine costs stays below.
+pub const LATE: Duration = Duration::from_millis(100);
 
 /// Stack of a publisher's thread. It holds no buffers; a thousand publishers fit in one process.
 const STACK_BYTES: usize = 256 << 10;
@@ -78,6 +87,8 @@ pub enum PublishError {
     Refused { code: String, description: String },
     #[error("the server closed the connection before it had answered")]
     Closed,
+    #[error("the server had not accepted within {0:?}")]
+    Unanswered(Duration),
     #[error("the server does not speak RTMP")]
     Protocol(#[from] framehook_rtmp::Error),
     #[error("the connection failed")]
@@ -95,6 +106,16 @@ pub enum End {
     Refused { code: String, description: String },
     /// The server closed the connection; the text says how.
     Closed(String),
+}
+
+impl From<PublishError> for End {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Refused { code, description } => Self::Refused { code, description },
+            PublishError::Closed => Self::Closed("the server closed the connection".to_owned()),
+            other => Self::Closed(format!("{:#}", anyhow::Error::from(other))),
+        }
+    }
 }
 
 /// A keyframe that has left.
@@ -116,10 +137,30 @@ pub struct Log {
     pub keyframes: Vec<KeyframeSent>,
     /// Bytes of media, without the protocol's own.
     pub media_bytes: u64,
+    /// Tags of the file, each of which is one message.
+    pub messages: u64,
+    /// Messages that were handed over more than [`LATE`] after their time.
+    pub messages_late: u64,
     /// How far the latest message of all was behind its time.
     pub late_max: Duration,
     /// How the push ended; `None` while it goes on.
     pub end: Option<End>,
+}
+
+impl Log {
+    /// Writes down that the kernel has taken all of a tag.
+    fn note(&mut self, step: Step<'_>) {
+        let (sent, bytes) = (Instant::now(), step.tag.data.len());
+        let late = sent.saturating_duration_since(step.due);
+        self.messages += 1;
+        self.messages_late += u64::from(late > LATE);
+        self.late_max = self.late_max.max(late);
+        self.media_bytes += bytes as u64;
+        if let Some(picture_number) = step.keyframe {
+            let sent_wall = SystemTime::now();
+            self.keyframes.push(KeyframeSent { picture_number, dts_ms: step.dts_ms, bytes, sent, sent_wall });
+        }
+    }
 }
 
 /// A push under way. Broken off when dropped.
@@ -207,12 +248,14 @@ mod tests {
     use crate::clip::ClipSpec;
     use crate::process::Process;
     use std::io;
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{Shutdown, TcpListener, TcpStream};
     use std::process::Command;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    use bytes::Bytes;
 
-    fn file() -> FlvFile {
+    pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+    pub(super) fn file() -> FlvFile {
         let spec = ClipSpec {
             width: 320,
             height: 180,
@@ -225,13 +268,13 @@ mod tests {
     }
 
     /// ffmpeg as a server for one push, and the file it records to.
-    struct Recorder {
-        process: Process,
-        url: PushUrl,
-        recorded: tempfile::NamedTempFile,
+    pub(super) struct Recorder {
+        pub(super) process: Process,
+        pub(super) url: PushUrl,
+        pub(super) recorded: tempfile::NamedTempFile,
     }
 
-    fn recorder() -> Recorder {
+    pub(super) fn recorder() -> Recorder {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let url: PushUrl = format!("rtmp://127.0.0.1:{port}/live/stream").parse().unwrap();
         let recorded = tempfile::NamedTempFile::new().unwrap();
@@ -247,13 +290,13 @@ mod tests {
     }
 
     /// Pictures, each as decode time and bytes.
-    fn pictures(file: &FlvFile) -> Vec<(u32, usize)> {
+    pub(super) fn pictures(file: &FlvFile) -> Vec<(u32, Bytes)> {
         let numbers = file.picture_numbers();
         file.tags
             .iter()
             .zip(numbers)
             .filter(|(_, number)| number.is_some())
-            .map(|(tag, _)| (tag.dts_ms, tag.data.len()))
+            .map(|(tag, _)| (tag.dts_ms, tag.data.clone()))
             .collect()
     }
 
@@ -266,7 +309,8 @@ mod tests {
             let publisher = start(&PublisherSpec { chunk_bytes, speed: 4.0, ..PublisherSpec::new(recorder.url, file) });
             assert_eq!(publisher.wait_for_end(PATIENCE).unwrap(), End::Unpublished);
             recorder.process.wait(PATIENCE).unwrap();
-            assert_eq!(pictures(&FlvFile::open(recorder.recorded.path()).unwrap()), sent, "chunks of {chunk_bytes}");
+            let recorded = pictures(&FlvFile::open(recorder.recorded.path()).unwrap());
+            assert!(recorded == sent, "chunks of {chunk_bytes}");
         }
     }
 
@@ -318,11 +362,11 @@ mod tests {
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("rtmp://{}/live/stream", silent.local_addr().unwrap()).parse().unwrap();
         let spec = PublisherSpec { patience: Duration::from_millis(100), ..PublisherSpec::new(url, file()) };
-        assert!(matches!(spec.start(), Err(PublishError::Io(_))));
+        assert!(matches!(spec.start(), Err(PublishError::Unanswered(_))));
     }
 
     /// Passes one connection on to `upstream` and says how its client ended.
-    fn relay(upstream: &PushUrl) -> (PushUrl, mpsc::Receiver<io::Result<u64>>) {
+    pub(super) fn relay(upstream: &PushUrl) -> (PushUrl, mpsc::Receiver<io::Result<u64>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = PushUrl { host: listener.local_addr().unwrap().to_string(), ..upstream.clone() };
         let upstream = upstream.address().unwrap();
@@ -332,7 +376,9 @@ mod tests {
             let server = wait::until("the recorder", PATIENCE, || TcpStream::connect(upstream).ok()).unwrap();
             let (mut answers, mut to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
             thread::spawn(move || io::copy(&mut answers, &mut to_client));
-            ends.send(io::copy(&mut &client, &mut &server)).unwrap();
+            let ended = io::copy(&mut &client, &mut &server);
+            let _ = server.shutdown(Shutdown::Write);
+            ends.send(ended).unwrap();
         });
         (url, end)
     }

@@ -2,19 +2,18 @@
 
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use framehook_media::amf0;
-use framehook_rtmp::handshake::RANDOM_BYTES;
-use framehook_rtmp::{Client, ClientEvent, Publication};
+use framehook_rtmp::Client;
 use rustix::net::RecvFlags;
 
-use crate::flv::{Tag, TagKind};
+use crate::flv::Tag;
 use crate::listener::{lock, reset_on_close};
 
-use super::{End, KeyframeSent, Log, PublishError, PublisherSpec};
+use super::timeline::{Playlist, Timeline};
+use super::{End, Log, PublishError, PublisherSpec, wire};
 
 /// How often a publisher that waits looks for orders and for what the server says.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -47,10 +46,7 @@ enum Stop {
 
 impl From<PublishError> for Stop {
     fn from(error: PublishError) -> Self {
-        Self::Ended(match error {
-            PublishError::Refused { code, description } => End::Refused { code, description },
-            other => End::Closed(format!("{:#}", anyhow::Error::from(other))),
-        })
+        Self::Ended(error.into())
     }
 }
 
@@ -61,18 +57,10 @@ impl Connection {
         let stream = TcpStream::connect_timeout(&spec.url.address()?, spec.patience)?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(LOOK_EVERY))?;
-        let publication = Publication {
-            tc_url: spec.url.tc_url(),
-            app: spec.url.app.clone(),
-            stream: spec.url.stream.clone(),
-            flash_ver: "FMLE/3.0 (compatible; framehook-testkit)".to_owned(),
-            chunk_size: spec.chunk_bytes,
-        };
-        // Only the digest handshake looks at these bytes, and this client does not do that one.
-        let mut connection = Self { stream, client: Client::new(publication, &[0x5a; RANDOM_BYTES]) };
+        let mut connection = Self { stream, client: wire::client(&spec.url, spec.chunk_bytes) };
         while !connection.client.is_publishing() {
             if Instant::now() >= deadline {
-                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+                return Err(PublishError::Unanswered(spec.patience));
             }
             connection.stream.set_read_timeout(Some(LOOK_EVERY))?;
             connection.write_some()?;
@@ -99,32 +87,15 @@ impl Connection {
     }
 
     fn send_all(&mut self, spec: &PublisherSpec, orders: &Receiver<Order>, log: &Mutex<Log>) -> Result<(), Stop> {
-        let numbers = spec.file.picture_numbers();
-        let duration_ms = spec.file.duration_ms();
-        let start = Instant::now();
-        let mut loop_start_ms = 0_u32;
-        loop {
-            for (tag, number) in spec.file.tags.iter().zip(&numbers) {
-                if spec.looped && (tag.dts_ms >= duration_ms || tag.kind == TagKind::Script && loop_start_ms > 0) {
-                    continue;
-                }
-                let dts_ms = loop_start_ms.wrapping_add(tag.dts_ms);
-                let due = start + Duration::from_secs_f64(f64::from(dts_ms) / 1000.0 / spec.speed);
-                self.wait_until(due, orders)?;
-                self.send(tag, dts_ms, orders)?;
-                let mut log = lock(log);
-                log.late_max = log.late_max.max(due.elapsed());
-                log.media_bytes += tag.data.len() as u64;
-                if let Some(picture_number) = number.filter(|_| tag.is_keyframe()) {
-                    let (sent, sent_wall) = (Instant::now(), SystemTime::now());
-                    log.keyframes.push(KeyframeSent { picture_number, dts_ms, bytes: tag.data.len(), sent, sent_wall });
-                }
-            }
-            if !spec.looped {
-                return Ok(());
-            }
-            loop_start_ms = loop_start_ms.wrapping_add(duration_ms);
+        let playlist = Playlist::new(Arc::clone(&spec.file));
+        let mut timeline = Timeline::new(playlist, spec.looped, spec.speed, Instant::now());
+        while let Some(step) = timeline.current() {
+            self.wait_until(step.due, orders)?;
+            self.send(step.tag, step.dts_ms, orders)?;
+            lock(log).note(step);
+            timeline.advance();
         }
+        Ok(())
     }
 
     /// Waits for the time of the next tag, and as long as a stall lasts.
@@ -147,19 +118,7 @@ impl Connection {
 
     /// Hands one tag to the kernel in full, for as long as the server takes to make room.
     fn send(&mut self, tag: &Tag, dts_ms: u32, orders: &Receiver<Order>) -> Result<(), Stop> {
-        match tag.kind {
-            TagKind::Video => {
-                self.client.write_video(dts_ms, &tag.data);
-            }
-            TagKind::Audio => {
-                self.client.write_audio(dts_ms, &tag.data);
-            }
-            TagKind::Script => {
-                if let Ok([_, metadata]) = amf0::parse_all(&tag.data).as_deref() {
-                    self.client.write_metadata(metadata);
-                }
-            }
-        }
+        wire::write(&mut self.client, tag, dts_ms);
         while !self.client.output().is_empty() {
             self.write_some()?;
             if !self.client.output().is_empty() {
@@ -207,12 +166,6 @@ impl Connection {
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(()),
             Err(error) => return Err(PublishError::Io(error.into())),
         };
-        let mut refusal = None;
-        self.client.push(&block[..length], |event| {
-            if let ClientEvent::Refused { code, description } = event {
-                refusal = Some(PublishError::Refused { code, description });
-            }
-        })?;
-        refusal.map_or(Ok(()), Err)
+        wire::hear(&mut self.client, &block[..length])
     }
 }
