@@ -44,7 +44,6 @@ pub fn clamp_puts(tx: &Tx<'_>, now: UnixMs) -> Result<usize, DbError> {
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::Connection;
 
     use super::*;
     use crate::db::planned;
