@@ -82,7 +82,7 @@ impl Programs {
 
 /// A PostgreSQL in a folder of its own. Both end with this.
 struct Database {
-    _process: Process,
+    process: Process,
     port: u16,
     _folder: TempDir,
 }
@@ -114,7 +114,7 @@ impl Database {
         ];
         let process =
             Process::spawn("postgres", command("postgres").args(settings.iter().flat_map(|setting| ["-c", setting])))?;
-        let database = Self { _process: process, port, _folder: folder };
+        let database = Self { process, port, _folder: folder };
         wait::until("PostgreSQL", PATIENCE, || database.ask("postgres", "CREATE DATABASE hook0").ok())?;
         Ok(database)
     }
@@ -132,6 +132,15 @@ impl Database {
         let url =
             format!("postgres://bench@127.0.0.1:{}/{database}?options=-c%20client_min_messages%3Dwarning", self.port);
         output("psql", ["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", &url, "-c", sql])
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // In order, so that none of its processes writes into a folder that is being removed.
+        if let Err(error) = self.process.terminate(PATIENCE) {
+            eprintln!("PostgreSQL is killed: {error:#}");
+        }
     }
 }
 
