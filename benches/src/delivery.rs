@@ -5,6 +5,7 @@
 //! that and the first byte at the receiver.
 
 mod backlog;
+mod hook0;
 mod outbox;
 mod plain;
 mod receivers;
@@ -18,6 +19,7 @@ use framehook_testkit::wait;
 use serde::Serialize;
 
 use self::backlog::Backlog;
+use self::hook0::Hook0;
 use self::outbox::Planned;
 use self::receivers::{Arrival, Receivers};
 use crate::document::Section;
@@ -58,6 +60,8 @@ struct Lengths {
     isolation_rounds: usize,
     plain: Duration,
     owed: usize,
+    /// Of Hook0: each of its claims looks at all that is due, so with more it would be slower.
+    hook0_callbacks: usize,
 }
 
 impl Options {
@@ -71,6 +75,7 @@ impl Options {
                 isolation_rounds: 3,
                 plain: secs(10),
                 owed: 1_000_000,
+                hook0_callbacks: 4000,
             },
             true => Lengths {
                 peak_callbacks: 4000,
@@ -79,6 +84,7 @@ impl Options {
                 isolation_rounds: 1,
                 plain: secs(2),
                 owed: 50_000,
+                hook0_callbacks: 1000,
             },
         }
     }
@@ -93,6 +99,7 @@ struct Report {
     backlog: Vec<Backlog>,
     plain_one_at_a_time_per_sec: f64,
     plain_64_at_a_time_per_sec: f64,
+    hook0: Option<Hook0>,
 }
 
 #[derive(Debug, Serialize)]
@@ -167,6 +174,7 @@ pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<()> {
         backlog,
         plain_one_at_a_time_per_sec: plain(1)?,
         plain_64_at_a_time_per_sec: plain(64)?,
+        hook0: hook0::measure(lengths.hook0_callbacks)?,
     };
     let json = workshop.cache.join("delivery.json");
     std::fs::write(&json, serde_json::to_string_pretty(&report)?)
@@ -188,12 +196,16 @@ fn peak(workshop: &Workshop, callbacks: usize) -> Result<Peak> {
     wait_for(&receivers, callbacks, Duration::from_secs(120))?;
     let costs = costs(&server, callbacks)?;
     all_delivered(&mut server, callbacks)?;
+    Ok(Peak { callbacks, per_sec: middle_per_sec(&receivers, callbacks), costs })
+}
+
+/// Callbacks per second, without the first, while connections are opened, and the last, when some receivers have nothing left.
+fn middle_per_sec(receivers: &Receivers, callbacks: usize) -> f64 {
     let mut came: Vec<u64> = receivers.arrivals().iter().map(|arrival| arrival.came_us).collect();
     came.sort_unstable();
-    // Without the first, while connections are opened, and the last, when some receivers have nothing left.
     let (from, to) = (callbacks / 10, callbacks * 9 / 10);
     let took = Duration::from_micros(came[to] - came[from]);
-    Ok(Peak { callbacks, per_sec: (to - from) as f64 / took.as_secs_f64(), costs })
+    (to - from) as f64 / took.as_secs_f64()
 }
 
 /// Callbacks fall due evenly, to all receivers in turn.
@@ -273,16 +285,28 @@ impl Quantiles {
 }
 
 fn table(report: &Report) -> String {
-    let Report { machine, peak, paced, isolation, backlog, plain_one_at_a_time_per_sec, plain_64_at_a_time_per_sec } =
-        report;
+    let Report {
+        machine,
+        peak,
+        paced,
+        isolation,
+        backlog,
+        plain_one_at_a_time_per_sec,
+        plain_64_at_a_time_per_sec,
+        hook0,
+    } = report;
     let mut text = format!(
         "| | callbacks/s | syncs per callback | statements per callback |\n| --- | ---: | ---: | ---: |\n\
          | framehook serve | {:.0} | {:.3} | {:.2} |\n\
          | plain loop, one at a time | {plain_one_at_a_time_per_sec:.0} | 1 | 1 |\n\
-         | plain loops, 64 at a time | {plain_64_at_a_time_per_sec:.0} | 1 | 1 |\n\n\
+         | plain loops, 64 at a time | {plain_64_at_a_time_per_sec:.0} | 1 | 1 |\n\
+         {}\n\
          | load | callbacks/s | p50 ms | p99 ms | p99.9 ms | syncs per callback | statements per callback |\n\
          | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
-        peak.per_sec, peak.costs.syncs, peak.costs.statements
+        peak.per_sec,
+        peak.costs.syncs,
+        peak.costs.statements,
+        hook0::line(hook0.as_ref())
     );
     for Paced { part_of_peak, per_sec, delays, costs, .. } in paced {
         let Quantiles { p50_ms, p99_ms, p999_ms, .. } = delays;

@@ -104,7 +104,7 @@ fn fill(server: &Server, planned: &[Planned], ahead: Duration) -> Result<()> {
 }
 
 /// As long as a callback of event 1.
-fn body(due_us: u64) -> String {
+pub(super) fn body(due_us: u64) -> String {
     let padding = "x".repeat(300);
     format!(r#"{{"due_us":{due_us},"event_type":1,"padding":"{padding}"}}"#)
 }

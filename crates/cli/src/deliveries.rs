@@ -216,7 +216,8 @@ async fn replay_matching(common: &Common, url: Option<String>, matching: &Matchi
 fn print_replays(shown: &Value) {
     let one = std::slice::from_ref(shown);
     let replays = shown["replays"].as_array().map_or(one, Vec::as_slice);
-    if replays.is_empty() {
+    let damaged = shown["damaged"].as_array().map_or(&[][..], Vec::as_slice);
+    if replays.is_empty() && damaged.is_empty() {
         output::line("no replays");
     }
     for replay in replays {
@@ -232,6 +233,9 @@ fn print_replays(shown: &Value) {
             replay["refused"],
             paint(Tone::Quiet, &text(replay, "state")),
         ));
+    }
+    for id in damaged {
+        output::line(&format!("replay {id}  damaged: its row in the database cannot be read"));
     }
 }
 

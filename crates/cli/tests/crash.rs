@@ -3,11 +3,12 @@
 //! included. After each kill, and once everything has drained, what stands in the database and on the disk is held
 //! against what the receiver was sent. Once with a few callbacks at a time, and once with thousands due all the while. The points
 //! around a put are tried again with a server of S3 in place of the local store, over a line so slow that many kills fall into the
-//! middle of a put.
+//! middle of a put. The points around an attempt are tried again with a receiver that takes callbacks by HTTP/2.
 //!
 //! Nothing of the server takes part in the checks: the database is read by the `sqlite3` program, from a copy.
 //!
-//! `FRAMEHOOK_CRASH_KILLS` says how often to kill (60 times and, with a backlog, 30 unless set; half as often around puts into S3),
+//! `FRAMEHOOK_CRASH_KILLS` says how often to kill (60 times and, with a backlog, 30 unless set; half as often around puts into S3, a
+//! quarter over HTTP/2),
 //! `FRAMEHOOK_CRASH_BACKLOG` how
 //! many callbacks are due at each start (3,000), `FRAMEHOOK_CRASH_SEED` repeats an earlier run's choices. `./dev soak` kills
 //! 500 times in either case, with 10,000 due.
@@ -20,6 +21,8 @@ mod common;
 mod ledger;
 #[path = "crash/load.rs"]
 mod load;
+#[path = "common/nginx.rs"]
+mod nginx;
 #[path = "crash/objects.rs"]
 mod objects;
 #[path = "crash/trial.rs"]
@@ -35,7 +38,7 @@ use framehook_server::fail_point;
 use framehook_testkit::dice::Dice;
 use framehook_testkit::proxy::Line;
 use objects::S3;
-use trial::{Blow, MIGRATION, Totals, Trial};
+use trial::{Blow, MIGRATION, Totals, Trial, Way};
 
 const KILLS_VARIABLE: &str = "FRAMEHOOK_CRASH_KILLS";
 const BACKLOG_VARIABLE: &str = "FRAMEHOOK_CRASH_BACKLOG";
@@ -64,6 +67,12 @@ const AROUND_A_PUT: [&str; 7] = [
 
 /// Half as many kills are around puts into S3, where there are fewer points.
 const KILLS_PER_KILL_AROUND_A_PUT: usize = 2;
+
+/// The points that an attempt passes.
+const AROUND_AN_ATTEMPT: [&str; 3] = ["attempt_sent", "attempt_answered", "attempt_settled"];
+
+/// One in four of the kills is over HTTP/2.
+const KILLS_PER_KILL_OVER_HTTP_2: usize = 4;
 
 /// How fast bytes go to S3: a put of a picture takes a few tenths of a second, so that a kill at a random instant often falls
 /// into one.
@@ -112,13 +121,13 @@ fn number_in(variable: &str) -> Option<usize> {
 
 /// Kills at these fail points and at random instants, then lets everything drain. Seven kills in ten are at the points, each as
 /// often as any other and at least three times.
-fn kill_over_and_over(points: &[&'static str], kills: usize, s3: Option<&S3>) -> Result<()> {
+fn kill_over_and_over(points: &[&'static str], kills: usize, way: Way<'_>) -> Result<()> {
     let seed = Dice::seed_from(SEED_VARIABLE);
     println!("{kills} kills; {SEED_VARIABLE}={seed} repeats these choices");
     let mut dice = Dice::new(seed);
     let scratch = tempfile::tempdir()?;
     let began = Instant::now();
-    let mut trial = Trial::set_up(&mut dice, scratch.path(), witness::moody, s3)?;
+    let mut trial = Trial::set_up(&mut dice, scratch.path(), witness::moody, way)?;
     let at_each = (kills * 7 / 10 / points.len()).max(3);
     let (once, often): (Vec<&'static str>, Vec<&'static str>) = points.iter().partition(|&&point| point == MIGRATION);
     if !once.is_empty() {
@@ -140,7 +149,7 @@ fn kill_over_and_over(points: &[&'static str], kills: usize, s3: Option<&S3>) ->
 #[test]
 fn kill_9_loses_nothing_that_was_committed() {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    kill_over_and_over(fail_point::ALL, number_in(KILLS_VARIABLE).unwrap_or(60), None).unwrap();
+    kill_over_and_over(fail_point::ALL, number_in(KILLS_VARIABLE).unwrap_or(60), Way::Plain).unwrap();
 }
 
 #[test]
@@ -148,7 +157,14 @@ fn kill_9_around_a_put_into_s3_puts_the_same_bytes_again() {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let kills = number_in(KILLS_VARIABLE).unwrap_or(60) / KILLS_PER_KILL_AROUND_A_PUT;
     let s3 = S3::start(LINE_TO_S3).unwrap();
-    kill_over_and_over(&AROUND_A_PUT, kills, Some(&s3)).unwrap();
+    kill_over_and_over(&AROUND_A_PUT, kills, Way::IntoS3(&s3)).unwrap();
+}
+
+#[test]
+fn kill_9_loses_no_callback_that_goes_by_http_2() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let kills = number_in(KILLS_VARIABLE).unwrap_or(60) / KILLS_PER_KILL_OVER_HTTP_2;
+    kill_over_and_over(&AROUND_AN_ATTEMPT, kills, Way::OverHttp2).unwrap();
 }
 
 #[test]
@@ -173,7 +189,7 @@ fn kill_9_loses_no_callback_of_a_backlog() {
 /// One database's life under a backlog.
 fn kill_under_backlog(blows: &[Blow], backlog: usize, dice: &mut Dice) -> Result<Totals> {
     let scratch = tempfile::tempdir()?;
-    let mut trial = Trial::set_up(dice, scratch.path(), witness::busy, None)?;
+    let mut trial = Trial::set_up(dice, scratch.path(), witness::busy, Way::Plain)?;
     trial.see_a_push_end()?;
     for (number, &blow) in (1..).zip(blows) {
         trial

@@ -236,3 +236,43 @@ fn a_store_that_is_away_under_load_gets_everything_when_it_is_back() -> Result<(
     );
     Ok(())
 }
+
+#[test]
+fn a_stop_does_not_wait_for_a_store_that_hangs() -> Result<()> {
+    /// So slow that a put is seen to have begun and is far from its end.
+    const CRAWL: Line = Line::Slow(200);
+    /// What is promised of SIGTERM.
+    const STOP_MAX: Duration = Duration::from_secs(25);
+    let s3 = S3::start(CRAWL)?;
+    let receiver = Receiver::start()?;
+    let settings = format!("[ingest]\nreconnect_grace = \"1s\"\n{}", s3.settings("1m"));
+    let config = into_s3(&config(&receiver, 10, &settings));
+    let witness = Witness::new(receiver, s3.objects(), witness::content);
+    let mut server = ServerSpec::new(FRAMEHOOK).config(config).start()?;
+    let url = push_url(&server, "room").parse()?;
+    let publisher = PublisherSpec { patience: PATIENCE, ..PublisherSpec::new(url, clip()?) }.looped().start()?;
+    wait::until("a put to begin", PATIENCE, || (s3.line.passed_bytes() > 0).then_some(()))?;
+    s3.line.set(Line::Stalled);
+
+    let asked = Instant::now();
+    let status = server.terminate()?;
+    ensure!(status.success(), "it ended with {status}");
+    let stop = asked.elapsed();
+    ensure!(stop < STOP_MAX, "the stop took {stop:?}");
+    publisher.stop();
+    let waiting = ledger::owed_puts(&server.data_dir(), wall_ms()?)?;
+    ensure!(waiting > 0, "the picture is not owed any more");
+
+    s3.line.set(Line::Open);
+    server.restart()?;
+    let back = Instant::now();
+    wait::until("everything to be drained", PATIENCE, || (ledger::owed(&server.data_dir()).ok()? == 0).then_some(()))
+        .with_context(|| format!("the server logged:\n{}", server.process().stderr_tail()))?;
+    ensure!(server.terminate()?.success(), "the server did not end in order");
+    let ledger = Ledger::read(&server.data_dir())?;
+    ledger.agrees_with(&witness.stories())?;
+    ensure!(ledger.count("delivered") == ledger.deliveries.len(), "some deliveries are dead");
+    ensure!(s3.objects().sizes()?.len() == ledger.snapshots.len(), "not every picture is stored");
+    println!("the stop took {stop:.1?}; all was drained {:.1?} after the start", back.elapsed());
+    witness.was_content()
+}

@@ -6,92 +6,28 @@
 #![expect(clippy::disallowed_methods, reason = "starts the programs that it tests with")]
 
 mod common;
+#[path = "common/nginx.rs"]
+mod nginx;
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use common::{DOMAIN, FRAMEHOOK, PATIENCE, config_for, push_once, target};
-use framehook_testkit::http;
+use common::{DOMAIN, FRAMEHOOK, PATIENCE, config_for, push_once, secure_config};
 use framehook_testkit::process::Process;
 use framehook_testkit::receiver::Receiver;
 use framehook_testkit::server::{Server, ServerSpec};
 use framehook_testkit::tls::{Ca, Issued};
 use framehook_testkit::wait;
+use nginx::{INSTALL, Nginx, free_port, program, wait_until_listening};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-const INSTALL: &str = "`./dev test sender` installs what these tests need, and runs them";
 
 /// Attempts follow each other at once, so that a test need not wait for one that can succeed.
 const IMPATIENT: &str = "[deliver]\nsnapshot_retry_interval = \"100ms\"\nsnapshot_retries = 100\n\
     push_retry_interval = \"100ms\"\npush_retries = 100\n";
-
-/// A program from Debian that `./dev` has unpacked, or that is installed.
-fn program(name: &str, place: &str) -> Command {
-    let unpacked = target().join("sender").join(place).join(name);
-    if unpacked.exists() { Command::new(unpacked) } else { Command::new(name) }
-}
-
-/// A port that was free a moment ago, for programs that cannot say which one they took.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
-}
-
-fn wait_until_listening(address: SocketAddr, process: &mut Process) -> Result<()> {
-    wait::until(&format!("somebody at {address}"), PATIENCE, || {
-        let ended = process.try_wait().map(|status| Err(anyhow::anyhow!("{status}: {}", process.stderr())));
-        ended.or_else(|| http::connect(address, Duration::from_secs(1)).ok().map(|_| Ok(())))
-    })?
-}
-
-/// nginx with HTTP/2, answering 200 to everything and writing down what it was asked.
-struct Nginx {
-    process: Process,
-    address: SocketAddr,
-    dir: TempDir,
-}
-
-impl Nginx {
-    fn start(issued: &Issued) -> Result<Self> {
-        let dir = TempDir::new()?;
-        let (address, at) = (SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)), dir.path().display());
-        fs::write(dir.path().join("cert.pem"), &issued.cert)?;
-        fs::write(dir.path().join("key.pem"), &issued.key)?;
-        let own_places: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|name| format!("{name}_temp_path {at}/{name};\n"))
-            .concat();
-        let configuration = format!(
-            "daemon off; master_process off; pid {at}/pid; error_log stderr;
-             events {{ worker_connections 64; }}
-             http {{
-                 log_format one '$server_protocol $status $request_method $http_content_length $http_webhook_id';
-                 access_log {at}/access.log one;
-                 {own_places}
-                 server {{
-                     listen {address} ssl http2;
-                     ssl_certificate {at}/cert.pem;
-                     ssl_certificate_key {at}/key.pem;
-                     location / {{ return 200 '{{\"code\":0}}'; }}
-                 }}
-             }}"
-        );
-        fs::write(dir.path().join("nginx.conf"), configuration)?;
-        let mut command = program("nginx", "usr/sbin");
-        command.arg("-p").arg(dir.path()).args(["-e", "stderr", "-c"]).arg(dir.path().join("nginx.conf"));
-        let mut process = Process::spawn("nginx", &mut command).context(INSTALL)?;
-        wait_until_listening(address, &mut process)?;
-        Ok(Self { process, address, dir })
-    }
-
-    fn log(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.dir.path().join("access.log")).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-}
 
 /// `sender/receiver.mjs`.
 struct Node {
@@ -130,14 +66,7 @@ fn lines(process: &Process) -> Vec<Value> {
     process.stdout().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// A configuration whose receiver is at an `https` address.
-fn secure_config(receiver: SocketAddr, of_template: &str, more: &str) -> String {
-    config_for(receiver, 10, more)
-        .replace("http://", "https://")
-        .replace("callback_key =", &format!("{of_template}\ncallback_key ="))
-}
-
-/// The same without callbacks, which a test arranges by `/v1`; with a callback template of its own.
+/// [`config_for`] without callbacks, which a test arranges by `/v1`; with a callback template of its own.
 fn serve_for(receiver: SocketAddr, template: Value) -> Result<(Server, String)> {
     let text = config_for(receiver, 10, IMPATIENT);
     let (head, rest) = text.split_once("[[callback_template]]").context("a callback template")?;
@@ -171,11 +100,11 @@ fn wait_for_outcome(server: &Server, outcome: &str) -> Result<String> {
 #[test]
 fn nginx_is_sent_to_over_http_2_by_the_authority_that_the_file_names() {
     let ca = Ca::new().unwrap();
-    let nginx = Nginx::start(&ca.issue(2040).unwrap()).unwrap();
+    let nginx = Nginx::start(&ca.issue(2040).unwrap(), "return 200 '{\"code\":0}';").unwrap();
     let authority = nginx.dir.path().join("ca.pem");
     fs::write(&authority, ca.pem()).unwrap();
     let of_template = format!("ca_file = {:?}", authority.display().to_string());
-    let config = secure_config(nginx.address, &of_template, "");
+    let config = secure_config(nginx.address, 10, &of_template, "");
     let server = ServerSpec::new(FRAMEHOOK).config(config).start().unwrap();
     let _encoder = push_once(&server, "room").unwrap();
     let asked = wait::until("three callbacks", PATIENCE, || Some(nginx.log()).filter(|log| log.len() >= 3));
@@ -200,7 +129,7 @@ fn node_is_sent_to_over_http_2_and_checks_the_public_signature() {
     fs::write(files.path().join("ca.pem"), ca.pem()).unwrap();
     let of_template =
         format!("ca_file = {:?}\ned25519_key = {:?}", files.path().join("ca.pem").display().to_string(), key.to_text());
-    let server = ServerSpec::new(FRAMEHOOK).config(secure_config(node.address, &of_template, "")).start().unwrap();
+    let server = ServerSpec::new(FRAMEHOOK).config(secure_config(node.address, 10, &of_template, "")).start().unwrap();
     let _encoder = push_once(&server, "room").unwrap();
     for request in node.wait_for(3).unwrap() {
         let headers = &request["headers"];

@@ -42,7 +42,7 @@ use crate::notify::address::AddressPolicy;
 use crate::notify::client::{Client, Limits as ClientLimits};
 use crate::notify::resolve::Resolver;
 use crate::notify::tls::{Tls, TlsError};
-use crate::notify::{Notifier, NotifierParts, Recovered, Replayer, Replays, Schedules};
+use crate::notify::{Notifier, NotifierParts, Recovered, Replayer, Replays, Schedules, StorePlaces};
 use crate::pipeline::{self, Pipeline};
 use crate::prune::{self, AuditLimits, LogLimits};
 use crate::push_log::PushLog;
@@ -434,6 +434,7 @@ impl Server {
                 db: db.clone(),
                 vault,
                 stores,
+                store_places: StorePlaces::default(),
                 clock,
                 timeline: timeline.clone(),
                 notifier_wake,

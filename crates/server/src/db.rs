@@ -21,6 +21,8 @@ pub mod inspect;
 pub mod latest;
 mod migrate;
 pub mod outbox;
+#[cfg(test)]
+mod planned;
 pub mod prune;
 pub mod push;
 mod reader;

@@ -31,7 +31,7 @@ use framehook_domain::callback::EventKind;
 use framehook_domain::retry::Schedule;
 
 pub use notifier::{Notifier, NotifierParts};
-pub use replay::{REPLAYS_MAX, ReplayError, Replayer};
+pub use replay::{REPLAYS_MAX, ReplayError, Replayer, StorePlaces};
 pub use replays::{Recovered, Replays};
 
 /// How often and how far apart the attempts of each kind of event are.

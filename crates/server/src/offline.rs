@@ -18,9 +18,9 @@ use crate::entropy::Entropy;
 use crate::fatal::Fatal;
 use crate::http::{self, Records};
 use crate::key_store::KeyStore;
-use crate::notify::Replayer;
 use crate::notify::address::AddressPolicy;
 use crate::notify::resolve::Resolver;
+use crate::notify::{Replayer, StorePlaces};
 use crate::shutdown::Stage;
 use crate::store::{Local, LocalStore, Stores, StoresError, UrlSigner};
 use crate::timeline::Timeline;
@@ -87,6 +87,7 @@ pub async fn ask(
         vault: vault.clone(),
         // Nothing is committed here, so no URL is made.
         stores: Stores::open(Local::new(Arc::new(files), "", signer), &config.object_stores, clock)?,
+        store_places: StorePlaces::default(),
         clock,
         timeline: Timeline::new(clock),
         // The next start finds what is owed.

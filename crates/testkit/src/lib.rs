@@ -12,6 +12,7 @@
 //! | [`load`] | thousands of publishers in one process, and how they fared; the program `rtmp-load` |
 //! | [`server`] | the executable `framehook serve` on a data directory of its own |
 //! | [`receiver`] | an HTTP receiver of callbacks that records everything and misbehaves on demand |
+//! | [`flooder`] | receivers behind TLS that send more than an answer, or less, for as long as somebody listens |
 //! | [`object_server`] | servers of S3 and COS in which the vendors' own code judges signatures |
 //! | [`proxy`] | a TCP line that can stall, slow down and break |
 //! | [`jpeg`], [`picture`] | stored pictures, decoded and compared |
@@ -29,6 +30,7 @@ pub mod dice;
 pub mod disk;
 pub mod encoder;
 pub mod failing_sync;
+pub mod flooder;
 pub mod flv;
 pub mod http;
 pub mod image;

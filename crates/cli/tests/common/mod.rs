@@ -77,6 +77,13 @@ template = "receiver"
     )
 }
 
+/// [`config_for`] a receiver at an `https` address, with `of_template` in its callback template.
+pub(crate) fn secure_config(receiver: SocketAddr, interval_s: u32, of_template: &str, more: &str) -> String {
+    config_for(receiver, interval_s, more)
+        .replace("http://", "https://")
+        .replace("callback_key =", &format!("{of_template}\ncallback_key ="))
+}
+
 /// A server with [`config`], started.
 pub(crate) fn serve(receiver: &Receiver, interval_s: u32, more: &str) -> Result<Server> {
     ServerSpec::new(FRAMEHOOK).config(config(receiver, interval_s, more)).start()

@@ -11,18 +11,31 @@ use anyhow::{Context as _, Result, ensure};
 use framehook_testkit::dice::Dice;
 use framehook_testkit::receiver::Receiver;
 use framehook_testkit::server::{Server, ServerSpec};
+use framehook_testkit::tls::Ca;
 use framehook_testkit::wait;
 use rustix::process::Signal;
 
 use crate::backlog;
-use crate::common::{FRAMEHOOK, PATIENCE, config};
+use crate::common::{FRAMEHOOK, PATIENCE, config, secure_config};
 use crate::ledger::{self, Ledger};
 use crate::load::{self, Load};
+use crate::nginx::Nginx;
 use crate::objects::{Objects, S3, into_s3};
 use crate::witness::{Plan, Witness};
 
 /// The only point that a process passes once in a database's life; every other one is passed by each picture or push.
 pub(crate) const MIGRATION: &str = "migration_step";
+
+/// Which way pictures and callbacks go.
+#[derive(Clone, Copy)]
+pub(crate) enum Way<'a> {
+    /// Into the data directory, and to the receiver by HTTP/1.1.
+    Plain,
+    /// Into S3.
+    IntoS3(&'a S3),
+    /// To the receiver by HTTP/2, as nginx takes it.
+    OverHttp2,
+}
 
 /// What kills from outside are called in the report.
 const RANDOM: &str = "a random instant";
@@ -106,6 +119,8 @@ pub(crate) struct Trial {
     server: Server,
     objects: Objects,
     witness: Witness,
+    /// Stands before the receiver.
+    front: Option<Nginx>,
     load: Load,
     shipped: ServerSpec,
     armed: ServerSpec,
@@ -115,12 +130,25 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    /// With a receiver that answers as `plan` says, and the pictures in the data directory or in S3.
-    pub(crate) fn set_up(dice: &mut Dice, scratch: &Path, plan: Plan, s3: Option<&S3>) -> Result<Self> {
+    /// With a receiver that answers as `plan` says.
+    pub(crate) fn set_up(dice: &mut Dice, scratch: &Path, plan: Plan, way: Way<'_>) -> Result<Self> {
         let receiver = Receiver::start()?;
-        let toml = match s3 {
-            None => config(&receiver, 2, &settings()),
-            Some(s3) => into_s3(&config(&receiver, 2, &(settings() + &s3.settings("10s")))),
+        let mut front = None;
+        let toml = match way {
+            Way::Plain => config(&receiver, 2, &settings()),
+            Way::IntoS3(s3) => into_s3(&config(&receiver, 2, &(settings() + &s3.settings("10s")))),
+            Way::OverHttp2 => {
+                let (ca, authority) = (Ca::new()?, scratch.join("ca.pem"));
+                std::fs::write(&authority, ca.pem())?;
+                let pass = format!("proxy_pass http://{}; proxy_next_upstream off;", receiver.address());
+                let nginx = front.insert(Nginx::start(&ca.issue(2040)?, &pass)?);
+                secure_config(
+                    nginx.address,
+                    2,
+                    &format!("ca_file = {:?}", authority.display().to_string()),
+                    &settings(),
+                )
+            }
         };
         let toml = toml.replacen("snapshot_interval", "objects = \"both\"\nsnapshot_interval", 1);
         let passed_points = scratch.join("passed");
@@ -129,15 +157,28 @@ impl Trial {
             .config(&toml)
             .env("FRAMEHOOK_FAIL_POINT_LOG", passed_points.display().to_string());
         let mut server = shipped.clone().start()?;
-        let objects = match s3 {
-            None => Objects::Local { dir: server.data_dir().join("objects"), http: server.http_address() },
-            Some(s3) => s3.objects(),
+        let objects = match way {
+            Way::Plain | Way::OverHttp2 => {
+                Objects::Local { dir: server.data_dir().join("objects"), http: server.http_address() }
+            }
+            Way::IntoS3(s3) => s3.objects(),
         };
         let witness = Witness::new(receiver, objects.clone(), plan);
         let load = Load::new(&server, dice.draw())?;
         server.terminate()?;
         let ledger = Ledger::default();
-        Ok(Self { server, objects, witness, load, shipped, armed, passed_points, ledger, figures: Figures::default() })
+        Ok(Self {
+            server,
+            objects,
+            witness,
+            front,
+            load,
+            shipped,
+            armed,
+            passed_points,
+            ledger,
+            figures: Figures::default(),
+        })
     }
 
     /// Kills the server while it makes its database, `times` in a row, each time where the last one left off.
@@ -242,6 +283,7 @@ impl Trial {
         ledger.agrees_with(&self.witness.stories())?;
         ledger.is_drained(&self.server.data_dir(), &self.objects, &self.witness.stories())?;
         self.ledger = ledger;
+        self.front.as_ref().map_or(Ok(()), |front| self.spoke_http_2(front))?;
         self.witness.was_content()
     }
 
@@ -269,6 +311,19 @@ impl Trial {
             open: self.figures.open.clone(),
             claimed: self.figures.claimed.clone(),
         }
+    }
+
+    /// What stands before the receiver has passed on what came by HTTP/2, and nothing else came.
+    fn spoke_http_2(&self, front: &Nginx) -> Result<()> {
+        let asked = front.log();
+        let other = asked.iter().find(|line| !line.starts_with("HTTP/2.0 "));
+        ensure!(
+            other.is_none() && asked.len() >= self.ledger.count("delivered"),
+            "{} requests, {other:?}; nginx printed:\n{}",
+            asked.len(),
+            front.process.stderr_tail()
+        );
+        Ok(())
     }
 
     pub(crate) fn every_point_was_passed(&self, points: &[&str]) -> Result<()> {

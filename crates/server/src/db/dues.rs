@@ -44,14 +44,13 @@ pub fn clamp_puts(tx: &Tx<'_>, now: UnixMs) -> Result<usize, DbError> {
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::Connection;
 
     use super::*;
+    use crate::db::planned;
 
     #[test]
     fn no_delivery_waits_longer_than_its_step() {
-        let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(include_str!("../../../../migrations/0001-start.sql")).unwrap();
+        let conn = planned::database();
         conn.execute_batch(
             "INSERT INTO endpoint (id, callback_template_id, kind) VALUES (1, 1, 200), (2, 1, 1);
              INSERT INTO event VALUES (x'00', 200, 1, NULL, 'd', 'a', 's', '{}', 0, 1);",
@@ -79,13 +78,7 @@ mod tests {
                 conn.query_row("SELECT due_ms FROM delivery WHERE id = ?1", [[id]], |row| row.get(0)).unwrap();
             assert_eq!(due, expected, "{id}");
         }
-        let plan: Vec<String> = conn
-            .prepare(&format!("EXPLAIN QUERY PLAN {CLAMP_DELIVERIES}"))
-            .unwrap()
-            .query_map([100], |row| row.get("detail"))
-            .unwrap()
-            .collect::<Result<_, _>>()
-            .unwrap();
-        assert!(plan.iter().any(|step| step.contains("delivery_due (endpoint_id=? AND due_ms>?)")), "{plan:#?}");
+        let plan = planned::plan(&conn, CLAMP_DELIVERIES);
+        assert!(plan.contains("delivery_due (endpoint_id=? AND due_ms>?)"), "{plan}");
     }
 }

@@ -215,19 +215,17 @@ pub fn log_size(conn: &Connection) -> Result<LogSize, DbError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::planned;
 
     /// Pruning is done beside everything else: a batch must cost the same in a log of a thousand rows and of a billion.
     #[test]
     fn each_search_of_a_batch_walks_an_index_in_its_order() {
-        let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(include_str!("../../../../migrations/0001-start.sql")).unwrap();
+        let conn = planned::database();
         for (sql, index) in [
             (LONGEST_SETTLED, "SEARCH delivery USING INDEX delivery_prunable (settled_ms<?)"),
             (LONGEST_UNTOLD, "SEARCH event USING INDEX event_untold (created_ms<?)"),
         ] {
-            let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-            let steps = explain.query_map([1, 500], |row| row.get::<_, String>("detail")).unwrap();
-            let plan = steps.collect::<Result<Vec<_>, _>>().unwrap().join("\n");
+            let plan = planned::plan(&conn, sql);
             assert!(plan.contains(index) && !plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{plan}");
         }
     }

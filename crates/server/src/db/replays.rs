@@ -5,7 +5,7 @@ use framehook_domain::callback::EventKind;
 use framehook_domain::id::{DeliveryId, TemplateId};
 use framehook_domain::stream::StreamId;
 use framehook_domain::time::UnixMs;
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Rows, params};
 
 use super::outbox::{self, EndpointId, Filter, OwnUrl, Picture, ReplayRefused, State, first_id_of};
 use super::row::{blob, number, stored, stream_id, uuid};
@@ -144,30 +144,36 @@ pub fn is_open(conn: &Connection, id: ReplayId) -> Result<bool, DbError> {
     Ok(conn.prepare_cached("SELECT 1 FROM replay WHERE id = ?1 AND ended_ms IS NULL")?.exists([id.0])?)
 }
 
-/// The replays that go on.
+/// Replays that were looked for.
 #[derive(Clone, Debug, Default)]
-pub struct Open {
-    /// The oldest first.
+pub struct Found {
     pub replays: Vec<Replay>,
     /// Those whose rows are none that we write.
     pub damaged: Vec<ReplayId>,
 }
 
-/// Every replay that goes on.
+impl Found {
+    fn read(rows: &mut Rows<'_>) -> Result<Self, DbError> {
+        let mut found = Self::default();
+        while let Some(row) = rows.next()? {
+            match replay(row) {
+                Ok(replay) => found.replays.push(replay),
+                Err(error) if error.is_fatal() => return Err(error),
+                // The others can be read.
+                Err(_) => found.damaged.push(ReplayId(row.get("id")?)),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Every replay that goes on, the oldest first.
 ///
 /// # Errors
 /// Those of the database.
-pub fn open(conn: &Connection) -> Result<Open, DbError> {
+pub fn open(conn: &Connection) -> Result<Found, DbError> {
     let mut select = conn.prepare_cached(&format!("SELECT {COLUMNS} WHERE ended_ms IS NULL ORDER BY id"))?;
-    let mut rows = select.query([])?;
-    let mut open = Open::default();
-    while let Some(row) = rows.next()? {
-        match replay(row) {
-            Ok(replay) => open.replays.push(replay),
-            Err(_) => open.damaged.push(ReplayId(row.get("id")?)),
-        }
-    }
-    Ok(open)
+    Found::read(&mut select.query([])?)
 }
 
 /// How many replays go on.
@@ -190,15 +196,14 @@ pub fn open_count(conn: &Connection) -> Result<OpenCount, DbError> {
     Ok(OpenCount { all: all as usize, automatic: automatic as usize })
 }
 
-/// The newest first, at most `limit` of those before `before`.
+/// The newest first, at most `limit` of those before `before`, damaged ones counted.
 ///
 /// # Errors
 /// Those of the database.
-pub fn list(conn: &Connection, before: Option<ReplayId>, limit: usize) -> Result<Vec<Replay>, DbError> {
+pub fn list(conn: &Connection, before: Option<ReplayId>, limit: usize) -> Result<Found, DbError> {
     let mut select = conn.prepare_cached(&format!("SELECT {COLUMNS} WHERE id < ?1 ORDER BY id DESC LIMIT ?2"))?;
     let before = before.map_or(i64::MAX, |id| id.0);
-    let rows = select.query_map(params![before, stored(limit)], |row| Ok(replay(row)))?;
-    rows.map(|row| row?).collect()
+    Found::read(&mut select.query(params![before, stored(limit)])?)
 }
 
 /// One replay, if it is known.

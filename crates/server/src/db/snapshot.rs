@@ -497,13 +497,11 @@ pub fn owed_files(conn: &Connection) -> Result<Vec<(SnapshotId, u64)>, DbError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::planned;
 
     #[test]
     fn counting_what_is_owed_reads_no_rows() {
-        let conn = Connection::open_in_memory().expect("a database");
-        conn.execute_batch(include_str!("../../../../migrations/0001-start.sql")).expect("a schema");
-        let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {OWED_TO}")).expect("a query");
-        let plan: String = explain.query_row(["s", "b"], |row| row.get("detail")).expect("a plan");
+        let plan = planned::plan(&planned::database(), OWED_TO);
         assert!(plan.contains("COVERING INDEX snapshot_backlog"), "{plan}");
     }
 }

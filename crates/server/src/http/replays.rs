@@ -18,7 +18,7 @@ use super::problem::Problem;
 use super::route::Route;
 use crate::audit::Caller;
 use crate::db::outbox;
-use crate::db::replays::{self, Replay, ReplayId};
+use crate::db::replays::{self, Found, Replay, ReplayId};
 
 const ALL: &str = "/v1/replays";
 const ONE: &str = "/v1/replays/{id}";
@@ -144,6 +144,8 @@ impl From<Replay> for ReplayView {
 #[derive(Serialize, JsonSchema)]
 struct ReplayList {
     replays: Vec<ReplayView>,
+    /// Numbers of orders on this page that cannot be read, since their rows in the database are damaged.
+    damaged: Vec<i64>,
     /// The `cursor` of the next page, if there may be one.
     next_cursor: Option<String>,
 }
@@ -178,9 +180,12 @@ async fn list(
     let limit = page::rows(query.limit)?;
     let before = query.cursor.as_deref().map(|text| text.parse().map(ReplayId).map_err(|_| page::bad_cursor(text)));
     let before = before.transpose()?;
-    let found = db.read(move |conn| replays::list(conn, before, limit)).await?;
-    let next_cursor = (found.len() == limit).then(|| found.last().map(|replay| replay.id.0.to_string())).flatten();
-    Ok(Json(ReplayList { replays: found.into_iter().map(ReplayView::from).collect(), next_cursor }))
+    let Found { replays, damaged } = db.read(move |conn| replays::list(conn, before, limit)).await?;
+    let damaged: Vec<i64> = damaged.into_iter().map(|id| id.0).collect();
+    let is_full = replays.len() + damaged.len() == limit;
+    let last = replays.iter().map(|replay| replay.id.0).chain(damaged.iter().copied()).min();
+    let next_cursor = last.filter(|_| is_full).map(|id| id.to_string());
+    Ok(Json(ReplayList { replays: replays.into_iter().map(ReplayView::from).collect(), damaged, next_cursor }))
 }
 
 async fn show(

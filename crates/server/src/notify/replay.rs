@@ -1,12 +1,13 @@
 //! Sending settled deliveries again, by a person's word.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use framehook_domain::field::FieldError;
 use framehook_domain::id::DeliveryId;
 use framehook_domain::template::CallbackUrl;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::attempt::URL_PURPOSE;
 use crate::audit::{Caller, Change};
@@ -41,6 +42,30 @@ pub const REPLAYS_MAX: usize = 100;
 /// wait for the answer, so this is less than an upload may take.
 const STORE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Pictures that one store is asked for at a time, by all replays together: what two of them ask for at once.
+const ASKED_PER_STORE_MAX: usize = 2 * ASKED_AT_ONCE;
+
+/// Pictures that one replay asks its stores for at a time.
+pub(super) const ASKED_AT_ONCE: usize = 16;
+
+/// Counts, by the names of stores, what they are being asked for. Who hangs uses up its own places and nobody else's. Clones
+/// share them.
+#[derive(Clone, Debug, Default)]
+pub struct StorePlaces(Arc<Mutex<HashMap<String, Arc<Semaphore>>>>);
+
+impl StorePlaces {
+    /// Waits for a place at a store of the configuration.
+    async fn take(&self, store: &str) -> OwnedSemaphorePermit {
+        let places = {
+            // Every change is one call on the map, so a panic elsewhere leaves it whole.
+            let mut stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let new = || Arc::new(Semaphore::new(ASKED_PER_STORE_MAX));
+            Arc::clone(stores.entry(store.to_owned()).or_insert_with(new))
+        };
+        places.acquire_owned().await.expect("nobody closes the places of a store")
+    }
+}
+
 /// Takes settled deliveries up again. Whether an address may be called is judged by whoever takes the URL in, and again
 /// when it is sent.
 #[derive(Clone, Debug)]
@@ -48,6 +73,7 @@ pub struct Replayer {
     pub db: Db,
     pub vault: Vault,
     pub stores: Stores,
+    pub store_places: StorePlaces,
     pub clock: Clock,
     pub timeline: Timeline,
     pub notifier_wake: Arc<Notify>,
@@ -156,7 +182,11 @@ impl Replayer {
         if !store.still_opens(bucket, &key, &pic_full_url, self.clock.wall()) {
             return Ok(false);
         }
-        let answered = tokio::time::timeout(STORE_PATIENCE, store.exists(bucket, &key)).await;
+        let ask = async {
+            let _place = self.store_places.take(&name).await;
+            store.exists(bucket, &key).await
+        };
+        let answered = tokio::time::timeout(STORE_PATIENCE, ask).await;
         answered.unwrap_or(Err(StoreError::TimedOut { host: name, waited: STORE_PATIENCE }))
     }
 }

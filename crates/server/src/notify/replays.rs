@@ -4,20 +4,25 @@
 //! only at endpoints where nothing else is due: so a new callback never stands behind more than one portion. To a receiver that
 //! fails again deliveries go on until its breaker opens; then they stay due, and no more are added. How far an order has come is
 //! in the database, in the transaction that takes the deliveries up.
+//!
+//! Each order has turns of its own, so one whose pictures are in a store that hangs keeps no other waiting.
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use framehook_domain::catalog::Catalog;
 use framehook_domain::time::Mono;
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::replay::{REPLAYS_MAX, ReplayError, Replayer};
+use super::replay::{ASKED_AT_ONCE, REPLAYS_MAX, ReplayError, Replayer};
 use crate::db::outbox::{self, EndpointId, Filter, Picture, State};
-use crate::db::replays::{self, Open, OpenCount, Order, Part, Portion, Replay, ReplayId};
+use crate::db::replays::{self, Found, OpenCount, Order, Part, Portion, Replay, ReplayId};
 use crate::db::{DbError, Tx};
 use crate::store::Retry;
 use crate::telemetry::event::Chain;
@@ -33,9 +38,6 @@ const PORTION_MAX: usize = 250;
 
 /// Endpoints of one replay that get a portion in one tick at most.
 const PARTS_AT_ONCE: usize = 32;
-
-/// Pictures that a store is asked for at a time.
-const ASKED_AT_ONCE: usize = 16;
 
 /// Wait before a replay goes on that met an error: of a store that did not say whether a picture is still there, or of the
 /// database.
@@ -102,32 +104,65 @@ impl Pace {
     }
 }
 
+/// One replay's next portion, as far as its rate allows.
+#[derive(Debug)]
+struct Turn {
+    replay: Replay,
+    pace: Pace,
+    allowance: usize,
+}
+
+/// The turns that are due now.
+#[derive(Debug)]
+struct Look {
+    turns: Vec<Turn>,
+    /// Whether any replay goes on, due or not.
+    is_any_open: bool,
+}
+
 impl Replays {
     /// Runs until `token` ends it. Where it stands then, the next start goes on.
     pub async fn run(self, token: CancellationToken) {
-        let mut paces = HashMap::new();
+        // A turn may wait for stores. Each of its writes is a transaction of its own, so it can be broken off anywhere.
+        let _: Option<()> = token.run_until_cancelled(self.carry_out()).await;
+    }
+
+    /// Gives each replay its turns, one after another, beside those of the others. Ends with the database.
+    async fn carry_out(&self) {
+        let (mut paces, mut under_way) = (HashMap::new(), HashSet::new());
+        // At most one turn of each replay, so never more than `REPLAYS_MAX`.
+        let mut turns = FuturesUnordered::new();
         loop {
             let woken = self.replayer.replays_wake.notified();
-            // A step may wait for stores. Each of its writes is a transaction of its own, so it can be broken off anywhere.
-            let wait = match token.run_until_cancelled(self.step(&mut paces)).await {
-                Some(Ok(true)) => TICK,
-                Some(Ok(false)) => LOOK_EVERY,
-                None | Some(Err(DbError::Stopped)) => return,
-                Some(Err(error)) => {
+            let wait = match self.look(&mut paces, &under_way).await {
+                Ok(look) => {
+                    under_way.extend(look.turns.iter().map(|turn| turn.replay.id));
+                    turns.extend(look.turns.into_iter().map(|turn| self.take_turn(turn)));
+                    if look.is_any_open { TICK } else { LOOK_EVERY }
+                }
+                Err(DbError::Stopped) => return,
+                Err(error) => {
                     tracing::warn!(error = %Chain(&error), "replays cannot go on");
                     LOOK_EVERY
                 }
             };
-            tokio::select! {
-                () = token.cancelled() => return,
-                () = woken => {}
-                () = tokio::time::sleep(wait) => {}
+            let (mut woken, mut waited) = (pin!(woken), pin!(tokio::time::sleep(wait)));
+            loop {
+                tokio::select! {
+                    () = &mut woken => break,
+                    () = &mut waited => break,
+                    Some(ended) = turns.next() => {
+                        let Some((id, pace)) = ended else { return };
+                        under_way.remove(&id);
+                        paces.insert(id, pace);
+                    }
+                }
             }
         }
     }
 
-    /// Takes each replay one portion further. Tells whether any goes on.
-    async fn step(&self, paces: &mut HashMap<ReplayId, Pace>) -> Result<bool, DbError> {
+    /// Finds the replays that may go on now. Takes their paces out of `paces`, where those of the others stay.
+    async fn look(&self, paces: &mut HashMap<ReplayId, Pace>, under_way: &HashSet<ReplayId>) -> Result<Look, DbError> {
         for endpoint in self.recovered.take() {
             match self.replay_recovered(endpoint).await {
                 Ok(()) => {}
@@ -140,28 +175,40 @@ impl Replays {
                 ),
             }
         }
-        let Open { replays: open, damaged } = self.replayer.db.read(replays::open).await?;
-        paces.retain(|id, _| open.iter().any(|replay| replay.id == *id));
-        for replay in &open {
-            let now = self.replayer.clock.mono();
-            let pace = paces.entry(replay.id).or_insert_with(|| Pace::new(now));
-            let allowance = pace.allowance(now, replay.order.per_sec);
-            if allowance == 0 || pace.held_until > now {
-                continue;
-            }
-            match self.go_on(replay, pace, allowance).await {
-                Ok(()) => {}
-                Err(ReplayError::Db(DbError::Stopped)) => return Err(DbError::Stopped),
-                Err(error) => {
-                    tracing::warn!(replay = replay.id.0, error = %Chain(&error), "a replay waits");
-                    pace.held_until = self.replayer.clock.mono().plus(ERROR_WAIT);
-                }
-            }
-        }
+        let Found { replays: open, damaged } = self.replayer.db.read(replays::open).await?;
         for id in damaged {
             self.end_damaged(id).await?;
         }
-        Ok(!open.is_empty())
+        paces.retain(|id, _| open.iter().any(|replay| replay.id == *id));
+        let (mut turns, is_any_open) = (Vec::new(), !open.is_empty());
+        for replay in open {
+            if under_way.contains(&replay.id) {
+                continue;
+            }
+            let now = self.replayer.clock.mono();
+            let mut pace = paces.remove(&replay.id).unwrap_or_else(|| Pace::new(now));
+            let allowance = pace.allowance(now, replay.order.per_sec);
+            if allowance == 0 || pace.held_until > now {
+                paces.insert(replay.id, pace);
+            } else {
+                turns.push(Turn { replay, pace, allowance });
+            }
+        }
+        Ok(Look { turns, is_any_open })
+    }
+
+    /// Takes a replay one portion further; one that cannot go on is held for a while. `None`: the database has ended.
+    async fn take_turn(&self, turn: Turn) -> Option<(ReplayId, Pace)> {
+        let Turn { replay, mut pace, allowance } = turn;
+        match self.go_on(&replay, &mut pace, allowance).await {
+            Ok(()) => {}
+            Err(ReplayError::Db(DbError::Stopped)) => return None,
+            Err(error) => {
+                tracing::warn!(replay = replay.id.0, error = %Chain(&error), "a replay waits");
+                pace.held_until = self.replayer.clock.mono().plus(ERROR_WAIT);
+            }
+        }
+        Some((replay.id, pace))
     }
 
     /// Takes up at most `allowance` deliveries, at the endpoints whose turn it is.

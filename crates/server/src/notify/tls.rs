@@ -1,6 +1,6 @@
 //! TLS towards receivers: which certificates are believed.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -33,15 +33,39 @@ pub enum Certificates {
 pub struct Tls {
     verified: Arc<ClientConfig>,
     unverified: Arc<ClientConfig>,
-    /// By the roots that they have beside those of `verified`; made when they are first needed.
-    private: Mutex<HashMap<Authorities, Arc<ClientConfig>>>,
+    /// With roots beside those of `verified`; made when they are first needed.
+    private: Mutex<Recent>,
     roots: RootCertStore,
     provider: Arc<CryptoProvider>,
 }
 
-/// Most configurations with roots of their own that are kept, some 200 KiB each with the system's roots; beyond that all are
-/// forgotten and made anew, which costs full handshakes.
-const PRIVATE_MAX: usize = 64;
+/// Most configurations with roots of their own that are kept: 25 MiB at some 200 KiB each, the system's roots among it.
+const PRIVATE_MAX: usize = 128;
+
+/// The configurations that were asked for last, each with the roots that are its own. One that is forgotten is made anew, which
+/// costs its next connections full handshakes.
+#[derive(Default)]
+struct Recent {
+    /// The one asked for last is the last. Few enough to be looked through for each connection.
+    configs: VecDeque<(Authorities, Arc<ClientConfig>)>,
+}
+
+impl Recent {
+    fn get(&mut self, authorities: &Authorities) -> Option<Arc<ClientConfig>> {
+        let at = self.configs.iter().rposition(|(of, _)| of == authorities)?;
+        let found = self.configs.remove(at)?;
+        let config = Arc::clone(&found.1);
+        self.configs.push_back(found);
+        Some(config)
+    }
+
+    fn put(&mut self, authorities: &Authorities, config: &Arc<ClientConfig>) {
+        if self.configs.len() >= PRIVATE_MAX {
+            self.configs.pop_front();
+        }
+        self.configs.push_back((authorities.clone(), Arc::clone(config)));
+    }
+}
 
 /// Why TLS could not be configured.
 #[derive(Debug, thiserror::Error)]
@@ -116,18 +140,15 @@ impl Tls {
     }
 
     fn private(&self, authorities: &Authorities) -> Result<Arc<ClientConfig>, TlsError> {
-        // Every change is one call on the map, so a panic elsewhere leaves it whole.
+        // A panic elsewhere leaves it whole, or one configuration short.
         let mut private = self.private.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(config) = private.get(authorities) {
-            return Ok(Arc::clone(config));
+            return Ok(config);
         }
         let mut roots = self.roots.clone();
         add_extra_roots(&mut roots, authorities.pem().as_bytes())?;
         let config = verified(&self.provider, roots)?;
-        if private.len() >= PRIVATE_MAX {
-            private.clear();
-        }
-        private.insert(authorities.clone(), Arc::clone(&config));
+        private.put(authorities, &config);
         Ok(config)
     }
 }
@@ -218,12 +239,32 @@ mod tests {
         assert!(matches!(Tls::new(Some(rubbish)), Err(TlsError::Root { number: 1, .. })));
     }
 
-    #[test]
-    fn counts_an_additional_ca_among_the_roots() {
+    /// An authority's certificate in PEM.
+    fn authority() -> String {
         let key = rcgen::KeyPair::generate().expect("a key");
         let mut ca = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
         ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let pem = ca.self_signed(&key).expect("a certificate").pem();
+        ca.self_signed(&key).expect("a certificate").pem()
+    }
+
+    #[test]
+    fn forgets_the_authorities_that_nobody_asked_for_longest() {
+        let tls = Tls::new(None).expect("system roots");
+        let authorities: Vec<_> =
+            (0..=PRIVATE_MAX).map(|_| Authorities::parse(&authority()).expect("authorities")).collect();
+        let config = |number: usize| tls.private(&authorities[number]).expect("a configuration");
+        let first: Vec<_> = (0..PRIVATE_MAX).map(config).collect();
+        let is_kept = |number: usize| Arc::ptr_eq(&config(number), &first[number]);
+        // One too many takes the place of the second, since the first was asked for again.
+        assert!(is_kept(0));
+        config(PRIVATE_MAX);
+        assert!(is_kept(0) && (2..PRIVATE_MAX).all(is_kept));
+        assert!(!is_kept(1));
+    }
+
+    #[test]
+    fn counts_an_additional_ca_among_the_roots() {
+        let pem = authority();
         let without = Tls::new(None).expect("system roots").roots();
         assert_eq!(Tls::new(Some(pem.as_bytes())).expect("one CA").roots(), without + 1);
     }

@@ -30,7 +30,7 @@ use framehook_server::notify::address::AddressPolicy;
 use framehook_server::notify::client::{Client, Limits as ClientLimits};
 use framehook_server::notify::resolve::Resolver;
 use framehook_server::notify::tls::Tls;
-use framehook_server::notify::{Notifier, NotifierParts, Recovered, Replayer, Replays, Schedules};
+use framehook_server::notify::{Notifier, NotifierParts, Recovered, Replayer, Replays, Schedules, StorePlaces};
 use framehook_server::push_log::PushLog;
 use framehook_server::shutdown::Stage;
 use framehook_server::store::spool::{Spool, SpoolLimits};
@@ -229,7 +229,16 @@ impl Place {
         let (watched, token) = (Arc::clone(&spool), commits.token());
         commits.spawn(async move { watched.watch_disk(token).await });
         let replays_wake = Arc::new(Notify::new());
-        let replayer = Replayer { db: db.clone(), vault, stores, clock, timeline, notifier_wake, replays_wake };
+        let replayer = Replayer {
+            db: db.clone(),
+            vault,
+            stores,
+            store_places: StorePlaces::default(),
+            clock,
+            timeline,
+            notifier_wake,
+            replays_wake,
+        };
         if settings.notifies {
             let replays = Replays { replayer: replayer.clone(), catalog: self.catalog.subscribe(), recovered };
             attempts.spawn(replays.run(attempts.token()));

@@ -1,7 +1,7 @@
 //! Many deliveries sent again: by order, and for a receiver that has recovered.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use framehook_domain::catalog::{Catalog, CatalogParts, Domain};
 use framehook_domain::id::{RuleId, TemplateId};
@@ -11,12 +11,16 @@ use framehook_domain::template::{CallbackTemplate, CallbackTemplateDraft, Callba
 use framehook_server::audit::Caller;
 use framehook_server::db::outbox::{Filter, State};
 use framehook_server::db::replays::{self, Replay, ReplayId};
+use framehook_server::notify::{REPLAYS_MAX, ReplayError};
 use framehook_server::telemetry::feed::Heard;
 use framehook_server::telemetry::metric::Sample;
 use framehook_testkit::receiver::{Receiver, Reply};
 use framehook_testkit::wait;
 
 use crate::harness::{PATIENCE, Place, Process, Settings, room, stream, telling, telling_nobody, telling_room};
+
+/// How long a store has to say whether it holds a picture (`STORE_PATIENCE` of the server).
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
 
 fn receiver() -> Receiver {
     Receiver::start().expect("a receiver")
@@ -150,6 +154,83 @@ fn a_picture_of_which_no_store_tells_holds_no_other_up() {
     assert_eq!(process.list(dead())[0].outcome.as_deref(), Some("object_unknown"));
 }
 
+/// A process whose configuration has a store of S3 named `elsewhere`, where `store` answers.
+fn knowing(store: &Receiver) -> Settings {
+    let object_stores = format!(
+        "[[object_store]]\nname = \"elsewhere\"\nkind = \"s3\"\nregion = \"us-east-1\"\nendpoint = \"{0}\"\npath_style = true\n\
+         public_url = \"{0}/{{bucket}}\"\nsecret_id = \"AKIDofNobody\"\nsecret_key = \"keyOfNobody\"",
+        store.url("")
+    );
+    Settings { object_stores, ..impatient() }
+}
+
+/// By the word of the database, the room's pictures are there.
+const MOVED_ELSEWHERE: &str = "UPDATE snapshot SET store = 'elsewhere' WHERE stream = 'room_1001'";
+
+#[test]
+fn a_picture_whose_store_refuses_to_tell_is_not_sent_again() {
+    let (receiver, store) = (receiver(), receiver());
+    receiver.reply_always(Reply::Status(400));
+    store.reply_always(Reply::Raw(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n".to_vec()));
+    let place = Place::new(telling_room(&receiver.url("/")));
+    let process = place.start_with(impatient());
+    for _ in 0..2 {
+        process.commit(&room());
+    }
+    process.commit(&stream("push.example.com", "another"));
+    wait_for_count(&process, State::Dead, 3);
+    process.stop();
+    place.tamper(MOVED_ELSEWHERE);
+    receiver.reply_always(Reply::Status(200));
+
+    let process = place.start_with(knowing(&store));
+    // One by one, a person is told why; of many, each is noted.
+    let of_room = process.list(Filter { stream: Some(room()), ..dead() });
+    let refused = process.block_on(process.replayer.replay(&Caller::Control, of_room[0].id, None));
+    assert!(matches!(refused, Err(ReplayError::Store(_))), "{refused:?}");
+    let id = process.block_on(process.replayer.order(&Caller::Control, dead(), None, 1000)).expect("ordered");
+    let replay = wait_for_end(&process, id);
+    assert_eq!((replay.replayed, replay.refused), (1, 2));
+    wait_for_count(&process, State::Delivered, 1);
+    let outcomes: Vec<_> = process.list(dead()).into_iter().map(|row| row.outcome).collect();
+    assert_eq!(outcomes, [Some("object_unknown".to_owned()), Some("object_unknown".to_owned())]);
+    let asked: Vec<_> = store.requests().into_iter().map(|request| request.method).collect();
+    assert_eq!(asked, ["HEAD"; 3]);
+}
+
+#[test]
+fn a_store_that_hangs_delays_only_what_is_in_it() {
+    let (receiver, store) = (receiver(), receiver());
+    receiver.reply_always(Reply::Status(400));
+    store.reply_always(Reply::Hang);
+    let place = Place::new(telling_room(&receiver.url("/")));
+    let process = place.start_with(impatient());
+    let other = stream("push.example.com", "another");
+    for _ in 0..3 {
+        process.commit(&room());
+        process.commit(&other);
+    }
+    wait_for_count(&process, State::Dead, 6);
+    process.stop();
+    place.tamper(MOVED_ELSEWHERE);
+    receiver.reply_always(Reply::Status(200));
+
+    let process = place.start_with(knowing(&store));
+    let order = |stream| {
+        let filter = Filter { stream: Some(stream), ..dead() };
+        process.block_on(process.replayer.order(&Caller::Control, filter, None, 1000)).expect("ordered")
+    };
+    let stuck = order(room());
+    store.wait_for(3, PATIENCE).expect("the store is asked");
+    let given_up = Instant::now() + STORE_PATIENCE;
+    assert_eq!(wait_for_end(&process, order(other)).replayed, 3);
+    wait_for_count(&process, State::Delivered, 3);
+    assert!(Instant::now() < given_up, "it waited until the store was given up");
+    let stuck = process.block_on(process.db.read(move |conn| replays::show(conn, stuck))).expect("read");
+    assert_eq!(stuck.and_then(|replay| replay.ended), None);
+    assert_eq!(store.requests().len(), 3, "the store was asked once for each of its pictures");
+}
+
 #[test]
 fn an_order_that_cannot_be_read_ends_and_stops_no_other() {
     let receiver = receiver();
@@ -241,9 +322,47 @@ fn dead_letters_are_sent_again_once_when_their_receiver_recovers() {
     process.commit(&room());
     wait_for_count(&process, State::Delivered, 5);
     let orders = || process.block_on(process.db.read(|conn| replays::list(conn, None, 10))).expect("a list");
-    assert_eq!(orders().len(), 1, "nothing is left to be sent again");
-    assert!(orders()[0].order.is_automatic);
+    let orders = orders().replays;
+    assert_eq!(orders.len(), 1, "nothing is left to be sent again");
+    assert!(orders[0].order.is_automatic);
     assert_eq!(rounds(&process), 2);
+}
+
+#[test]
+fn automatic_replays_leave_room_for_those_that_people_order() {
+    let receiver = receiver();
+    receiver.reply_always(Reply::Status(400));
+    let place = Place::new(forgiving(&receiver.url("/")));
+    let process = place.start_with(impatient());
+    process.commit(&room());
+    wait_for_count(&process, State::Dead, 1);
+    process.stop();
+    // As many as may go on, of endpoints that nobody hears of again.
+    place.tamper(&format!(
+        "WITH RECURSIVE counted (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < {})
+         INSERT INTO replay (states, endpoint_id, until_ms, per_sec, is_automatic, created_ms)
+         SELECT 'dead', 1000 + n, 0, 1, 1, 0 FROM counted",
+        REPLAYS_MAX / 2
+    ));
+    receiver.reply_always(Reply::Status(200));
+
+    let process = place.start_with(impatient());
+    process.commit(&room());
+    wait_for_count(&process, State::Delivered, 1);
+    let orders = || process.block_on(process.db.read(|conn| replays::list(conn, None, 100))).expect("a list").replays;
+    // A person's order is carried out, behind a look at the receiver that has recovered.
+    let of_nobody = Filter { stream: Some(stream("push.example.com", "nobody")), ..dead() };
+    let ordered = process.block_on(process.replayer.order(&Caller::Control, of_nobody, None, 1000));
+    wait_for_end(&process, ordered.expect("ordered"));
+    assert_eq!(orders().len(), REPLAYS_MAX / 2 + 1);
+    assert_eq!(process.count(State::Dead), 1);
+
+    // Where one of them has ended, the next callback that is taken asks again.
+    let first = orders().pop().expect("an automatic one").id;
+    assert!(process.block_on(process.replayer.cancel(&Caller::Control, first)).expect("written"));
+    process.commit(&room());
+    wait_for_count(&process, State::Delivered, 3);
+    assert_eq!(orders().len(), REPLAYS_MAX / 2 + 2);
 }
 
 #[test]

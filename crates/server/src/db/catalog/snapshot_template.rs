@@ -182,10 +182,10 @@ mod tests {
     use framehook_domain::template::StoreTarget;
 
     use super::*;
+    use crate::db::planned;
 
     fn database() -> Connection {
-        let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(include_str!("../../../../../migrations/0001-start.sql")).unwrap();
+        let conn = planned::database();
         conn.pragma_update(None, "foreign_keys", true).unwrap();
         conn
     }

@@ -291,10 +291,10 @@ pub fn take_back_lost_claims(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::planned;
 
     fn open() -> Connection {
-        let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(include_str!("../../../../../migrations/0001-start.sql")).unwrap();
+        let conn = planned::database();
         watch_due(&conn).unwrap();
         for id in 1..=3 {
             conn.execute("INSERT INTO endpoint (id, callback_template_id, kind) VALUES (?1, ?1, 200)", [id]).unwrap();
@@ -422,16 +422,10 @@ mod tests {
             (CLAIMED, "INTEGER PRIMARY KEY"),
         ];
         for (sql, index) in rows {
-            let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-            explain.raw_bind_parameter(1, "[1]").unwrap();
-            let mut steps = explain.raw_query();
-            let mut plan = Vec::new();
-            while let Some(step) = steps.next().unwrap() {
-                plan.push(step.get::<_, String>("detail").unwrap());
-            }
-            assert!(plan.iter().any(|step| step.contains(index)), "{sql}: {plan:#?}");
-            let walks = plan.iter().any(|step| step.starts_with("SCAN") && !step.contains("VIRTUAL TABLE"));
-            assert!(!walks, "{sql}: {plan:#?}");
+            let plan = planned::plan(&conn, sql);
+            assert!(plan.contains(index), "{sql}:\n{plan}");
+            let walks = plan.lines().any(|step| step.starts_with("SCAN") && !step.contains("VIRTUAL TABLE"));
+            assert!(!walks, "{sql}:\n{plan}");
         }
     }
 }

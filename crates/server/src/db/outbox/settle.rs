@@ -257,11 +257,11 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::db::planned;
 
     /// A delivery with id 1 that is claimed for the second time, and what the tests ask of it.
     fn claimed() -> Connection {
-        let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(include_str!("../../../../../migrations/0001-start.sql")).unwrap();
+        let conn = planned::database();
         conn.execute_batch(
             "INSERT INTO endpoint (id, callback_template_id, kind) VALUES (1, 1, 200);
              INSERT INTO event VALUES (x'00', 200, 1, NULL, 'push.example.com', 'live', 'room', '{}', 0, 1);",
@@ -384,12 +384,7 @@ mod tests {
     #[test]
     fn settling_finds_each_delivery_by_its_id() {
         let conn = claimed();
-        let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {END}")).unwrap();
-        let mut steps = explain.query(["[]"]).unwrap();
-        let mut plan = String::new();
-        while let Some(step) = steps.next().unwrap() {
-            plan += &format!("{}\n", step.get::<_, String>("detail").unwrap());
-        }
+        let plan = planned::plan(&conn, END);
         assert!(plan.contains("SEARCH delivery USING INDEX sqlite_autoindex_delivery_1 (id=?)"), "{plan}");
     }
 }

@@ -1,11 +1,11 @@
 //! Which deliveries an order finds, and what it makes of them.
 
 use super::*;
+use crate::db::planned;
 
 /// Endpoint 1 has deliveries 1 to 9: the odd ones dead, the others delivered; those over 5 are of stream `b`.
 fn filled() -> Connection {
-    let conn = Connection::open_in_memory().unwrap();
-    conn.execute_batch(include_str!("../../../../../migrations/0001-start.sql")).unwrap();
+    let conn = planned::database();
     conn.execute_batch(
         "INSERT INTO endpoint (id, callback_template_id, kind) VALUES (1, 1, 200), (2, 1, 0);
          INSERT INTO event VALUES (x'00', 200, 1, NULL, 'push.example.com', 'live', 'a', '{}', 0, 1),
@@ -181,6 +181,24 @@ fn a_cancelled_replay_takes_up_nothing() {
 }
 
 #[test]
+fn an_endpoint_has_one_automatic_replay_at_a_time() {
+    let conn = filled();
+    let tx = Tx { conn: &conn };
+    let wants_one = |endpoint| has_dead_letters(&conn, EndpointId(endpoint), UnixMs(0), UnixMs(100)).unwrap();
+    assert_eq!([1, 2].map(wants_one), [true, false]);
+    let order_for = |endpoint, is_automatic| {
+        let filter = Filter { endpoint: Some(EndpointId(endpoint)), ..dead() };
+        super::order(&tx, &Order { is_automatic, ..order_of(filter) }, UnixMs(100)).unwrap()
+    };
+    order_for(1, false);
+    assert!(wants_one(1), "a person's order is another matter");
+    let ordered = order_for(1, true);
+    assert!(!wants_one(1), "one is sending them");
+    assert!(cancel(&tx, ordered, UnixMs(101)).unwrap());
+    assert!(wants_one(1));
+}
+
+#[test]
 fn an_order_that_cannot_be_read_hides_no_other() {
     let conn = filled();
     let tx = Tx { conn: &conn };
@@ -192,6 +210,13 @@ fn an_order_that_cannot_be_read_hides_no_other() {
     let found = open(&conn).unwrap();
     let readable: Vec<_> = found.replays.iter().map(|replay| replay.id).collect();
     assert_eq!((readable, found.damaged), (vec![ids[1], ids[2]], vec![ids[0]]));
+    let numbers = |before, limit| {
+        let Found { replays, damaged } = list(&conn, before, limit).unwrap();
+        (replays.into_iter().map(|replay| replay.id).collect::<Vec<_>>(), damaged)
+    };
+    assert_eq!(numbers(None, 2), (vec![ids[2], ids[1]], vec![]));
+    assert_eq!(numbers(Some(ids[1]), 2), (vec![], vec![ids[0]]));
+    assert_eq!(numbers(None, 9), (vec![ids[2], ids[1]], vec![ids[0]]));
     assert!(cancel(&tx, ids[0], UnixMs(101)).unwrap());
     assert_eq!(open(&conn).unwrap().damaged, []);
 }
@@ -217,19 +242,14 @@ fn an_endpoint_is_busy_while_something_is_due_there() {
 fn no_search_of_a_replay_walks_the_log() {
     let conn = filled();
     let rows = [
-        (DEAD_ONCE, 5, "SEARCH delivery USING INDEX delivery_dead_once (endpoint_id=? AND id>? AND id<?)"),
-        (DEAD, 5, "SEARCH delivery USING INDEX delivery_dead_by_endpoint (endpoint_id=? AND id>? AND id<?)"),
-        (SETTLED, 5, "SEARCH delivery USING INDEX delivery_by_endpoint (endpoint_id=? AND id>? AND id<?)"),
-        (URL_BUSY, 2, "SEARCH endpoint USING INDEX endpoint_of_url (url_digest=?)"),
-        (URL_BUSY, 2, "SEARCH delivery USING COVERING INDEX delivery_due (endpoint_id=? AND due_ms<?)"),
+        (DEAD_ONCE, "SEARCH delivery USING INDEX delivery_dead_once (endpoint_id=? AND id>? AND id<?)"),
+        (DEAD, "SEARCH delivery USING INDEX delivery_dead_by_endpoint (endpoint_id=? AND id>? AND id<?)"),
+        (SETTLED, "SEARCH delivery USING INDEX delivery_by_endpoint (endpoint_id=? AND id>? AND id<?)"),
+        (URL_BUSY, "SEARCH endpoint USING INDEX endpoint_of_url (url_digest=?)"),
+        (URL_BUSY, "SEARCH delivery USING COVERING INDEX delivery_due (endpoint_id=? AND due_ms<?)"),
     ];
-    for (sql, parameters, index) in rows {
-        let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-        let mut steps = explain.query(rusqlite::params_from_iter(0..parameters)).unwrap();
-        let mut plan = String::new();
-        while let Some(step) = steps.next().unwrap() {
-            plan += &format!("{}\n", step.get::<_, String>("detail").unwrap());
-        }
+    for (sql, index) in rows {
+        let plan = planned::plan(&conn, sql);
         assert!(plan.contains(index) && !plan.contains("TEMP B-TREE") && !plan.contains("SCAN"), "{plan}");
     }
 }

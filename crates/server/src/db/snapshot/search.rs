@@ -185,11 +185,10 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::db::planned;
 
     fn database() -> Connection {
-        let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(include_str!("../../../../../migrations/0001-start.sql")).unwrap();
-        conn
+        planned::database()
     }
 
     fn stream(name: &str) -> StreamId {
@@ -258,10 +257,7 @@ mod tests {
             ("a rule", Filter { rule: Some(RuleId(1)), after, ..all() }, "snapshot_by_rule"),
             ("a template", Filter { template: Some(TemplateId(1)), after, ..all() }, "snapshot_by_template"),
         ] {
-            let (sql, values) = search(&filter, 100);
-            let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-            let steps = explain.query_map(params_from_iter(values), |row| row.get::<_, String>("detail")).unwrap();
-            let plan = steps.collect::<Result<Vec<_>, _>>().unwrap().join("\n");
+            let plan = planned::plan(&conn, &search(&filter, 100).0);
             assert!(plan.contains(index), "{what}:\n{plan}");
             // Those of one millisecond may be sorted among each other, never all of them.
             let sorts = plan.lines().filter(|step| step.contains("TEMP B-TREE"));

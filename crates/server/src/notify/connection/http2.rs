@@ -64,7 +64,7 @@ impl Http2 {
         peer: SocketAddr,
         stage: &Stage,
     ) -> Result<Arc<Self>, AttemptError> {
-        let (io, meter) = Metered::new(transport);
+        let (io, meter) = Metered::in_sips(transport);
         meter.allow(EXCHANGE_BYTES_MAX);
         let tasks = Tasks { stage: stage.clone(), end: CancellationToken::new() };
         let guard = tasks.end.clone().drop_guard();

@@ -54,17 +54,53 @@ impl Meter {
     }
 }
 
+/// Most bytes of a sip. Interim heads of HTTP/2, the dearest to keep, are 14 bytes on the wire and some 200 in memory, so a sip of
+/// them is 60 KiB.
+const SIP_BYTES: usize = 4 << 10;
+
 /// The transport, its reads counted and ended at the meter's limit.
 pub(super) struct Metered {
     transport: Box<dyn Transport>,
     meter: Arc<Meter>,
+    sips: Sips,
+}
+
+/// Whether reads are cut into sips, with other tasks' turns between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sips {
+    No,
+    Taken,
+    Next,
 }
 
 impl Metered {
     /// Nothing is read before the meter allows it.
     pub(super) fn new(transport: Box<dyn Transport>) -> (Self, Arc<Meter>) {
         let meter = Arc::new(Meter::default());
-        (Self { transport, meter: Arc::clone(&meter) }, meter)
+        (Self { transport, meter: Arc::clone(&meter), sips: Sips::No }, meter)
+    }
+
+    /// The same for a connection that is read in one task for requests in others: what was read for these is kept until they
+    /// have taken it, so they must have their turn before there is more.
+    pub(super) fn in_sips(transport: Box<dyn Transport>) -> (Self, Arc<Meter>) {
+        let (metered, meter) = Self::new(transport);
+        (Self { sips: Sips::Next, ..metered }, meter)
+    }
+
+    fn sip(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.sips == Sips::Taken {
+            self.sips = Sips::Next;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let mut sip = ReadBuf::new(buf.initialize_unfilled_to(SIP_BYTES.min(buf.remaining())));
+        let read = Pin::new(&mut self.transport).poll_read(cx, &mut sip);
+        let length = sip.filled().len();
+        buf.advance(length);
+        if read.is_ready() {
+            self.sips = Sips::Taken;
+        }
+        read
     }
 
     /// Keeps a TLS error, which HTTP libraries hand on as text at best.
@@ -85,7 +121,10 @@ impl AsyncRead for Metered {
             return Poll::Ready(Err(io::Error::other("more bytes than an answer needs")));
         }
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.transport).poll_read(cx, buf);
+        let read = match self.sips {
+            Sips::No => Pin::new(&mut self.transport).poll_read(cx, buf),
+            Sips::Taken | Sips::Next => self.sip(cx, buf),
+        };
         self.meter.received.fetch_add(buf.filled().len() - before, Ordering::Relaxed);
         self.note(read)
     }
