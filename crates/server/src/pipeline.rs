@@ -210,7 +210,7 @@ impl Pipeline {
             tokio::select! {
                 // What is due goes before what somebody would like to see.
                 biased;
-                pick = self.queue.next() => match pick {
+                pick = self.queue.next(|| self.clock.mono()) => match pick {
                     Some(pick) => self.make_picture(&mut worker, pick).await,
                     None => return,
                 },
@@ -297,13 +297,8 @@ impl Pipeline {
         look.show(rendered.map(|picture| picture.images));
     }
 
-    async fn make_picture(&self, worker: &mut Worker, mut pick: Pick) {
-        let now = self.clock.mono();
-        pick.drop_late(now);
-        if pick.wants.is_empty() {
-            return;
-        }
-        self.telemetry.metrics.render_waited(now.since(pick.arrival.mono));
+    async fn make_picture(&self, worker: &mut Worker, pick: Pick) {
+        self.telemetry.metrics.render_waited(self.clock.mono().since(pick.arrival.mono));
         match self.render(worker, &pick).await {
             Ok(images) => self.hand_over(pick, images).await,
             // A rule's picture is not lost to what a task wants of the same entry point.

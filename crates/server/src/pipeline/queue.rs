@@ -3,6 +3,9 @@
 //! It cannot grow past the number of live pushes, nor past a budget of bytes. When a push's slot is taken, the newer entry
 //! point wins and the slot then carries what both wanted; a rule whose older due loses by that was counted as
 //! `renderer_busy` by its grid. A pick for which the budget has no room is refused (`overload`).
+//!
+//! A push that got nothing, because all that it waited for was late when its turn came or because there was no room, keeps
+//! its place for its next pick: with more work than fits, everybody gets as many pictures as the others, late or not.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -41,6 +44,9 @@ impl PickQueue {
         let mut inner = self.lock();
         let sequence = pick.push.sequence();
         let mut due = pick.earliest_due();
+        if let Some(place) = pick.push.take_place() {
+            due = due.min(place);
+        }
         if let Some(waiting_due) = inner.slots.remove(&sequence)
             && let Some(waiting) = inner.by_due.remove(&(waiting_due, sequence))
         {
@@ -50,6 +56,7 @@ impl PickQueue {
         }
         let bytes = inner.bytes + pick.unit.data.len();
         if bytes > BYTES_MAX {
+            pick.push.leave_place(due);
             return Err(pick);
         }
         inner.bytes = bytes;
@@ -60,16 +67,22 @@ impl PickQueue {
         Ok(())
     }
 
-    /// The pick that is due first, as soon as there is one. `None` once the queue is closed and empty.
-    pub(crate) async fn next(&self) -> Option<Pick> {
+    /// The pick that is due first, as soon as there is one of which anything is still in time. `None` once the queue is
+    /// closed and empty.
+    pub(crate) async fn next(&self, now: impl Fn() -> Mono) -> Option<Pick> {
         loop {
             // Register before looking, or a pick put in between would wait for the one after it.
             let changed = self.changed.notified();
             {
                 let mut inner = self.lock();
-                if let Some(((_, sequence), pick)) = inner.by_due.pop_first() {
+                while let Some(((due, sequence), mut pick)) = inner.by_due.pop_first() {
                     inner.slots.remove(&sequence);
                     inner.bytes -= pick.unit.data.len();
+                    pick.drop_late(now());
+                    if pick.wants.is_empty() {
+                        pick.push.leave_place(due);
+                        continue;
+                    }
                     if !inner.by_due.is_empty() {
                         // One permit is stored at most, so pass the wake-up on to the next idle worker.
                         self.changed.notify_one();

@@ -21,7 +21,7 @@ async fn rendered(scene: &Scene) -> (Hold, Pick, Vec<RenderedImage>) {
     let peer = [127, 0, 0, 1].into();
     let hold = scene.lives.admit(&address("room"), peer, peer).await.expect("admitted");
     scene.lives.entry_point(&hold.push, unit(Bytes::from_static(b"a keyframe")));
-    let pick = scene.lives.pipeline.queue.next().await.expect("a pick");
+    let pick = scene.lives.pipeline.queue.next(Mono::default).await.expect("a pick");
     let image = RenderedImage { size: Size::new(64, 48), bytes: Bytes::from_static(b"a picture") };
     (hold, pick, vec![image])
 }

@@ -53,7 +53,8 @@ async fn the_pick_that_is_due_first_comes_first() {
     queue.put(pick(&late, 2_000, 1)).expect("room");
     queue.put(pick(&early, 1_000, 1)).expect("room");
     assert_eq!(queue.len(), 2);
-    let order = [queue.next().await.expect("the first"), queue.next().await.expect("the second")];
+    let order =
+        [queue.next(Mono::default).await.expect("the first"), queue.next(Mono::default).await.expect("the second")];
     assert_eq!(order.map(|pick| pick.push.sequence()), [early.sequence(), late.sequence()]);
     assert_eq!((queue.len(), queue.bytes()), (0, 0));
 }
@@ -67,10 +68,38 @@ async fn the_newer_entry_point_of_a_push_wins_and_serves_what_both_were_wanted_f
     // Only the task is due again; the rule's due still waits in the older pick.
     queue.put(pick(&twice, 4_000, 50)).expect("room");
     assert_eq!((queue.len(), queue.bytes()), (2, 51));
-    let first = queue.next().await.expect("a pick");
+    let first = queue.next(Mono::default).await.expect("a pick");
     assert_eq!((first.push.sequence(), first.unit.data.len()), (twice.sequence(), 50), "it keeps its place");
     assert_eq!(subscribers(&first), [Subscriber::Rule(RuleId(1)), TASK]);
     assert_eq!(first.wants.iter().map(|want| want.due).max(), Some(at(4_000)));
+}
+
+#[tokio::test]
+async fn a_push_whose_pick_is_late_keeps_its_place() {
+    let queue = PickQueue::default();
+    let (late, other) = (push(1), push(2));
+    queue.put(pick(&late, 0, 1)).expect("room");
+    queue.put(pick(&other, 5_000, 1)).expect("room");
+    // Both dues of the first are over by then; those of the other are not.
+    let next = queue.next(|| at(10_000)).await.expect("a pick");
+    assert_eq!((next.push.sequence(), queue.len(), queue.bytes()), (other.sequence(), 0, 0));
+    queue.put(pick(&other, 12_000, 1)).expect("room");
+    queue.put(pick(&late, 13_000, 1)).expect("room");
+    let next = queue.next(|| at(13_000)).await.expect("a pick");
+    assert_eq!(next.push.sequence(), late.sequence(), "it has waited longest");
+    // It has had its turn.
+    queue.put(pick(&late, 20_000, 1)).expect("room");
+    assert_eq!(queue.next(|| at(12_500)).await.expect("a pick").push.sequence(), other.sequence());
+}
+
+#[tokio::test]
+async fn a_push_for_which_there_was_no_room_keeps_its_place() {
+    let queue = PickQueue::default();
+    let (refused, other) = (push(1), push(2));
+    queue.put(pick(&refused, 0, BYTES_MAX + 1)).expect_err("no room");
+    queue.put(pick(&other, 1_000, 1)).expect("room");
+    queue.put(pick(&refused, 4_000, 1)).expect("room");
+    assert_eq!(queue.next(Mono::default).await.expect("a pick").push.sequence(), refused.sequence());
 }
 
 #[tokio::test]
@@ -80,16 +109,17 @@ async fn what_waits_is_handed_out_after_the_close_and_then_every_worker_is_told(
     queue.put(pick(&one, 0, 1)).expect("room");
     queue.put(pick(&other, 0, 1)).expect("room");
     queue.close();
-    let (a, b, c) = tokio::join!(queue.next(), queue.next(), queue.next());
+    let (a, b, c) = tokio::join!(queue.next(Mono::default), queue.next(Mono::default), queue.next(Mono::default));
     assert_eq!([a, b, c].iter().filter(|pick| pick.is_some()).count(), 2);
-    assert!(queue.next().await.is_none());
+    assert!(queue.next(Mono::default).await.is_none());
 }
 
 #[tokio::test]
 async fn every_waiting_worker_is_woken_by_a_pick_of_its_own() {
     let queue = PickQueue::default();
     let pushes: Vec<_> = (0..3).map(push).collect();
-    let workers = async { tokio::join!(queue.next(), queue.next(), queue.next()) };
+    let workers =
+        async { tokio::join!(queue.next(Mono::default), queue.next(Mono::default), queue.next(Mono::default)) };
     let feed = async {
         // The workers wait by now: a join polls its futures in order.
         for push in &pushes {
