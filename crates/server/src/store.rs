@@ -1,8 +1,8 @@
 //! From the spool into the object stores.
 //!
 //! The [`Storer`] finds its work in the database: pictures that are committed and whose put has fallen due. What the
-//! committer hands over only saves it a look, so a restart is the same as a nudge. When a put succeeds, one transaction says that the picture is
-//! stored and makes its deliveries due; before that transaction nobody is told of it.
+//! committer hands over only saves it a look, so a restart is the same as a nudge. When a put succeeds, one transaction says
+//! that the picture is stored and makes its deliveries due; before that transaction nobody is told of it.
 //!
 //! A store is an [`ObjectStore`]; [`Stores`] says which one a bucket is in.
 

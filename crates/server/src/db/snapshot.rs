@@ -369,8 +369,19 @@ pub fn is_owed(conn: &Connection, id: SnapshotId) -> Result<bool, DbError> {
     Ok(owed.exists([blob(id.0)])?)
 }
 
+/// What a put that was taken found in its picture's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marked {
+    /// It was owed and is stored now.
+    Stored,
+    /// A person has discarded it meanwhile: nobody is told of the object.
+    Discarded,
+    /// It was stored by an earlier put.
+    Already,
+}
+
 /// The picture can be fetched: its deliveries become due in the same transaction, and say where if they did not before
-/// (`pic_full_url`). `false`: it was not owed any more, since a person discarded it meanwhile.
+/// (`pic_full_url`).
 ///
 /// # Errors
 /// Those of the database.
@@ -380,7 +391,7 @@ pub fn mark_stored(
     pic_full_url: Option<&str>,
     now: UnixMs,
     wall: UnixMs,
-) -> Result<bool, DbError> {
+) -> Result<Marked, DbError> {
     if let Some(url) = pic_full_url {
         tx.prepare_cached("UPDATE snapshot SET pic_full_url = ?2 WHERE id = ?1 AND put_state = 'owed'")?
             .execute(params![blob(put.id.0), url])?;
@@ -394,8 +405,10 @@ pub fn mark_stored(
         .execute(params![blob(put.id.0), wall.0])?;
     if changed > 0 {
         outbox::object_is_stored(tx, put.event, now)?;
+        return Ok(Marked::Stored);
     }
-    Ok(changed > 0)
+    let mut discarded = tx.prepare_cached("SELECT 1 FROM snapshot WHERE id = ?1 AND put_state = 'discarded'")?;
+    Ok(if discarded.exists([blob(put.id.0)])? { Marked::Discarded } else { Marked::Already })
 }
 
 /// What a failed put leaves behind.

@@ -261,6 +261,8 @@ impl Writer {
     /// Runs the only operation of a transaction. Afterwards there is none if the operation was undone.
     fn run_alone(&mut self, operation: &mut dyn Operation) -> Result<(), DbError> {
         match operation.run(&Tx { conn: &self.conn }) {
+            // It went on after SQLite had undone everything, and nothing is left of what it takes for done.
+            Verdict::Keep if self.conn.is_autocommit() => Err(DbError::Full),
             Verdict::Keep => Ok(()),
             Verdict::Undo(error) => {
                 self.judge_undone(error)?;

@@ -177,9 +177,20 @@ impl Replays {
         }
         let Found { replays: open, damaged } = self.replayer.db.read(replays::open).await?;
         for id in damaged {
-            self.end_damaged(id).await?;
+            match self.end_damaged(id).await {
+                Ok(()) => {}
+                Err(DbError::Stopped) => return Err(DbError::Stopped),
+                // The next look tries again.
+                Err(error) => {
+                    tracing::warn!(replay = id.0, error = %Chain(&error), "a damaged replay could not be ended")
+                }
+            }
         }
         paces.retain(|id, _| open.iter().any(|replay| replay.id == *id));
+        // Orders for one URL take turns: their portions would stand there together.
+        let own_url = |replay: &Replay| replay.order.own_url.as_ref().map(|url| url.digest);
+        let mut urls: HashSet<_> =
+            open.iter().filter(|replay| under_way.contains(&replay.id)).filter_map(own_url).collect();
         let (mut turns, is_any_open) = (Vec::new(), !open.is_empty());
         for replay in open {
             if under_way.contains(&replay.id) {
@@ -188,7 +199,8 @@ impl Replays {
             let now = self.replayer.clock.mono();
             let mut pace = paces.remove(&replay.id).unwrap_or_else(|| Pace::new(now));
             let allowance = pace.allowance(now, replay.order.per_sec);
-            if allowance == 0 || pace.held_until > now {
+            let is_waiting = allowance == 0 || pace.held_until > now;
+            if is_waiting || own_url(&replay).is_some_and(|url| !urls.insert(url)) {
                 paces.insert(replay.id, pace);
             } else {
                 turns.push(Turn { replay, pace, allowance });
@@ -252,10 +264,16 @@ impl Replays {
         });
         let Some(portion) = find.await? else { return Ok(0) };
         let pictures = self.ask_stores(&portion).await?;
-        let taken = pictures.len();
         let (replay, clock, timeline) = (replay.clone(), *clock, timeline.clone());
-        let write = move |tx: &Tx<'_>| replays::take_up(tx, &replay, &portion, &pictures, timeline.now(), clock.wall());
-        db.write(write).await?;
+        let write = move |tx: &Tx<'_>| {
+            // While the stores were asked, another order may have been quicker at this endpoint.
+            if replay.order.own_url.is_none() && replays::is_busy(tx, part.endpoint, timeline.now())? {
+                return Ok(0);
+            }
+            replays::take_up(tx, &replay, &portion, &pictures, timeline.now(), clock.wall())?;
+            Ok(pictures.len())
+        };
+        let taken = db.write(write).await?;
         notifier_wake.notify_one();
         Ok(taken)
     }

@@ -4,6 +4,7 @@
 //! once and not by each of them.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ const UNCLEAR_FAILURES_TO_TELL: u32 = 3;
 pub struct Conditions {
     places: Mutex<BTreeMap<Place, Condition>>,
     recovery: Notify,
+    recoveries: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -146,8 +148,14 @@ impl Conditions {
         self.recovery.notified()
     }
 
+    /// How often something that waited for a bucket has been made due: whoever puts looks again when it has changed.
+    pub(super) fn recoveries(&self) -> u64 {
+        self.recoveries.load(Ordering::Acquire)
+    }
+
     /// What waited for a bucket is due: whoever puts looks again.
     pub(super) fn tell_recovery(&self) {
+        self.recoveries.fetch_add(1, Ordering::Release);
         self.recovery.notify_waiters();
     }
 

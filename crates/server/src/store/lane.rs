@@ -34,9 +34,10 @@ impl Lane {
         self.fresh.len() + self.backlog.len()
     }
 
-    /// A look begins, which will see how every put has ended that ended before.
+    /// A look begins, which will see how every put has ended that ended before, and tell anew whether somebody waits.
     pub(super) fn begin_look(&mut self) {
         self.ended.clear();
+        self.has_queue = false;
     }
 
     /// Gives slots to what a look has found due, and tells what to begin. `may_begin` asks whether the bucket is to have
@@ -193,5 +194,10 @@ mod tests {
         lane.begin_look();
         assert_eq!(ids(&lane.take_up(SLOTS, puts(1..5), vec![], || true)), [4]);
         assert!(!lane.end(id(1)), "that look found one for the one slot that was free");
+
+        // Where nothing is owed any more, a look has nothing to give to the lane.
+        assert!(lane.take_up(SLOTS, puts(5..9), vec![], || true).len() < 4 && lane.end(id(2)));
+        lane.begin_look();
+        assert!(!lane.end(id(3)), "nobody waits");
     }
 }

@@ -1,7 +1,7 @@
 //! The spool: pictures that are committed and not yet in their store, one file each, named by the snapshot's id.
 //!
-//! A file is visible under its name only when it is whole and synced. Rows decide: at a start, files without an owed row
-//! are leftovers of a crash and go.
+//! A row is written only when its file is whole and synced. Rows decide: at a start, files without an owed row are leftovers
+//! of a crash, perhaps cut short by it, and go.
 
 use std::collections::HashMap;
 use std::fs::{self, File};

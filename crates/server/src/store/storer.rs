@@ -15,7 +15,7 @@ use super::spool::Spool;
 use super::{Bucket, Retry, StoreError, Stores, Upload, backoff};
 use crate::audit::{Caller, Change};
 use crate::clock::Clock;
-use crate::db::snapshot::{self, FailedPut, OwedPut, OwedTo, Place};
+use crate::db::snapshot::{self, FailedPut, Marked, OwedPut, OwedTo, Place};
 use crate::db::{Db, DbError, Tx, audit, dues, latest};
 use crate::entropy::Entropy;
 use crate::fail_point;
@@ -157,13 +157,16 @@ impl Storer {
     pub async fn run(self: Arc<Self>) {
         let token = self.parts.stage.token();
         let mut look_at = self.parts.clock.mono();
+        let mut recoveries = 0;
         loop {
             let (woken, recovery) = (self.parts.signal.notified(), self.parts.conditions.recovery());
             let Told { committed, should_look } = self.parts.signal.take();
+            // Counted, since the wake-up for one is lost where something else has woken this loop.
+            let has_recovered = std::mem::replace(&mut recoveries, self.parts.conditions.recoveries()) != recoveries;
             let now = self.parts.clock.mono();
             // The first look puts in order what an earlier process owed; it finds what was committed meanwhile too.
             let are_started = *self.is_prepared.borrow() && self.start_committed(committed, now);
-            if should_look || !are_started || now >= look_at {
+            if should_look || has_recovered || !are_started || now >= look_at {
                 let wait = match self.look().await {
                     Ok(wait) => wait.min(LOOK_EVERY),
                     Err(DbError::Stopped) => return,
@@ -178,7 +181,7 @@ impl Storer {
             tokio::select! {
                 () = token.cancelled() => return,
                 () = woken => {}
-                () = recovery => look_at = self.parts.clock.mono(),
+                () = recovery => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -405,9 +408,9 @@ impl Storer {
                 move |tx: &Tx<'_>| snapshot::mark_stored(tx, &put, url.as_deref(), timeline.now(), wall)
             })
             .await;
-        let was_owed = written.map_err(|_| Unwritten)?;
+        let marked = written.map_err(|_| Unwritten)?;
         fail_point::pass("stored_committed");
-        if was_owed {
+        if marked == Marked::Stored {
             self.parts.telemetry.tell(Some(&put.stream), || Happening::SnapshotStored {
                 snapshot_id: put.id.0,
                 store: put.place(),
@@ -416,7 +419,7 @@ impl Storer {
         }
         self.parts.notifier_wake.notify_one();
         let bucket = Bucket { region: &put.region, name: &put.bucket };
-        if !was_owed
+        if marked == Marked::Discarded
             && let Some(store) = self.parts.stores.named(&put.store)
             && let Err(error) = store.remove(bucket, &put.key).await
         {

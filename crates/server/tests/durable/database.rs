@@ -235,6 +235,16 @@ fn a_wrong_master_key_is_told_at_the_start() {
 }
 
 #[tokio::test]
+async fn an_operation_that_goes_on_without_its_transaction_is_not_answered_as_stored() {
+    let dir = dir();
+    let Opened { db, .. } = open(dir.path());
+    // SQLite may roll back by itself when the disk is full.
+    let gone = db.write(|tx| Ok(tx.execute_batch("ROLLBACK")?)).await;
+    assert!(matches!(gone, Err(DbError::Full)), "{gone:?}");
+    db.write(note("after".into())).await.expect("the next one is written");
+}
+
+#[tokio::test]
 async fn a_full_database_fails_the_operation_and_recovers_by_itself() {
     let dir = dir();
     let Opened { db, fatal } = open(dir.path());
