@@ -19,7 +19,7 @@
 //! | [`tls`] | a certificate authority, and a client that believes only it |
 //! | [`failing_sync`] | a disk whose syncs fail when told |
 //! | [`disk`] | a disk whose power fails: what is left of files by then, however little was synced |
-//! | [`flv`], [`http`], [`metrics`] | the formats between them, as much as tests need |
+//! | [`flv`], [`http`], [`http2`], [`metrics`] | the formats between them, as much as tests need |
 //! | [`dice`] | random numbers that a printed seed repeats |
 //! | [`process`], [`wait`] | child processes that never outlive a test; waiting without sleeping |
 
@@ -33,6 +33,7 @@ pub mod failing_sync;
 pub mod flooder;
 pub mod flv;
 pub mod http;
+pub mod http2;
 pub mod image;
 pub mod jpeg;
 mod listener;

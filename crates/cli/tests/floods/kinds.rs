@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use framehook_testkit::flooder::{Flood, Protocol};
+use framehook_testkit::http2::{
+    CONTINUATION, DATA, END_HEADERS, GOAWAY, HEADERS, PING, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, STATUS_103,
+    STATUS_200, WINDOW_UPDATE, frame, long_header,
+};
 
 /// One kind, and how an attempt at it may end.
 pub(crate) struct Kind {
@@ -21,22 +25,6 @@ const CUT_OFF: &[&str] = &["head_too_large", "protocol"];
 /// about to end.
 const CUT_OFF_TOGETHER: &[&str] = &["head_too_large", "protocol", "reset", "cut"];
 const TAKEN_OR_CUT_OFF_TOGETHER: &[&str] = &["delivered", "head_too_large", "protocol", "reset", "cut"];
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PUSH_PROMISE: u8 = 5;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_HEADERS: u8 = 4;
-
-/// `:status: 200` and `:status: 103` (RFC 7541, A and 6.2.2).
-const STATUS_200: &[u8] = &[0x88];
-const STATUS_103: &[u8] = b"\x08\x03103";
 
 /// A receiver as it should be.
 pub(crate) fn polite() -> Flood {
@@ -61,19 +49,6 @@ fn http2(settings: &[u8], start: &[u8], flood: &[u8]) -> Flood {
         flood: flood.to_vec(),
         pause: Duration::ZERO,
     }
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = (payload.len() as u32).to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// A header field of 4,000 bytes: with indexing, so that it fills the decoder's table and one byte repeats it (RFC 7541, 6.1
-/// and 6.2.1), or without (6.2.2).
-fn long_header(is_indexed: bool) -> Vec<u8> {
-    let kind = if is_indexed { 0x40 } else { 0 };
-    // The length as a prefix integer of 7 bits (RFC 7541, 5.1): 127 + 3873.
-    [&[kind, 1, b'x', 0x7f, 0xa1, 0x1e][..], &[b'y'; 4000]].concat()
 }
 
 /// Zeros behind gzip (RFC 1951, 3.2.6): after the head and a first zero, 13 bits for 258 more, over and over. Eight of these

@@ -48,6 +48,7 @@ impl CommitParts {
                 wall: parts.clock.wall(),
                 now: parts.timeline.now(),
             };
+            // One picture needs no savepoint of its own: what undoes it undoes the operation.
             if let [picture] = spooled.as_slice() {
                 return Ok(vec![Ok(parts.record_picture(tx, &announcing, picture)?)]);
             }

@@ -32,8 +32,6 @@ pub(crate) struct Push {
     pub(super) opened: OnceCell<()>,
     /// Whether any rule or anybody who looks can want an entry point, readable without the lock: it is asked at every read of the socket.
     wanted: AtomicBool,
-    /// The place among those who wait for a render worker that its next pick takes over.
-    place: Mutex<Option<Mono>>,
     state: Mutex<State>,
 }
 
@@ -55,6 +53,8 @@ struct State {
     displacements: Displacements,
     /// When somebody last asked what the push shows.
     asked: Option<Mono>,
+    /// The place among those who wait for a render worker that its next pick takes over.
+    place: Option<Mono>,
 }
 
 /// For so long after somebody asked what a push shows its entry points are kept, although no rule wants them.
@@ -108,9 +108,10 @@ impl Push {
             grace: None,
             displacements: Displacements::default(),
             asked: None,
+            place: None,
         };
         let (opened, wanted) = (OnceCell::new(), AtomicBool::new(false));
-        Self { stream, sequence, opened_at, opened, wanted, place: Mutex::default(), state: Mutex::new(state) }
+        Self { stream, sequence, opened_at, opened, wanted, state: Mutex::new(state) }
     }
 
     /// A push whose row was found open at the start: already recorded, without a session, in its grace.
@@ -141,16 +142,12 @@ impl Push {
 
     /// It waited since this due and got nothing: its next pick goes on waiting in its stead.
     pub(crate) fn leave_place(&self, due: Mono) {
-        *self.place() = Some(due);
+        self.lock().place = Some(due);
     }
 
     /// Since when it has waited and got nothing. Whoever asks takes the place.
     pub(crate) fn take_place(&self) -> Option<Mono> {
-        self.place().take()
-    }
-
-    fn place(&self) -> MutexGuard<'_, Option<Mono>> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock().place.take()
     }
 
     /// The `stream_param` of the session that pushes now, or pushed last.

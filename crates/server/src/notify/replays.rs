@@ -120,6 +120,35 @@ struct Look {
     is_any_open: bool,
 }
 
+/// Which of the open replays have a turn now. Takes their paces out of `paces`, where those of the others stay.
+fn turns(
+    open: Vec<Replay>,
+    paces: &mut HashMap<ReplayId, Pace>,
+    under_way: &HashSet<ReplayId>,
+    now: Mono,
+) -> Vec<Turn> {
+    paces.retain(|id, _| open.iter().any(|replay| replay.id == *id));
+    // Orders for one URL take turns: their portions would stand there together.
+    let own_url = |replay: &Replay| replay.order.own_url.as_ref().map(|url| url.digest);
+    let mut urls: HashSet<_> =
+        open.iter().filter(|replay| under_way.contains(&replay.id)).filter_map(own_url).collect();
+    let mut turns = Vec::new();
+    for replay in open {
+        if under_way.contains(&replay.id) {
+            continue;
+        }
+        let mut pace = paces.remove(&replay.id).unwrap_or_else(|| Pace::new(now));
+        let allowance = pace.allowance(now, replay.order.per_sec);
+        let is_waiting = allowance == 0 || pace.held_until > now;
+        if is_waiting || own_url(&replay).is_some_and(|url| !urls.insert(url)) {
+            paces.insert(replay.id, pace);
+        } else {
+            turns.push(Turn { replay, pace, allowance });
+        }
+    }
+    turns
+}
+
 impl Replays {
     /// Runs until `token` ends it. Where it stands then, the next start goes on.
     pub async fn run(self, token: CancellationToken) {
@@ -161,7 +190,7 @@ impl Replays {
         }
     }
 
-    /// Finds the replays that may go on now. Takes their paces out of `paces`, where those of the others stay.
+    /// Finds the replays that may go on now.
     async fn look(&self, paces: &mut HashMap<ReplayId, Pace>, under_way: &HashSet<ReplayId>) -> Result<Look, DbError> {
         for endpoint in self.recovered.take() {
             match self.replay_recovered(endpoint).await {
@@ -186,27 +215,8 @@ impl Replays {
                 }
             }
         }
-        paces.retain(|id, _| open.iter().any(|replay| replay.id == *id));
-        // Orders for one URL take turns: their portions would stand there together.
-        let own_url = |replay: &Replay| replay.order.own_url.as_ref().map(|url| url.digest);
-        let mut urls: HashSet<_> =
-            open.iter().filter(|replay| under_way.contains(&replay.id)).filter_map(own_url).collect();
-        let (mut turns, is_any_open) = (Vec::new(), !open.is_empty());
-        for replay in open {
-            if under_way.contains(&replay.id) {
-                continue;
-            }
-            let now = self.replayer.clock.mono();
-            let mut pace = paces.remove(&replay.id).unwrap_or_else(|| Pace::new(now));
-            let allowance = pace.allowance(now, replay.order.per_sec);
-            let is_waiting = allowance == 0 || pace.held_until > now;
-            if is_waiting || own_url(&replay).is_some_and(|url| !urls.insert(url)) {
-                paces.insert(replay.id, pace);
-            } else {
-                turns.push(Turn { replay, pace, allowance });
-            }
-        }
-        Ok(Look { turns, is_any_open })
+        let is_any_open = !open.is_empty();
+        Ok(Look { turns: turns(open, paces, under_way, self.replayer.clock.mono()), is_any_open })
     }
 
     /// Takes a replay one portion further; one that cannot go on is held for a while. `None`: the database has ended.
@@ -353,7 +363,47 @@ impl Replays {
 
 #[cfg(test)]
 mod tests {
+    use framehook_domain::time::UnixMs;
+
     use super::*;
+    use crate::db::outbox::OwnUrl;
+
+    fn replay(id: i64, own_url: Option<u8>) -> Replay {
+        let own_url = own_url.map(|digest| OwnUrl { sealed: vec![], digest: [digest; 32] });
+        Replay {
+            id: ReplayId(id),
+            order: Order { filter: Filter::default(), own_url, per_sec: 1000, is_automatic: false },
+            created: UnixMs(0),
+            ended: None,
+            is_cancelled: false,
+            replayed: 0,
+            refused: 0,
+        }
+    }
+
+    #[test]
+    fn orders_for_one_url_take_turns() {
+        let start = Mono(Duration::ZERO);
+        let open =
+            || vec![replay(1, Some(7)), replay(2, Some(7)), replay(3, Some(8)), replay(4, None), replay(5, None)];
+        let mut paces: HashMap<_, _> = open().iter().map(|replay| (replay.id, Pace::new(start))).collect();
+        let mut ids = |under_way: &[i64]| -> Vec<i64> {
+            let under_way = under_way.iter().copied().map(ReplayId).collect();
+            let found = turns(open(), &mut paces, &under_way, start.plus(Duration::from_secs(1)));
+            // Their turns end at once, with nothing taken up.
+            found
+                .into_iter()
+                .map(|turn| (turn.replay.id, turn.pace))
+                .map(|(id, pace)| {
+                    paces.insert(id, pace);
+                    id.0
+                })
+                .collect()
+        };
+        assert_eq!(ids(&[]), [1, 3, 4, 5]);
+        assert_eq!(ids(&[1]), [3, 4, 5], "the first is still under way");
+        assert_eq!(ids(&[2, 4]), [3, 5], "so is the second");
+    }
 
     #[test]
     fn a_replay_keeps_to_its_rate_and_saves_nothing_up() {

@@ -4,13 +4,11 @@
 //! once and not by each of them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use framehook_domain::time::{Mono, UnixMs};
-use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
+use tokio::sync::watch;
 
 use super::circuit::{Allowance, Circuit};
 use super::{Retry, Scope, StoreError};
@@ -26,8 +24,7 @@ const UNCLEAR_FAILURES_TO_TELL: u32 = 3;
 #[derive(Debug, Default)]
 pub struct Conditions {
     places: Mutex<BTreeMap<Place, Condition>>,
-    recovery: Notify,
-    recoveries: AtomicU64,
+    recovery: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -143,20 +140,14 @@ impl Conditions {
         }
     }
 
-    /// Completes when what waited for some bucket has been made due after this call.
-    pub(super) fn recovery(&self) -> Notified<'_> {
-        self.recovery.notified()
+    /// Changes whenever what waited for some bucket has been made due: whoever puts looks again.
+    pub(super) fn recovery(&self) -> watch::Receiver<()> {
+        self.recovery.subscribe()
     }
 
-    /// How often something that waited for a bucket has been made due: whoever puts looks again when it has changed.
-    pub(super) fn recoveries(&self) -> u64 {
-        self.recoveries.load(Ordering::Acquire)
-    }
-
-    /// What waited for a bucket is due: whoever puts looks again.
+    /// What waited for a bucket is due.
     pub(super) fn tell_recovery(&self) {
-        self.recoveries.fetch_add(1, Ordering::Release);
-        self.recovery.notify_waiters();
+        self.recovery.send_replace(());
     }
 
     fn places(&self) -> MutexGuard<'_, BTreeMap<Place, Condition>> {

@@ -55,8 +55,9 @@ impl LatestStorer {
             () = token.cancelled() => return,
             () = prepared => {}
         }
+        let mut recovery = self.parts.conditions.recovery();
         loop {
-            let (woken, recovery) = (self.parts.signal.notified(), self.parts.conditions.recovery());
+            let woken = self.parts.signal.notified();
             let wait = match self.start_due().await {
                 Ok(wait) => wait.min(LOOK_EVERY),
                 Err(DbError::Stopped) => return,
@@ -68,7 +69,8 @@ impl LatestStorer {
             tokio::select! {
                 () = token.cancelled() => return,
                 () = woken => {}
-                () = recovery => {}
+                // Never fails: the conditions are ours too.
+                _ = recovery.changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }

@@ -157,16 +157,14 @@ impl Storer {
     pub async fn run(self: Arc<Self>) {
         let token = self.parts.stage.token();
         let mut look_at = self.parts.clock.mono();
-        let mut recoveries = 0;
+        let mut recovery = self.parts.conditions.recovery();
         loop {
-            let (woken, recovery) = (self.parts.signal.notified(), self.parts.conditions.recovery());
+            let woken = self.parts.signal.notified();
             let Told { committed, should_look } = self.parts.signal.take();
-            // Counted, since the wake-up for one is lost where something else has woken this loop.
-            let has_recovered = std::mem::replace(&mut recoveries, self.parts.conditions.recoveries()) != recoveries;
             let now = self.parts.clock.mono();
             // The first look puts in order what an earlier process owed; it finds what was committed meanwhile too.
             let are_started = *self.is_prepared.borrow() && self.start_committed(committed, now);
-            if should_look || has_recovered || !are_started || now >= look_at {
+            if should_look || !are_started || now >= look_at {
                 let wait = match self.look().await {
                     Ok(wait) => wait.min(LOOK_EVERY),
                     Err(DbError::Stopped) => return,
@@ -181,7 +179,8 @@ impl Storer {
             tokio::select! {
                 () = token.cancelled() => return,
                 () = woken => {}
-                () = recovery => {}
+                // Never fails: the conditions are ours too.
+                _ = recovery.changed() => look_at = self.parts.clock.mono(),
                 () = tokio::time::sleep(wait) => {}
             }
         }

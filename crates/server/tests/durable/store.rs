@@ -250,6 +250,28 @@ fn a_picture_discarded_while_it_is_put_is_in_no_store_afterwards() {
 }
 
 #[test]
+fn a_picture_that_another_put_has_stored_meanwhile_keeps_its_object() {
+    let place = Place::new(telling_room("http://127.0.0.1:1/"));
+    let _memory = store_by_copying(&place);
+    let process = place.start_with(Settings { stores: false, notifies: false, ..Settings::default() });
+    let recorded = process.commit(&room());
+    let picture = process.spool.path(recorded.snapshot_id);
+    process.stop();
+    let hanging = HangingPut::of(picture.clone());
+    let process = place.start_with(Settings { notifies: false, ..Settings::default() });
+    // Let go before the process, which waits for its threads.
+    let hanging = hanging;
+    wait::until("the put to be under way", PATIENCE, || (unfinished(&place) == 1).then_some(())).expect("under way");
+
+    let store = "UPDATE snapshot SET put_state = 'stored', settled_ms = 1";
+    process.block_on(process.db.write(move |tx| Ok(tx.execute(store, [])?))).expect("written");
+    drop(hanging);
+    wait::until("the put to end", PATIENCE, || (!picture.exists()).then_some(())).expect("ended");
+    process.stop();
+    assert!(place.dir().join("objects/shots-1250000000").join(recorded.key.as_str()).exists());
+}
+
+#[test]
 fn a_backlog_leaves_half_of_the_slots_to_fresh_pictures() {
     let place = Place::new(telling_room("http://127.0.0.1:1/"));
     let _memory = store_by_copying(&place);

@@ -1,37 +1,13 @@
 //! Receivers that abuse HTTP/2. They write their frames by hand (RFC 9113, 4.1 and 6).
 
+use framehook_testkit::http2::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS,
+    STATUS_103, STATUS_200, WINDOW_UPDATE, frame, long_header,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
 
 use super::*;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PUSH_PROMISE: u8 = 5;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-/// `:status: 200` and `:status: 103` (RFC 7541, A and 6.2.2).
-const STATUS_200: &[u8] = &[0x88];
-const STATUS_103: &[u8] = b"\x08\x03103";
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// A header without indexing, 4 KiB long: `x: y…`.
-fn long_header() -> Vec<u8> {
-    // Length 4096 as a prefix integer of 7 bits (RFC 7541, 5.1): 127 + 3969.
-    [&b"\x00\x01x\x7f\x81\x1f"[..], &[b'y'; 4096]].concat()
-}
 
 /// Reads frames until the end of the first request.
 async fn read_request_frames(connection: &mut Connection) -> bool {
@@ -106,7 +82,7 @@ async fn floods_before_the_head_are_cut_off() {
 
 #[tokio::test]
 async fn heads_without_end_are_cut_off() {
-    let continuation = frame(CONTINUATION, 0, 1, &long_header());
+    let continuation = frame(CONTINUATION, 0, 1, &long_header(false));
     let (report, is_closed) = flooded(AMPLE, &[], frame(HEADERS, 0, 1, STATUS_200), continuation).await;
     assert!(["head_too_large", "protocol"].contains(&error_name(&report)), "{report:?}");
     assert!(is_closed);
@@ -119,11 +95,11 @@ async fn heads_without_end_are_cut_off() {
 
 #[tokio::test]
 async fn head_over_its_limit_is_refused() {
-    let block = [STATUS_200.to_vec(), long_header().repeat(3)].concat();
+    let block = [STATUS_200.to_vec(), long_header(false).repeat(3)].concat();
     let (report, _) = flooded(AMPLE, &[], frame(HEADERS, END_HEADERS | END_STREAM, 1, &block), Vec::new()).await;
     assert_eq!(status(&report), 200, "12 KiB are within it");
-    let block = [STATUS_200.to_vec(), long_header().repeat(2)].concat();
-    let rest = frame(CONTINUATION, END_HEADERS, 1, &long_header().repeat(3));
+    let block = [STATUS_200.to_vec(), long_header(false).repeat(2)].concat();
+    let rest = frame(CONTINUATION, END_HEADERS, 1, &long_header(false).repeat(3));
     let head = [frame(HEADERS, END_STREAM, 1, &block), rest].concat();
     let (report, _) = flooded(AMPLE, &[], head, Vec::new()).await;
     assert_eq!(error_name(&report), "protocol", "{report:?}");
