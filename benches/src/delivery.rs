@@ -264,7 +264,7 @@ fn costs(server: &Server, callbacks: usize) -> Result<Costs> {
     let metrics = server.metrics()?;
     let per_callback = |name| metrics.sum(name, &[]) / callbacks as f64;
     Ok(Costs {
-        syncs: per_callback("framehook_db_commits_total"),
+        syncs: per_callback("framehook_db_syncs_total"),
         statements: per_callback("framehook_db_statements_total"),
     })
 }

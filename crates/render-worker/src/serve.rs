@@ -7,6 +7,7 @@ use framehook_render_wire::{
     Codec, EXCHANGE_BYTES, Failure, FailureReason, FromWorker, Hello, IMAGES_BYTES_MAX, IMAGES_OFFSET, ImageAt,
     JailReport, Job, MESSAGE_BYTES_MAX, Outcome, Rendered, ToWorker, WireError,
 };
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::Pid;
@@ -125,16 +126,18 @@ impl Wire {
 
     /// The first bytes of the exchange, copied: the server could change them, and a parser must not read twice.
     fn read_input(&self, bytes: usize) -> Result<Vec<u8>, ServeError> {
-        let mut input = vec![0; bytes];
-        let mut filled = 0;
-        while filled < bytes {
-            match rustix::io::pread(self.exchange, &mut input[filled..], filled as u64) {
+        let mut input = Vec::with_capacity(bytes);
+        while input.len() < bytes {
+            let offset = input.len() as u64;
+            // Into memory that nobody has cleared first.
+            match rustix::io::pread(self.exchange, spare_capacity(&mut input), offset) {
                 Ok(0) => return during("reading the exchange", Err(io::Error::from(io::ErrorKind::UnexpectedEof))),
-                Ok(read) => filled += read,
-                Err(Errno::INTR) => {}
+                Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return during("reading the exchange", Err(error)),
             }
         }
+        // An allocator may give more than it was asked for.
+        input.truncate(bytes);
         Ok(input)
     }
 

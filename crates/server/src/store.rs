@@ -14,6 +14,7 @@ mod latest;
 mod local;
 mod put_signal;
 pub mod remote;
+mod settled;
 pub mod signed_url;
 pub mod spool;
 mod storer;

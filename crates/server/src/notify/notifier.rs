@@ -1,5 +1,6 @@
 //! The driver: claims deliveries that are due, as far as receivers have room, and starts an attempt of each.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -72,6 +73,9 @@ pub struct Notifier {
     /// Attempts that have ended since `rounds` was last taken: whoever ends one must not wait for a look. There are never more
     /// than attempts under way.
     ended: Mutex<Vec<Ended>>,
+    /// Whether something waits for the slot of an attempt that ends: the last look has left something that is or falls due, or
+    /// another look is under way.
+    is_slot_awaited: AtomicBool,
 }
 
 /// An attempt's end, not yet told to [`Rounds`].
@@ -85,7 +89,7 @@ struct Ended {
 impl Notifier {
     pub fn new(parts: NotifierParts) -> Arc<Self> {
         let rounds = Mutex::new(Rounds::new(parts.limits));
-        Arc::new(Self { parts, rounds, ended: Mutex::default() })
+        Arc::new(Self { parts, rounds, ended: Mutex::default(), is_slot_awaited: AtomicBool::new(true) })
     }
 
     /// Runs until `stage` is told to end; attempts under way then are tasks of the stage and finish.
@@ -223,7 +227,13 @@ impl Notifier {
             let NotifierParts { vault, clock, timeline, .. } = &notifier.parts;
             let (mono, epoch) = (clock.mono(), notifier.parts.db.epoch());
             let look = Look { epoch, catalog: &catalog, vault, mono, now: timeline.at(mono), wall: clock.wall() };
-            let Round { claims, buried, next } = notifier.rounds().claim(tx, &look)?;
+            // Said before the slots are taken back that were given back by now: whoever gives one back later sees it, or
+            // what this look came to.
+            notifier.is_slot_awaited.store(true, Ordering::SeqCst);
+            let mut rounds = notifier.rounds();
+            let Round { claims, buried, next } = rounds.claim(tx, &look)?;
+            notifier.is_slot_awaited.store(rounds.is_anything_due(), Ordering::SeqCst);
+            drop(rounds);
             // From here on a claim takes its slot along: if the transaction fails after all, they are given back together.
             let with_slot = |(claim, ticket): (Claim, Ticket)| {
                 let notifier = Arc::clone(&notifier);
@@ -232,7 +242,9 @@ impl Notifier {
             };
             Ok((claims.into_iter().map(with_slot).collect::<Vec<_>>(), buried, next))
         };
-        let (claims, buried, next) = self.parts.db.write(claim).await.inspect_err(|_| self.rounds().distrust())?;
+        // A claim that a power cut takes back is a delivery that is still due.
+        let claimed = self.parts.db.write_unsynced(claim).await.inspect_err(|_| self.rounds().distrust())?;
+        let ((claims, buried, next), _) = claimed;
         for buried in buried {
             self.parts.telemetry.metrics.given_up();
             if let Some(buried) = buried {
@@ -283,6 +295,9 @@ impl Drop for Slot {
         let Some(ticket) = self.ticket.take() else { return };
         let at = self.notifier.parts.clock.mono();
         self.notifier.ended().push(Ended { claim: self.claim, ticket, felt: self.felt, at });
-        self.notifier.parts.wake.notify_one();
+        // Where nothing waits, a look would find nothing.
+        if self.notifier.is_slot_awaited.load(Ordering::SeqCst) {
+            self.notifier.parts.wake.notify_one();
+        }
     }
 }

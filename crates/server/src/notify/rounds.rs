@@ -150,6 +150,11 @@ impl Rounds {
         }
     }
 
+    /// Whether the last look has left anything that is due now or falls due later.
+    pub(super) fn is_anything_due(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// What is known of the receiver of an endpoint that was looked at under this configuration.
     pub(super) fn receiver_of(&self, endpoint: EndpointId) -> Option<LaneFacts> {
         self.lanes.known(endpoint).map(|lane| self.dispatch.lane(lane))

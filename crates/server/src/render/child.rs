@@ -15,6 +15,7 @@ use framehook_render_wire::{
     EXCHANGE_BYTES, Failure, FromWorker, Hello, IMAGES_OFFSET, JailReport, MESSAGE_BYTES_MAX, Rendered, ToWorker,
     WireError,
 };
+use rustix::buffer::spare_capacity;
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
@@ -343,12 +344,27 @@ impl Running {
     fn take_images(&self, rendered: Rendered) -> io::Result<RenderedPicture> {
         let mut images = Vec::with_capacity(rendered.images.len());
         for image in &rendered.images {
-            let mut bytes = vec![0; image.bytes as usize];
-            self.exchange.read_exact_at(&mut bytes, (IMAGES_OFFSET + image.offset as usize) as u64)?;
+            let bytes = self.read_exchange(IMAGES_OFFSET + image.offset as usize, image.bytes as usize)?;
             images.push(RenderedImage { size: image.size, bytes: Bytes::from(bytes) });
         }
         let Rendered { facts, judgement, timings, .. } = rendered;
         Ok(RenderedPicture { facts, judgement, timings, images })
+    }
+
+    fn read_exchange(&self, offset: usize, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            let offset = (offset + bytes.len()) as u64;
+            // Into memory that nobody has cleared first.
+            match rustix::io::pread(&self.exchange, spare_capacity(&mut bytes), offset) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // An allocator may give more than it was asked for.
+        bytes.truncate(length);
+        Ok(bytes)
     }
 
     async fn send(&self, message: &[u8]) -> Result<(), Breakage> {

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use super::conditions::{Conditions, Failure};
 use super::lane::{Committed, Lane};
 use super::put_signal::{PutSignal, Told};
+use super::settled::SettledFiles;
 use super::spool::Spool;
 use super::{Bucket, Retry, StoreError, Stores, Upload, backoff};
 use crate::audit::{Caller, Change};
@@ -156,6 +157,8 @@ impl Storer {
     /// Runs until its stage is told to end; puts under way then are tasks of the stage and finish.
     pub async fn run(self: Arc<Self>) {
         let token = self.parts.stage.token();
+        // Its task ends after the last put, each of which holds it.
+        let settled = SettledFiles::start(self.parts.db.clone(), Arc::clone(&self.parts.spool), &self.parts.stage);
         let mut look_at = self.parts.clock.mono();
         let mut recovery = self.parts.conditions.recovery();
         loop {
@@ -163,9 +166,9 @@ impl Storer {
             let Told { committed, should_look } = self.parts.signal.take();
             let now = self.parts.clock.mono();
             // The first look puts in order what an earlier process owed; it finds what was committed meanwhile too.
-            let are_started = *self.is_prepared.borrow() && self.start_committed(committed, now);
+            let are_started = *self.is_prepared.borrow() && self.start_committed(committed, now, &settled);
             if should_look || !are_started || now >= look_at {
-                let wait = match self.look().await {
+                let wait = match self.look(&settled).await {
                     Ok(wait) => wait.min(LOOK_EVERY),
                     Err(DbError::Stopped) => return,
                     Err(error) => {
@@ -186,17 +189,17 @@ impl Storer {
         }
     }
 
-    async fn look(self: &Arc<Self>) -> Result<Duration, DbError> {
+    async fn look(self: &Arc<Self>, settled: &SettledFiles) -> Result<Duration, DbError> {
         if !*self.is_prepared.borrow() {
             self.prepare().await?;
             self.is_prepared.send_replace(true);
         }
-        self.start_due().await
+        self.start_due(settled).await
     }
 
     /// Starts the puts of pictures that have just been committed. `false`: some have to be found by a look, because others
     /// wait already or their bucket is not to be asked now.
-    fn start_committed(self: &Arc<Self>, committed: Vec<OwedPut>, now: Mono) -> bool {
+    fn start_committed(self: &Arc<Self>, committed: Vec<OwedPut>, now: Mono, settled: &SettledFiles) -> bool {
         let mut are_started = true;
         for put in committed {
             let place = Place { store: put.store.clone(), bucket: put.bucket.clone() };
@@ -204,7 +207,7 @@ impl Storer {
             let committed =
                 self.lanes().entry(place.clone()).or_default().take_up_committed(self.parts.slots, put.id, may_begin);
             match committed {
-                Committed::Begun => self.start(place, put),
+                Committed::Begun => self.start(place, put, settled.clone()),
                 Committed::Known => {}
                 Committed::Waits => are_started = false,
             }
@@ -247,7 +250,7 @@ impl Storer {
     }
 
     /// Starts a put for everything that is due and has a slot. Tells how long there is nothing more to start.
-    async fn start_due(self: &Arc<Self>) -> Result<Duration, DbError> {
+    async fn start_due(self: &Arc<Self>, settled: &SettledFiles) -> Result<Duration, DbError> {
         let (now, mono) = (self.parts.timeline.now(), self.parts.clock.mono());
         let fresh_since = self.parts.clock.wall().minus(FRESH);
         let slots = self.parts.slots;
@@ -279,7 +282,7 @@ impl Storer {
         for (place, fresh, backlog, next_due) in self.parts.db.read_puts(look).await? {
             wait = next_due.map_or(wait, |due| wait.min(due.since(now)));
             for put in self.take_up(&place, fresh, backlog, mono) {
-                self.start(place.clone(), put);
+                self.start(place.clone(), put, settled.clone());
             }
             wait = self.parts.conditions.wait(&place, mono).map_or(wait, |again| wait.min(again));
         }
@@ -293,11 +296,11 @@ impl Storer {
         lane.take_up(self.parts.slots, fresh, backlog, || self.parts.conditions.begin(place, now))
     }
 
-    fn start(self: &Arc<Self>, place: Place, put: OwedPut) {
+    fn start(self: &Arc<Self>, place: Place, put: OwedPut, settled: SettledFiles) {
         let storer = Arc::clone(self);
         self.parts.stage.spawn(async move {
             let id = put.id;
-            let Ok(ended) = storer.put(&place, put).await else {
+            let Ok(ended) = storer.put(&place, put, &settled).await else {
                 // It stays among those that run: a put whose outcome nobody can learn must not be made again and again
                 // while the process ends, least of all after a failed sync.
                 return;
@@ -342,7 +345,7 @@ impl Storer {
         self.parts.db.read(count).await
     }
 
-    async fn put(&self, place: &Place, put: OwedPut) -> Result<Ended, Unwritten> {
+    async fn put(&self, place: &Place, put: OwedPut, settled: &SettledFiles) -> Result<Ended, Unwritten> {
         let began = self.parts.clock.mono();
         let result = self.put_into_store(&put).await;
         if matches!(result, Err(StoreError::SpoolMissing { .. })) && !self.is_owed(put.id).await {
@@ -366,7 +369,7 @@ impl Storer {
         .emit(&self.parts.telemetry);
         self.parts.learn(place, result.as_ref().err(), now);
         match result {
-            Ok(pic_full_url) => self.stored(put, pic_full_url).await.map(|()| Ended::Settled),
+            Ok(pic_full_url) => self.stored(put, pic_full_url, settled).await.map(|()| Ended::Settled),
             Err(error) => self.failed(&put, &error).await.map(|()| Ended::Failed),
         }
     }
@@ -395,19 +398,25 @@ impl Storer {
         self.parts.db.read(move |conn| snapshot::is_owed(conn, id)).await.unwrap_or(true)
     }
 
-    async fn stored(&self, put: OwedPut, pic_full_url: Option<String>) -> Result<(), Unwritten> {
+    async fn stored(
+        &self,
+        put: OwedPut,
+        pic_full_url: Option<String>,
+        settled: &SettledFiles,
+    ) -> Result<(), Unwritten> {
         fail_point::pass("put_acknowledged");
         let (timeline, wall) = (self.parts.timeline.clone(), self.parts.clock.wall());
         let put = Arc::new(put);
         let written = self
             .parts
             .db
-            .write_until_done(|| {
+            // Forgotten in a power cut, the picture is owed as before and put again, the same under the same key.
+            .write_unsynced_until_done(|| {
                 let (put, timeline, url) = (Arc::clone(&put), timeline.clone(), pic_full_url.clone());
                 move |tx: &Tx<'_>| snapshot::mark_stored(tx, &put, url.as_deref(), timeline.now(), wall)
             })
             .await;
-        let marked = written.map_err(|_| Unwritten)?;
+        let (marked, written) = written.map_err(|_| Unwritten)?;
         fail_point::pass("stored_committed");
         if marked == Marked::Stored {
             self.parts.telemetry.tell(Some(&put.stream), || Happening::SnapshotStored {
@@ -424,9 +433,7 @@ impl Storer {
         {
             tracing::warn!(snapshot = %put.id, error = %Chain(&error), "a discarded picture stays in its store");
         }
-        let (spool, id, bytes) = (Arc::clone(&self.parts.spool), put.id, put.file_size_bytes);
-        // Joined so that the put's slot covers it: deleting must keep up with writing.
-        let _ = tokio::task::spawn_blocking(move || spool.remove(id, bytes)).await;
+        settled.remove(put.id, put.file_size_bytes, written).await;
         Ok(())
     }
 

@@ -43,6 +43,7 @@ pub(super) struct Sampled {
     db_queued: Gauge<u64, AtomicU64>,
     db_operations: Counter,
     db_commits: Counter,
+    db_syncs: Counter,
     db_statements: Counter,
     db_commit_seconds: Counter<f64, AtomicU64>,
     db_batch_max: Gauge<u64, AtomicU64>,
@@ -193,7 +194,8 @@ impl Sampled {
             worker_restarts: page.counter("worker_restarts", "Render workers that crashed, hung or broke the rules"),
             db_queued: page.gauge("db_queued", "Operations that wait for the database's writer"),
             db_operations: page.counter("db_operations", "Operations stored in the database"),
-            db_commits: page.counter("db_commits", "Commits, each with one sync and one or more operations"),
+            db_commits: page.counter("db_commits", "Commits, each of one or more operations"),
+            db_syncs: page.counter("db_syncs", "Commits that were synced, with what was written before them"),
             db_statements: page.counter("db_statements", "SQL statements of the database's writer"),
             db_commit_seconds: page.counter_seconds("db_commit", "Time spent in commits"),
             db_batch_max: page.gauge("db_batch_max", "Operations in the largest commit"),
@@ -247,6 +249,7 @@ impl Sampled {
         self.db_queued.set(sample.db.queued);
         copy(&self.db_operations, sample.db.operations);
         copy(&self.db_commits, sample.db.commits);
+        copy(&self.db_syncs, sample.db.syncs);
         copy(&self.db_statements, sample.db.statements);
         self.db_commit_seconds.inner().store(sample.db.commit_time.as_secs_f64().to_bits(), Ordering::Relaxed);
         self.db_batch_max.set(sample.db.batch_max);
