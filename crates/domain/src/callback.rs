@@ -1,5 +1,5 @@
-//! What a callback says (CSS §2): one flat JSON object per event, keys sorted, no spaces, with `t` and `sign` put in
-//! anew for each attempt.
+//! What a callback says (CSS, 267/38081 and 267/38083): one flat JSON object per event, keys sorted, no spaces, with `t`
+//! and `sign` put in anew for each attempt.
 
 mod event;
 

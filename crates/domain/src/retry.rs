@@ -1,4 +1,4 @@
-//! When a callback is sent again, and how an attempt ended (CSS §1.2).
+//! When a callback is sent again, and how an attempt ended (CSS, 267/38080 and 267/32744).
 
 use core::time::Duration;
 

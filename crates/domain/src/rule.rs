@@ -1,5 +1,5 @@
-//! Who gets which template (CSS §5.2): a rule binds one to a domain, an app or a stream, and the most specific rule
-//! wins.
+//! Who gets which template (CSS, 267/30835 and 267/30816): a rule binds one to a domain, an app or a stream, and the most
+//! specific rule wins.
 
 use alloc::collections::BTreeMap;
 use core::fmt;

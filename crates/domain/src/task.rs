@@ -1,4 +1,5 @@
-//! Screenshot tasks (CSS §6.6): pictures of one stream within a window of time, beside those that its rule asks for.
+//! Screenshot tasks (CSS, 267/70281): pictures of one stream within a window of time, beside those that its rule asks
+//! for.
 
 use core::time::Duration;
 

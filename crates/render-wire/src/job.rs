@@ -65,7 +65,7 @@ impl ImageFormat {
 }
 
 impl RenditionSpec {
-    /// The quality used when a template gives none (`spec/css.md` 8, row 17).
+    /// The quality used when a template gives none. The vendor does not say what theirs is.
     pub const QUALITY_DEFAULT: u8 = 85;
 
     /// A JPEG of the picture's own size.

@@ -68,10 +68,10 @@ pub const EXCHANGE_BYTES: usize = IMAGES_OFFSET + IMAGES_BYTES_MAX;
 /// Most renditions of one job: a rule and three screenshot tasks may each ask for the eight of a template.
 pub const RENDITIONS_MAX: usize = 32;
 
-/// Largest width a template may ask for (`spec/css.md` 4.1).
+/// Largest width a template may ask for (CSS, 267/30834).
 pub const TEMPLATE_WIDTH_MAX: u16 = 3000;
 
-/// Largest height a template may ask for (`spec/css.md` 4.1).
+/// Largest height a template may ask for (CSS, 267/30834).
 pub const TEMPLATE_HEIGHT_MAX: u16 = 2000;
 
 /// Most pixels of a decoded picture: the largest that H.264 level 6.2 allows (139,264 macroblocks), which holds 8192×4320.

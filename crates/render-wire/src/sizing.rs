@@ -1,4 +1,4 @@
-//! How large an image becomes (`spec/css.md` 4.2).
+//! How large an image becomes (CSS, 267/31562).
 //!
 //! ```text
 //! samples ──sample aspect──▶ square pixels ──orientation──▶ as displayed ──template──▶ image

@@ -11,7 +11,7 @@ use crate::{
     time::Mono,
 };
 
-/// Most screenshot tasks that run on one stream at a time (CSS §6.6).
+/// Most screenshot tasks that run on one stream at a time (CSS, 267/70281).
 pub const TASKS_MAX: usize = 3;
 
 /// Who asks for pictures of a push.

@@ -1,4 +1,4 @@
-//! Callback templates (CSS §5.1).
+//! Callback templates (CSS, 267/30815).
 
 use alloc::{string::String, sync::Arc, vec::Vec};
 use core::fmt;

@@ -1,4 +1,4 @@
-//! Snapshot templates (CSS §4.1).
+//! Snapshot templates (CSS, 267/30834).
 
 use alloc::{format, string::String, vec::Vec};
 use core::{ops::RangeInclusive, time::Duration};

@@ -18,7 +18,8 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 /// Days of UTC+8 begin this long before those of Greenwich.
 const BEIJING_MS: i64 = 8 * HOUR_MS;
 
-/// How long counts are kept: they may be asked for over 186 days (CSS §6.6), and the first of those is wanted whole.
+/// How long counts are kept: they may be asked for over 186 days (CSS, `DescribeScreenShotSheetNumList`), and the first of
+/// those is wanted whole.
 const KEPT: Duration = Duration::from_secs(188 * 86_400);
 
 /// What is added up to one number. The longer one is made of whole shorter ones, which are what is stored.

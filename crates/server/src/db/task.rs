@@ -11,7 +11,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 use super::row::{blob, stored, stream_id, uuid};
 use super::{DbError, Tx};
 
-/// How long after their ends tasks are kept: lists go back 90 days (CSS §6.6), for clients whose clocks may be off.
+/// How long after their ends tasks are kept: lists go back 90 days (CSS, 267/70279), for clients whose clocks may be
+/// off.
 const KEPT: Duration = Duration::from_secs(91 * 86_400);
 
 /// Every task that is neither stopped nor over at `now`, in the order of their creation.
