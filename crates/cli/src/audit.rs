@@ -22,7 +22,7 @@ pub(crate) struct AuditArgs {
     #[command(flatten)]
     common: Common,
     /// Only this kind of thing: domain, snapshot_template, callback_template, snapshot_rule, callback_rule, screenshot_task, stream, key,
-    /// delivery or snapshot.
+    /// delivery, replay or snapshot.
     #[arg(long)]
     noun: Option<String>,
     /// Only the thing of this id.

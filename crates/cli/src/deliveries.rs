@@ -16,7 +16,8 @@ use crate::output::{self, Tone, paint, text};
     long_about = "List callbacks, show every attempt, send dead ones again. Speaks to the running server of --data-dir, or works on \
         that directory when none runs: what is to be sent again is then sent by the next start.\n\n\
         A delivery is waiting (its picture is not stored yet), due, claimed (an attempt is under way), delivered, dead (given \
-        up after its last attempt, and kept) or cancelled.\n\nExit codes: 0 done, 1 not done."
+        up, and kept until somebody replays or cancels it: most often after its last attempt, and `show` says what came of \
+        each) or cancelled.\n\nExit codes: 0 done, 1 not done."
 )]
 pub(crate) struct DeliveriesArgs {
     #[command(subcommand)]

@@ -17,7 +17,8 @@ use crate::receiver::{Callback, Receiver};
     about = "Receive callbacks, check them, and say what was checked",
     long_about = "Receive callbacks, check them, and say what was checked.\n\n\
         Answers 200 only if every check passed, so a wrong key shows on both sides. For event 200 the announced object is \
-        fetched and compared with the callback. Runs until Ctrl-C."
+        fetched, over HTTP or HTTPS, and compared with the callback; what only a login opens cannot be, so its callback is \
+        refused. Runs until Ctrl-C."
 )]
 pub(crate) struct ReceiveArgs {
     /// Address and port to listen on; port 0 takes a free one.
