@@ -1,4 +1,4 @@
-// A receiver of Framehook's callbacks. Needs Node.js 18 and nothing else.
+// A receiver of Framehook's callbacks. Needs Node.js 18.11 and nothing else.
 //
 //     FRAMEHOOK_CALLBACK_KEY=... node receiver.mjs --listen 127.0.0.1:9000
 //
