@@ -61,7 +61,9 @@ section! {
         cos_app_id: Option<i64> = "" in "1"..="9223372036854775807",
         /// The bucket without that tail. The local store keeps it as a directory.
         cos_bucket: String = "framehook",
-        /// The bucket's region, kept as it is given. The local store holds every bucket, whatever its region.
+        /// The region, which says with bucket and account what store the pictures go to: `local` is the data directory, and so is
+        /// any other as long as there is no `[[object_store]]`. A name without a hyphen is short for `ap-` and it, as with COS:
+        /// `beijing` is `ap-beijing`.
         cos_region: String = "local",
         /// Time from one picture to the next.
         snapshot_interval: Duration = "10s" in "2s"..="300s",

@@ -72,8 +72,9 @@ Framehook reads a TOML file (`serve --config FILE`, or the variable `FRAMEHOOK_C
 flags; a later one wins. Every key has a default: an empty file works, and so does no file. An unknown key or a value out of
 its range ends the start with all problems listed; `framehook config check` lists them without starting anything.
 
-Domains, templates and rules stand in the file only. SIGHUP reads the file again and applies them to live streams within a
-second; a file with a problem changes nothing. The other settings take effect at the next start.
+Domains, templates and rules have no variables and no flags. Those that stand in the file are changed there and nowhere else;
+others may be made beside them, by `/v1` and the control API, and live in the database. SIGHUP reads the file again and applies
+them to live streams within a second; a file with a problem changes nothing. The other settings take effect at the next start.
 ";
 
 const EXAMPLE_HEAD: &str = "\
@@ -81,7 +82,7 @@ const EXAMPLE_HEAD: &str = "\
 # `framehook config check FILE` checks a file; `framehook config reference` explains every key.
 ";
 
-/// What a newcomer needs: one domain, both templates, both rules. The keys are invented.
+/// What a newcomer needs: one domain, both templates, both rules, and a store for who has one. The keys are invented.
 const EXAMPLE_DECLARED: &str = r#"
 # Domains, templates and rules. As long as there is none, every publisher is accepted and gets a picture every 10 s in the
 # local store. They are read again on SIGHUP.
@@ -118,6 +119,21 @@ const EXAMPLE_DECLARED: &str = r#"
 #domain = "push.example.com"
 #app = "live"
 #template = "moderation"
+
+# A store elsewhere, and a template whose region and bucket say that its pictures go there.
+#[[object_store]]
+#name = "pictures"
+#kind = "s3"
+#regions = ["eu-central-1"]
+#short_bucket_names = true
+#secret_id = "the-access-key-id"
+#secret_key = "its-secret-key"
+
+#[[snapshot_template]]
+#name = "archive"
+#cos_region = "eu-central-1"
+#cos_bucket = "your-bucket"
+#snapshot_interval = "1m"
 "#;
 
 /// The lines of a doc comment as one paragraph.
@@ -161,6 +177,7 @@ mod tests {
         let text: Vec<String> = Config::example().lines().filter_map(settings).collect();
         let config = Config::parse(&text.join("\n"), &Sources::default()).unwrap_or_else(|error| panic!("{error:?}"));
         assert_eq!(config.declared.callback_rules.len(), 1);
+        assert_eq!(config.object_stores.len(), 1);
     }
 
     #[test]

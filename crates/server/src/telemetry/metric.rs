@@ -39,7 +39,7 @@ const REFERENCE_HEAD: &str = "\
 
 Made by `./dev gen` from `crates/server/src/telemetry/metric.rs`; edit it there.
 
-`/metrics` answers in the Prometheus text format. Labels take their values from small, fixed sets; per stream there is
+`/metrics` answers in the OpenMetrics text format, version 1.0, which Prometheus reads. Labels take their values from small, fixed sets; per stream there is
 `/v1/streams`.
 
 | Name | Kind | Meaning |
@@ -155,7 +155,8 @@ impl Metrics {
             attempts: page.family("attempts", "Attempts at callbacks by event type and outcome"),
             dead_letters: page.counter(
                 "dead_letters",
-                "Deliveries given up: after their last attempt, or since their rows are damaged",
+                "Deliveries given up: after their last attempt, or before it for a reason such as 410, a template that is gone or \
+                 damaged rows",
             ),
             endpoints_overdue: page.gauge(
                 "endpoints_overdue",
