@@ -49,7 +49,9 @@ use crate::push_log::PushLog;
 use crate::render::{RenderConfig, StartError, WorkerSet};
 use crate::shutdown::Stage;
 use crate::store::spool::{Spool, SpoolLimits};
-use crate::store::{LatestStorer, Local, LocalStore, PutSignal, Storer, StorerParts, Stores, StoresError, UrlSigner};
+use crate::store::{
+    Conditions, LatestStorer, Local, LocalStore, PutSignal, Room, Storer, StorerParts, Stores, StoresError, UrlSigner,
+};
 use crate::telemetry::Telemetry;
 use crate::timeline::Timeline;
 use crate::tls::{self, CertificateError, Certificates, TlsServer};
@@ -289,6 +291,7 @@ impl Server {
             },
             &stages.committer,
         );
+        let conditions = Arc::<Conditions>::default();
         let storer_parts = StorerParts {
             db: db.clone(),
             spool: Arc::clone(&spool),
@@ -297,7 +300,7 @@ impl Server {
             timeline: timeline.clone(),
             entropy: entropy.clone(),
             telemetry: Arc::clone(&telemetry),
-            conditions: Arc::default(),
+            conditions: Arc::clone(&conditions),
             signal: storer_signal,
             notifier_wake: Arc::clone(&notifier_wake),
             slots: config.store.concurrency as usize,
@@ -358,7 +361,7 @@ impl Server {
             entropy: entropy.clone(),
             telemetry: Arc::clone(&telemetry),
             keyframes: Arc::clone(&keyframes),
-            spool: Arc::clone(&spool),
+            room: Room::new(Arc::clone(&spool), stores.clone(), Arc::clone(&conditions)),
             committer,
             render_deadline: config.render.deadline,
             commit_stage: stages.commits.clone(),

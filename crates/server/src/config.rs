@@ -139,7 +139,8 @@ section! {
 section! {
     /// Pictures that are committed and not stored yet.
     pub struct Spool at "spool" {
-        /// Room for them. When it is full new pictures are skipped; those that are owed stay.
+        /// Room for them. When it is full new pictures are skipped; those that are owed stay. The last quarter is kept for pictures
+        /// of buckets that do not fail.
         bytes_max: ByteSize = "4GiB" in "16MiB"..="64TiB",
         /// Free room that is left on the disk. With less, new pictures are skipped.
         disk_reserve: ByteSize = "512MiB" in "0"..="1TiB",

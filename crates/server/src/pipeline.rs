@@ -26,7 +26,7 @@ use crate::keyframes::{Arrival, EntryPoint, Keyframes};
 use crate::live::Push;
 use crate::render::{RenderError, RenderJob, RenderedImage, RenderedPicture, Worker};
 use crate::shutdown::Stage;
-use crate::store::spool::Spool;
+use crate::store::Room;
 use crate::telemetry::Telemetry;
 use crate::telemetry::event::{Chain, RenderFailed};
 use crate::telemetry::happening::Happening;
@@ -34,9 +34,6 @@ use look::{Look, Looks};
 use queue::PickQueue;
 
 pub(crate) use look::LookError;
-
-/// What a picture is likely to need on the disk, to refuse early: a 1080p JPEG of quality 85 has some 280 KB.
-pub(crate) const IMAGE_BYTES_EXPECTED: u64 = 512 << 10;
 
 /// What the images of all commits under way may take in memory while workers go on rendering. One job may give 64 MiB of
 /// images, an ordinary one gives 0.3, so this is one of the worst or hundreds of ordinary ones. When it is used up,
@@ -118,7 +115,7 @@ pub(crate) struct Pipeline {
     pub(crate) entropy: Entropy,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) keyframes: Arc<Keyframes>,
-    pub(crate) spool: Arc<Spool>,
+    pub(crate) room: Room,
     pub(crate) committer: Committer,
     /// How long one entry point may take a worker before it is killed.
     pub(crate) render_deadline: Duration,
@@ -134,7 +131,7 @@ pub(crate) struct Parts {
     pub(crate) entropy: Entropy,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) keyframes: Arc<Keyframes>,
-    pub(crate) spool: Arc<Spool>,
+    pub(crate) room: Room,
     pub(crate) committer: Committer,
     pub(crate) render_deadline: Duration,
     pub(crate) commit_stage: Stage,
@@ -147,7 +144,7 @@ impl Pipeline {
             entropy: parts.entropy,
             telemetry: parts.telemetry,
             keyframes: parts.keyframes,
-            spool: parts.spool,
+            room: parts.room,
             committer: parts.committer,
             render_deadline: parts.render_deadline,
             queue: PickQueue::default(),
@@ -184,11 +181,13 @@ impl Pipeline {
         if wants.is_empty() {
             return;
         }
-        if self.spool.has_room(IMAGE_BYTES_EXPECTED).is_err() {
-            // Shed here, before any work is done: what is owed keeps its place on the disk.
-            for want in wants {
-                push.skip(arrival.mono, want.ticket, SkipReason::SpoolFull);
-            }
+        // Shed here, before any work is done: what is owed keeps its place on the disk.
+        let (wants, shed): (Vec<_>, Vec<_>) =
+            wants.into_iter().partition(|want| self.room.is_for(&want.template).is_ok());
+        for want in shed {
+            push.skip(arrival.mono, want.ticket, SkipReason::SpoolFull);
+        }
+        if wants.is_empty() {
             return;
         }
         let trace = SnapshotId(uuid_v7(arrival.wall, self.entropy.id_bytes()));
@@ -245,7 +244,7 @@ impl Pipeline {
         template: Arc<SnapshotTemplate>,
         catalog_version: u64,
     ) -> Result<SnapshotId, TakeError> {
-        self.spool.has_room(IMAGE_BYTES_EXPECTED).map_err(|_| TakeError::SpoolFull)?;
+        self.room.is_for(&template).map_err(|_| TakeError::SpoolFull)?;
         let asked: Vec<RenditionSpec> = template.all_renditions().map(spec).collect();
         let images = self.looks.render(entry_point, asked).await.map_err(TakeError::Look)?;
         let arrival = entry_point.arrival;

@@ -154,16 +154,15 @@ fn new_endpoint(
     Ok(EndpointId(tx.last_insert_rowid()))
 }
 
-/// Makes the deliveries of a picture's event due, now that the picture can be fetched.
+/// Makes the deliveries of a picture's event due, now that the picture can be fetched. Returns how many.
 ///
 /// # Errors
 /// Those of the database.
-pub fn object_is_stored(tx: &Tx<'_>, event: EventId, now: UnixMs) -> Result<(), DbError> {
-    tx.prepare_cached(
+pub fn object_is_stored(tx: &Tx<'_>, event: EventId, now: UnixMs) -> Result<usize, DbError> {
+    let mut due = tx.prepare_cached(
         "UPDATE delivery SET state = 'due', due_ms = ?2, step_ms = 0 WHERE event_id = ?1 AND state = 'waiting'",
-    )?
-    .execute(params![blob(event.0), now.0])?;
-    Ok(())
+    )?;
+    Ok(due.execute(params![blob(event.0), now.0])?)
 }
 
 /// Writes into a picture's event where the picture is: its key, which may have been taken at commit, and its URL.

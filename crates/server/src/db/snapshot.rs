@@ -372,8 +372,8 @@ pub fn is_owed(conn: &Connection, id: SnapshotId) -> Result<bool, DbError> {
 /// What a put that was taken found in its picture's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Marked {
-    /// It was owed and is stored now.
-    Stored,
+    /// It was owed and is stored now, which made so many deliveries due.
+    Stored { due: usize },
     /// A person has discarded it meanwhile: nobody is told of the object.
     Discarded,
     /// It was stored by an earlier put.
@@ -404,8 +404,7 @@ pub fn mark_stored(
         )?
         .execute(params![blob(put.id.0), wall.0])?;
     if changed > 0 {
-        outbox::object_is_stored(tx, put.event, now)?;
-        return Ok(Marked::Stored);
+        return Ok(Marked::Stored { due: outbox::object_is_stored(tx, put.event, now)? });
     }
     let mut discarded = tx.prepare_cached("SELECT 1 FROM snapshot WHERE id = ?1 AND put_state = 'discarded'")?;
     Ok(if discarded.exists([blob(put.id.0)])? { Marked::Discarded } else { Marked::Already })

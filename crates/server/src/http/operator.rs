@@ -12,7 +12,7 @@ use serde_json::json;
 use super::Shared;
 use crate::config::ByteSize;
 use crate::db::{self, outbox};
-use crate::pipeline::IMAGE_BYTES_EXPECTED;
+use crate::store::IMAGE_BYTES_EXPECTED;
 use crate::store::PlaceState;
 use crate::telemetry::event::Chain;
 use crate::telemetry::health::{self, Check};

@@ -23,7 +23,7 @@ use crate::pipeline::{self, Pipeline};
 use crate::push_log::PushLog;
 use crate::shutdown::Stage;
 use crate::store::spool::{Spool, SpoolLimits};
-use crate::store::{Local, LocalStore, Stores};
+use crate::store::{Local, LocalStore, Room, Stores};
 use crate::telemetry::Telemetry;
 use crate::timeline::Timeline;
 
@@ -67,7 +67,7 @@ impl Scene {
                 timeline: timeline.clone(),
                 entropy: entropy.clone(),
                 zone: NameZone::default(),
-                stores,
+                stores: stores.clone(),
                 telemetry: Telemetry::new(clock),
                 storer_signal: Arc::default(),
                 latest_signal: Arc::default(),
@@ -81,7 +81,7 @@ impl Scene {
             entropy: entropy.clone(),
             telemetry: Arc::clone(&telemetry),
             keyframes: Arc::clone(&keyframes),
-            spool,
+            room: Room::new(spool, stores, Arc::default()),
             committer,
             render_deadline: PATIENCE,
             commit_stage: stage.clone(),

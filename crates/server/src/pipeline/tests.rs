@@ -10,6 +10,7 @@ use super::*;
 use crate::db::DbError;
 use crate::live::scene::{self, Scene, address, until};
 use crate::live::{Hold, Lives};
+use crate::store::IMAGE_BYTES_EXPECTED;
 use crate::store::spool::SpoolError;
 
 fn unit(data: Bytes) -> AccessUnit {

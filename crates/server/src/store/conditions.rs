@@ -80,6 +80,11 @@ impl Conditions {
         }
     }
 
+    /// Whether what is owed to a bucket waits there, since it fails as a whole.
+    pub(super) fn is_failing(&self, place: &Place) -> bool {
+        self.places().get(place).is_some_and(|condition| condition.circuit.is_open())
+    }
+
     /// When a bucket last took pictures again: what was committed before is backlog, however young.
     pub(super) fn recovered(&self, place: &Place) -> Option<UnixMs> {
         self.places().get(place)?.recovered

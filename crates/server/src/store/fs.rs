@@ -104,11 +104,11 @@ impl LocalStore {
             path.parent().ok_or_else(|| StoreError::UnsafeName { bucket: bucket.to_owned(), key: key.to_owned() })?;
         let failed = |source| StoreError::from_io(bucket, key, source);
         self.make_dir(dir).map_err(failed)?;
-        let source = fs::metadata(spooled).map_err(failed)?;
         match fs::hard_link(spooled, &path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // Ours from a put that was cut off, or something else that must give way: keys are given out once.
+                let source = fs::metadata(spooled).map_err(failed)?;
                 let existing = fs::metadata(&path).map_err(failed)?;
                 if (existing.dev(), existing.ino()) != (source.dev(), source.ino()) {
                     self.replace(spooled, &path).map_err(failed)?;

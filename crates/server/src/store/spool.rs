@@ -22,6 +22,10 @@ use crate::fatal::Fatal;
 /// we stop is half a gigabyte, so once a second is enough and costs nothing per picture.
 const SAMPLED_EVERY: Duration = Duration::from_secs(1);
 
+/// The spool is crowded when less than this part of its limit is left, or of the disk's reserve above that: with the
+/// defaults a gigabyte, which is minutes of pictures that leave at once.
+const CROWDED_REST: u64 = 4;
+
 /// The part named in [`Fatal`].
 const PART: &str = "spool";
 
@@ -143,6 +147,12 @@ impl Spool {
         self.disk_free_bytes() >= self.limits.disk_reserve_bytes.saturating_add(bytes)
     }
 
+    /// Whether little is left of either: what is left then is for pictures that will not wait here.
+    pub(super) fn is_crowded(&self) -> bool {
+        let SpoolLimits { bytes_max, disk_reserve_bytes } = self.limits;
+        self.bytes() > bytes_max - bytes_max / CROWDED_REST || !self.leaves_reserve(disk_reserve_bytes / CROWDED_REST)
+    }
+
     /// Bytes of the pictures in it.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
@@ -169,12 +179,21 @@ impl Spool {
     /// # Errors
     /// See [`SpoolError`]. Nothing of the picture is left behind then.
     pub fn write(&self, id: SnapshotId, bytes: &[u8]) -> Result<(), SpoolError> {
-        self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.reserve(bytes.len() as u64)?;
         let written = self.write_and_sync(id, bytes);
         if written.is_err() {
             self.discard(id, bytes.len() as u64);
         }
         written
+    }
+
+    /// The limits hold however many pictures were begun while there was room for each of them.
+    fn reserve(&self, bytes: u64) -> Result<(), SpoolFull> {
+        let add = |held: u64| held.checked_add(bytes).filter(|sum| *sum <= self.limits.bytes_max);
+        if !self.leaves_reserve(bytes) || self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_err() {
+            return Err(SpoolFull);
+        }
+        Ok(())
     }
 
     fn write_and_sync(&self, id: SnapshotId, bytes: &[u8]) -> Result<(), SpoolError> {

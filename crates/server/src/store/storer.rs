@@ -418,14 +418,16 @@ impl Storer {
             .await;
         let (marked, written) = written.map_err(|_| Unwritten)?;
         fail_point::pass("stored_committed");
-        if marked == Marked::Stored {
+        if let Marked::Stored { due } = marked {
+            if due > 0 {
+                self.parts.notifier_wake.notify_one();
+            }
             self.parts.telemetry.tell(Some(&put.stream), || Happening::SnapshotStored {
                 snapshot_id: put.id.0,
                 store: put.place(),
                 key: put.key.clone(),
             });
         }
-        self.parts.notifier_wake.notify_one();
         let bucket = Bucket { region: &put.region, name: &put.bucket };
         if marked == Marked::Discarded
             && let Some(store) = self.parts.stores.named(&put.store)
