@@ -370,28 +370,39 @@ mod tests {
 
     /// A stand-in that writes the files a server writes; its log repeats its arguments and each SIGHUP.
     fn stand_in(dir: &Path, body: &str) -> ServerSpec {
+        script(dir, "#!/bin/bash", body)
+    }
+
+    fn script(dir: &Path, interpreter: &str, body: &str) -> ServerSpec {
         let path = dir.join("framehook");
-        fs::write(&path, format!("#!/bin/bash\n{body}\n")).unwrap();
+        fs::write(&path, format!("{interpreter}\n{body}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         ServerSpec::new(path)
     }
 
-    /// Waits by reading what never comes, a little at a time: a signal that arrives just before bash's `wait` would be lost in it.
+    /// Not for bash, in which a signal may be lost between two commands: here it stays pending until it is taken.
     const RUNS: &str = r#"
-echo "args: $* value: $VALUE" >&2
-trap 'cat "$5" >&2' HUP
-trap 'kill %1; exit 0' TERM
-mkdir -p "$3"
-printf 'secret_id=AKID1\nsecret_key=k3y\n' > "$3/credentials"
-mkfifo "$3/nothing" 2> /dev/null; exec 3<> "$3/nothing"
-sleep 600 &
-echo '{"rtmp":"127.0.0.1:41235","http":"127.0.0.1:40123"}' > "$3/new" && mv "$3/new" "$3/addresses.json"
-while :; do read -r -t 0.05 -u 3; done"#;
+import os, signal, subprocess, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP, signal.SIGTERM])
+say = lambda text: print(text, file=sys.stderr, flush=True)
+say(f"args: {' '.join(sys.argv[1:])} value: {os.environ['VALUE']}")
+data, config = sys.argv[3], sys.argv[5]
+os.makedirs(data, exist_ok=True)
+with open(f"{data}/credentials", "w") as file:
+    file.write("secret_id=AKID1\nsecret_key=k3y\n")
+child = subprocess.Popen(["sleep", "600"])
+with open(f"{data}/new", "w") as file:
+    file.write('{"rtmp":"127.0.0.1:41235","http":"127.0.0.1:40123"}')
+os.rename(f"{data}/new", f"{data}/addresses.json")
+while signal.sigwait([signal.SIGHUP, signal.SIGTERM]) == signal.SIGHUP:
+    say(open(config).read())
+child.kill()
+child.wait()"#;
 
     #[test]
     fn starts_reloads_restarts_and_leaves_nothing() {
         let dir = TempDir::new().unwrap();
-        let spec = stand_in(dir.path(), RUNS).args(["--more"]).env("VALUE", "seven");
+        let spec = script(dir.path(), "#!/usr/bin/env python3", RUNS).args(["--more"]).env("VALUE", "seven");
         let mut server = spec.start().unwrap();
         assert_eq!(server.rtmp_url("live/a"), "rtmp://127.0.0.1:41235/live/a");
         assert_eq!(server.credentials().unwrap().secret_key, "k3y");

@@ -181,6 +181,14 @@ mod tests {
     }
 
     #[test]
+    fn the_example_has_one_of_each_declared_object() {
+        let example = Config::example();
+        for table in TABLES.iter().filter(|table| table.repeated) {
+            assert!(example.contains(&format!("#[[{}]]\n", table.path)), "{}", table.path);
+        }
+    }
+
+    #[test]
     fn the_reference_holds_every_key_once() {
         let reference = Config::reference();
         let keys: Vec<String> =
