@@ -322,7 +322,7 @@ fn the_example_configuration_is_accepted_as_it_is_and_with_every_line_in_force()
     assert!(checked.status.success(), "{}", stdout(&checked));
     assert!(
         stdout(&checked)
-            .contains("1 domain, 1 snapshot template, 1 callback template, 1 snapshot rule, 1 callback rule"),
+            .contains("1 domain, 2 snapshot templates, 1 callback template, 1 snapshot rule, 1 callback rule"),
         "{}",
         stdout(&checked)
     );
