@@ -36,8 +36,8 @@ enum ConfigCommand {
 #[command(
     about = "Check a configuration file and the environment, as a start or a reload would",
     long_about = "Check a configuration file and the environment, as a start or a reload would, without starting anything. \
-        Every problem is listed with its key. Names of receivers are resolved, since callbacks to private addresses are refused \
-        unless deliver.allow_receiver names their network.\n\n\
+        Every problem is listed with its key. Names of receivers are resolved, since callbacks to private addresses and to this \
+        machine's own are refused unless deliver.allow_receiver names their network.\n\n\
         Exit codes: 0 when it can be used, 2 when it has problems."
 )]
 pub(crate) struct CheckArgs {

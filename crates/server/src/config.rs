@@ -175,7 +175,7 @@ section! {
     /// Callbacks.
     pub struct Deliver at "deliver" {
         /// Networks with private addresses that callbacks may go to. All other private, loopback and link-local addresses
-        /// are refused. The flag `--allow-receiver` may be repeated.
+        /// are refused, and so are this machine's own that are not in one of these. The flag `--allow-receiver` may be repeated.
         allow_receiver: Vec<Cidr> = "",
         /// Time for one attempt: name resolution, connection, TLS, request and the head of the answer, whose status decides.
         /// CSS gives 20 s.

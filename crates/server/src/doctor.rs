@@ -111,7 +111,10 @@ fn configuration(read: Result<Vec<(String, Option<String>)>, ConfigError>) -> Fi
 fn receivers(judged: Result<(), ConfigError>) -> Finding {
     const CHECK: &str = "receivers";
     match judged {
-        Ok(()) => Finding::good(CHECK, "no callback URL leads to an address that may not be called"),
+        Ok(()) => Finding::good(
+            CHECK,
+            "no callback URL leads to an address that may not be called, this machine's own among them",
+        ),
         Err(error) => {
             Finding::bad(CHECK, error.to_string(), "allow the receiver's network by name: --allow-receiver CIDR")
         }

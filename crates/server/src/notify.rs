@@ -13,6 +13,7 @@ mod connection;
 pub mod endpoint;
 mod lanes;
 mod notifier;
+mod own_addresses;
 mod pool;
 pub mod proxy;
 mod replay;

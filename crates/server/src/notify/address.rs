@@ -1,8 +1,8 @@
 //! Which addresses a callback may be sent to. A callback URL is written by a customer, but the request leaves from our
 //! machine: without this guard it would reach whatever only our machine reaches (SSRF).
 //!
-//! The rule: an address is forbidden unless the registries call it globally reachable, or an operator allowed its block
-//! by name. For IPv6 that means `2000::/3` minus the special blocks inside it; for IPv4 everything minus the special
+//! The rule: an address is forbidden unless the registries call it globally reachable and it is not this machine's own, or
+//! an operator allowed its block by name. For IPv6 that means `2000::/3` minus the special blocks inside it; for IPv4 everything minus the special
 //! blocks. Sources: IANA IPv4 and IPv6 Special-Purpose Address Registries, IANA multicast registries, RFC 4291 for
 //! the deprecated forms. A network's own NAT64 prefix cannot be told from global unicast and is not recognised; the
 //! well-known one is.
@@ -131,28 +131,35 @@ impl AddressPolicy {
         Self { allow }
     }
 
-    /// Judges `address`. An IPv4-mapped one is judged as the IPv4 address it stands for, because the kernel connects
-    /// there. An allowed block allows only the addresses written in it, not other forms that embed them.
-    pub fn verdict(&self, address: IpAddr) -> Verdict {
+    /// Judges `address`, with `own` being the addresses of this machine's interfaces. An IPv4-mapped one is judged as the
+    /// IPv4 address it stands for, because the kernel connects there. An allowed block allows only the addresses written in
+    /// it, own ones too, and not other forms that embed them.
+    pub fn verdict(&self, address: IpAddr, own: &[IpAddr]) -> Verdict {
         let address = address.to_canonical();
         if self.allow.iter().any(|block| block.contains(address)) {
             return Verdict::Allowed;
         }
-        match forbidden_class(address) {
-            Some(class) => Verdict::Forbidden(class),
-            None => Verdict::Allowed,
+        let address = translated(address);
+        // Its being our own is told first: that says more than the block it lies in.
+        let own = own.contains(&address).then_some(OWN);
+        own.or_else(|| forbidden_class(address)).map_or(Verdict::Allowed, Verdict::Forbidden)
+    }
+}
+
+/// Where a translator sends on what is sent to `address`: the IPv4 address in the last 32 bits (RFC 6052, 2.2).
+fn translated(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) if NAT64.contains(address) => {
+            let [.., a, b, c, d] = v6.octets();
+            Ipv4Addr::new(a, b, c, d).into()
         }
+        _ => address,
     }
 }
 
 fn forbidden_class(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(_) => class_in(SPECIAL_V4, address),
-        IpAddr::V6(v6) if NAT64.contains(address) => {
-            // The translator sends it on to the IPv4 address in the last 32 bits (RFC 6052, 2.2).
-            let [.., a, b, c, d] = v6.octets();
-            class_in(SPECIAL_V4, Ipv4Addr::new(a, b, c, d).into())
-        }
         IpAddr::V6(_) if GLOBAL_UNICAST_V6.contains(address) => class_in(SPECIAL_V6, address),
         IpAddr::V6(_) => Some(class_in(SPECIAL_V6, address).unwrap_or("unassigned")),
     }
@@ -161,6 +168,9 @@ fn forbidden_class(address: IpAddr) -> Option<&'static str> {
 fn class_in(table: &[(Cidr, &'static str)], address: IpAddr) -> Option<&'static str> {
     table.iter().find(|(block, _)| block.contains(address)).map(|(_, class)| *class)
 }
+
+/// Public by number perhaps, and yet the kernel sends nothing out for it: it leads to whatever listens on this machine.
+const OWN: &str = "this machine's own";
 
 /// RFC 6052, the well-known prefix of NAT64: globally reachable by registry, so judged by what it embeds.
 const NAT64: Cidr = Cidr::v6([0x64, 0xff9b, 0, 0], 96);

@@ -91,8 +91,8 @@ async fn connect(address: SocketAddr, endpoint: &Endpoint, resolver: &Resolver) 
     // Head and body leave in one write; waiting for more would only add delay.
     stream.set_nodelay(true).map_err(failed)?;
     // The address was judged before; this judges where the kernel says we are.
-    let peer = stream.peer_addr().map_err(failed)?;
-    resolver.check(&endpoint.origin().host, peer.ip())?;
+    let (local, peer) = (stream.local_addr().map_err(failed)?, stream.peer_addr().map_err(failed)?);
+    resolver.check_connected(&endpoint.origin().host, local.ip(), peer.ip())?;
     Ok(stream)
 }
 

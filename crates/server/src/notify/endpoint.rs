@@ -332,7 +332,7 @@ mod tests {
         for (spelling, class) in literals {
             let endpoint = parse(&format!("http://{spelling}/"));
             let literal = endpoint.origin().literal().unwrap_or_else(|| panic!("{spelling} was taken for a name"));
-            assert_eq!(policy.verdict(literal.ip()), Verdict::Forbidden(class), "{spelling}");
+            assert_eq!(policy.verdict(literal.ip(), &[]), Verdict::Forbidden(class), "{spelling}");
         }
         let not_urls = [
             "[fe80::1%25eth0]",

@@ -11,6 +11,7 @@ use url::Host;
 use super::address::{AddressPolicy, Verdict};
 use super::attempt_error::AttemptError;
 use super::endpoint::{Endpoint, Origin};
+use super::own_addresses::OwnAddresses;
 
 /// Most lookups that run at once, each on a thread of its own. A lookup of a name whose servers are dead takes
 /// getaddrinfo's patience (30 s by default), so this is also the number of dead names it takes to make others wait. A
@@ -21,6 +22,7 @@ const LOOKUPS_MAX: usize = 128;
 #[derive(Debug)]
 pub struct Resolver {
     policy: AddressPolicy,
+    own: OwnAddresses,
     names: Names,
 }
 
@@ -34,7 +36,7 @@ enum Names {
 impl Resolver {
     /// The system's resolver (`/etc/hosts`, DNS, whatever nsswitch says), judged by `policy`.
     pub fn new(policy: AddressPolicy) -> Self {
-        Self { policy, names: Names::System(SystemNames::default()) }
+        Self { policy, own: OwnAddresses::default(), names: Names::System(SystemNames::default()) }
     }
 
     /// The addresses of `endpoint`, in the resolver's order of preference (RFC 6724); at least one. Waits for as long as
@@ -44,8 +46,9 @@ impl Resolver {
     /// [`AttemptError::Resolve`] without an answer, [`AttemptError::AddressForbidden`] if any address in it is.
     pub async fn addresses(&self, endpoint: &Endpoint) -> Result<Vec<SocketAddr>, AttemptError> {
         let addresses = self.unjudged(endpoint).await?;
+        let own = self.own.now();
         for address in &addresses {
-            self.check(&endpoint.origin().host, address.ip())?;
+            self.judge(&endpoint.origin().host, address.ip(), &own)?;
         }
         Ok(addresses)
     }
@@ -61,9 +64,15 @@ impl Resolver {
         Ok(addresses.into_iter().map(|address| SocketAddr::new(address, *port)).collect())
     }
 
-    /// Judges one address of `host`.
-    pub(super) fn check(&self, host: &Host<String>, address: IpAddr) -> Result<(), AttemptError> {
-        match self.policy.verdict(address) {
+    /// Judges a connection for `host` by where the kernel says that it goes from and to. One that goes to where it comes
+    /// from has not left this machine: that also finds addresses which a route alone makes ours, and no interface has.
+    pub(super) fn check_connected(&self, host: &Host<String>, local: IpAddr, peer: IpAddr) -> Result<(), AttemptError> {
+        self.judge(host, peer, &self.own.now())?;
+        self.judge(host, peer, &[local.to_canonical()])
+    }
+
+    fn judge(&self, host: &Host<String>, address: IpAddr, own: &[IpAddr]) -> Result<(), AttemptError> {
+        match self.policy.verdict(address, own) {
             Verdict::Allowed => Ok(()),
             Verdict::Forbidden(class) => Err(AttemptError::AddressForbidden { host: host.to_string(), address, class }),
         }
@@ -182,7 +191,7 @@ impl ScriptedNames {
 #[cfg(test)]
 impl Resolver {
     pub(super) fn scripted(policy: AddressPolicy, names: ScriptedNames) -> Self {
-        Self { policy, names: Names::Scripted(names) }
+        Self { policy, own: OwnAddresses::given(&[]), names: Names::Scripted(names) }
     }
 
     pub(super) fn lookups(&self) -> usize {
@@ -222,6 +231,38 @@ mod tests {
                 error.to_string(),
                 "mixed.example is at 10.0.0.1, which is private; allow its block if the receiver is really there"
             );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_at_one_of_our_own_addresses_is_refused() {
+        let refused = "this.example is at 93.184.215.14, which is this machine's own; allow its block if the receiver is really there";
+        for (allow, verdict) in [(None, Err(refused)), (Some("93.184.215.14"), Ok(()))] {
+            let policy = AddressPolicy::new(allow.iter().map(|block| block.parse().expect("a block")).collect());
+            let names = ScriptedNames::new(&["this.example"], &[&["93.184.215.14"]]);
+            let mut resolver = Resolver::scripted(policy, names);
+            resolver.own = OwnAddresses::given(&["93.184.215.14".parse().expect("an address")]);
+            let judged = resolver.addresses(&endpoint("http://this.example/")).await;
+            let judged = judged.map(drop).map_err(|error| error.to_string());
+            assert_eq!(judged, verdict.map_err(str::to_owned), "{allow:?}");
+        }
+    }
+
+    /// Nothing is on the list of interfaces here: the address is ours by a route alone.
+    #[tokio::test]
+    async fn a_connection_that_ends_where_it_begins_is_refused() {
+        let host = Host::Domain("anywhere.example".to_owned());
+        let rows = [
+            ("93.184.215.14", "93.184.215.14", None, false),
+            ("::ffff:93.184.215.14", "93.184.215.14", None, false),
+            ("93.184.215.14", "93.184.215.14", Some("93.184.215.14"), true),
+            ("192.0.2.7", "93.184.215.14", None, true),
+        ];
+        for (local, peer, allow, is_allowed) in rows {
+            let policy = AddressPolicy::new(allow.iter().map(|block: &&str| block.parse().expect("a block")).collect());
+            let resolver = Resolver::scripted(policy, ScriptedNames::default());
+            let (from, to) = (local.parse().expect("an address"), peer.parse().expect("an address"));
+            assert_eq!(resolver.check_connected(&host, from, to).is_ok(), is_allowed, "{local} to {peer}");
         }
     }
 

@@ -217,7 +217,7 @@ fn a_block_that_is_allowed_opens_itself_and_no_other() {
             let (first, last, _) = bounds(allowed);
             let IpAddr::V4(v4) = address else { panic!("{address}") };
             let is_inside = (first..=last).contains(&u128::from(v4.to_bits()));
-            assert_eq!(policy.verdict(address) == Verdict::Allowed, is_inside, "{address} with {allowed} allowed");
+            assert_eq!(policy.verdict(address, &[]) == Verdict::Allowed, is_inside, "{address} with {allowed} allowed");
         }
     }
 }

@@ -56,8 +56,8 @@ fn forbids_every_special_block_from_its_first_to_its_last_address() {
         ("fe00::", "fe7f:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "unassigned"),
     ];
     for (first, last, class) in rows {
-        assert_eq!(policy(&[]).verdict(address(first)), Verdict::Forbidden(class), "{first}");
-        assert_eq!(policy(&[]).verdict(address(last)), Verdict::Forbidden(class), "{last}");
+        assert_eq!(policy(&[]).verdict(address(first), &[]), Verdict::Forbidden(class), "{first}");
+        assert_eq!(policy(&[]).verdict(address(last), &[]), Verdict::Forbidden(class), "{last}");
     }
 }
 
@@ -104,7 +104,7 @@ fn allows_what_lies_just_outside_the_special_blocks() {
         "3fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
     ];
     for row in rows {
-        assert_eq!(policy(&[]).verdict(address(row)), Verdict::Allowed, "{row}");
+        assert_eq!(policy(&[]).verdict(address(row), &[]), Verdict::Allowed, "{row}");
     }
 }
 
@@ -125,7 +125,7 @@ fn judges_an_embedded_ipv4_address_by_what_it_embeds() {
         ("::ffff:0:7f00:1", Verdict::Forbidden("unassigned")),
     ];
     for (text, verdict) in rows {
-        assert_eq!(policy(&[]).verdict(address(text)), verdict, "{text}");
+        assert_eq!(policy(&[]).verdict(address(text), &[]), verdict, "{text}");
     }
 }
 
@@ -142,7 +142,7 @@ fn forbids_the_metadata_service_of_every_large_cloud() {
         "fd20:ce::254",    // Google
     ];
     for row in rows {
-        assert!(matches!(policy(&[]).verdict(address(row)), Verdict::Forbidden(_)), "{row}");
+        assert!(matches!(policy(&[]).verdict(address(row), &[]), Verdict::Forbidden(_)), "{row}");
     }
 }
 
@@ -162,8 +162,33 @@ fn allows_exactly_the_blocks_that_the_operator_named() {
         ("::1", Verdict::Forbidden("loopback")),
     ];
     for (text, verdict) in rows {
-        assert_eq!(policy.verdict(address(text)), verdict, "{text}");
+        assert_eq!(policy.verdict(address(text), &[]), verdict, "{text}");
     }
+}
+
+#[test]
+fn forbids_what_is_this_machines_own_unless_its_block_is_allowed() {
+    let own = ["93.184.215.14", "10.0.0.5", "2600::5"].map(address);
+    let ours = Verdict::Forbidden("this machine's own");
+    let rows = [
+        ("93.184.215.14", ours),
+        ("93.184.215.15", Verdict::Allowed),
+        ("::ffff:93.184.215.14", ours),
+        ("64:ff9b::93.184.215.14", ours),
+        ("2600::5", ours),
+        ("2600::6", Verdict::Allowed),
+        // Says more than that it is private.
+        ("10.0.0.5", ours),
+        ("10.0.0.6", Verdict::Forbidden("private")),
+    ];
+    for (text, verdict) in rows {
+        assert_eq!(policy(&[]).verdict(address(text), &own), verdict, "{text}");
+    }
+    let allowing = policy(&["93.184.215.14", "10.0.0.0/8", "2600::/64"]);
+    for text in ["93.184.215.14", "::ffff:93.184.215.14", "10.0.0.5", "2600::5"] {
+        assert_eq!(allowing.verdict(address(text), &own), Verdict::Allowed, "{text}");
+    }
+    assert_eq!(allowing.verdict(address("64:ff9b::93.184.215.14"), &own), ours);
 }
 
 #[test]
@@ -196,10 +221,10 @@ proptest! {
     #[test]
     fn mapped_and_translated_forms_never_get_more_than_the_plain_address(bits: u32) {
         let plain = Ipv4Addr::from_bits(bits);
-        let verdict = policy(&[]).verdict(plain.into());
-        prop_assert_eq!(policy(&[]).verdict(plain.to_ipv6_mapped().into()), verdict);
+        let verdict = policy(&[]).verdict(plain.into(), &[]);
+        prop_assert_eq!(policy(&[]).verdict(plain.to_ipv6_mapped().into(), &[]), verdict);
         let translated = Ipv6Addr::from_bits((0x64_ff9b_u128 << 96) | u128::from(bits));
-        prop_assert_eq!(policy(&[]).verdict(translated.into()), verdict);
+        prop_assert_eq!(policy(&[]).verdict(translated.into(), &[]), verdict);
     }
 
     /// std knows most special IPv4 ranges too; where it says so, we forbid.
@@ -208,7 +233,7 @@ proptest! {
         let v4 = Ipv4Addr::from_bits(bits);
         let special = v4.is_private() || v4.is_loopback() || v4.is_link_local() || v4.is_multicast()
             || v4.is_broadcast() || v4.is_documentation() || v4.is_unspecified();
-        prop_assert!(!special || matches!(policy(&[]).verdict(v4.into()), Verdict::Forbidden(_)));
+        prop_assert!(!special || matches!(policy(&[]).verdict(v4.into(), &[]), Verdict::Forbidden(_)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::notify::own_addresses::OwnAddresses;
 
 /// Two listeners on the same port, at 127.0.0.1 and 127.0.0.2.
 pub(super) async fn twins() -> (TcpListener, TcpListener) {
@@ -55,6 +56,29 @@ async fn forbidden_literal_is_refused_without_a_connection() {
         assert_eq!(report.remote, None);
     }
     assert_eq!(receiver.connections(), 0);
+}
+
+/// Whatever addresses the machine has that runs this, besides loopback; where there are none, only 127.0.0.1 is tried.
+#[tokio::test]
+async fn this_machine_is_not_called_by_any_of_its_addresses() {
+    let of_interfaces = OwnAddresses::default().now();
+    // One that is link-local cannot be written in a URL together with its interface.
+    let is_link_local = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let own =
+        of_interfaces.iter().filter(|address| !is_link_local(address)).map(|&address| (address, "this machine's own"));
+    for (address, named) in own.chain([(IpAddr::from([127, 0, 0, 1]), "loopback")]) {
+        let listener = TcpListener::bind((address, 0)).await.expect("our own address");
+        let receiver = Receiver::on(listener, |connection, _| ok(connection));
+        let url = endpoint(receiver.url("/"));
+
+        let (client, _stage) = client_with(Resolver::new(AddressPolicy::default()), Limits::default());
+        let refused = client.attempt(&url, &post("{}"), AMPLE).await.outcome;
+        assert!(matches!(refused, Err(AttemptError::AddressForbidden { class, .. }) if class == named), "{refused:?}");
+        assert_eq!(receiver.connections(), 0);
+
+        let (client, _stage) = client_with(Resolver::new(only(&address.to_string())), Limits::default());
+        assert_eq!(status(&client.attempt(&url, &post("{}"), AMPLE).await), 200);
+    }
 }
 
 #[tokio::test]
@@ -143,7 +167,10 @@ async fn forbidden_addresses_never_reach_the_network_in_any_generated_form() {
             for spelling in spellings {
                 let endpoint = endpoint(format!("http://{spelling}/"));
                 let literal: IpAddr = endpoint.origin().literal().expect("a literal").ip();
-                assert!(matches!(policy.verdict(literal), crate::notify::address::Verdict::Forbidden(_)), "{spelling}");
+                assert!(
+                    matches!(policy.verdict(literal, &[]), crate::notify::address::Verdict::Forbidden(_)),
+                    "{spelling}"
+                );
             }
         }
     }
