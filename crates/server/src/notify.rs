@@ -12,6 +12,7 @@ pub mod client;
 mod connection;
 pub mod endpoint;
 mod lanes;
+mod names;
 mod notifier;
 mod own_addresses;
 mod pool;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use nix::ifaddrs::getifaddrs;
 use tokio::time::Instant;
 
-/// How long a list is believed. Addresses come and go (DHCP, failover, containers); reading them takes some 50 µs, which is
-/// nothing once a second and something for each of thousands of callbacks.
+/// How long a list is believed. Addresses come and go (DHCP, failover, containers); asking the kernel for them takes a socket
+/// and a message for each, which is nothing once a second and something for each of thousands of callbacks.
 const BELIEVED_FOR: Duration = Duration::from_secs(1);
 
 /// What the interfaces have, read again as it is asked for.

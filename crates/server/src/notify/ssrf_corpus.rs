@@ -4,7 +4,8 @@
 use super::address::{AddressPolicy, Cidr, Verdict};
 use super::attempt_error::AttemptError;
 use super::endpoint::Endpoint;
-use super::resolve::{Resolver, ScriptedNames};
+use super::names::ScriptedNames;
+use super::resolve::Resolver;
 use crate::entropy::Entropy;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

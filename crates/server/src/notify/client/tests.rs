@@ -15,7 +15,7 @@ use receiver::{Receiver, answer, hang, read_request, respond};
 use super::*;
 use crate::fatal::Fatal;
 use crate::notify::address::AddressPolicy;
-use crate::notify::resolve::ScriptedNames;
+use crate::notify::names::ScriptedNames;
 
 /// Long enough for any exchange on loopback on a busy machine; a test that runs into it has failed.
 const AMPLE: Duration = Duration::from_secs(20);
