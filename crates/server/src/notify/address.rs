@@ -227,4 +227,6 @@ const SPECIAL_V6: &[(Cidr, &str)] = &[
 const LOOPBACK_V6: Cidr = Cidr { network: IpAddr::V6(Ipv6Addr::LOCALHOST), prefix: 128 };
 
 #[cfg(test)]
+mod registries;
+#[cfg(test)]
 mod tests;

@@ -52,8 +52,9 @@ const MORE_OF_EACH: usize = 62;
 
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(93, 184, 215, 14);
 
-/// Network and prefix length, not by way of [`Cidr`], which is part of what is tried.
-fn bounds(block: &str) -> (u128, u128, bool) {
+/// The first and the last address as numbers, and whether they are of IPv4. Not by way of [`Cidr`], which is part of what is
+/// tried.
+pub(super) fn bounds(block: &str) -> (u128, u128, bool) {
     let (network, prefix) = block.split_once('/').expect("a block");
     let prefix: u32 = prefix.parse().expect("a length");
     let (first, bits, is_v4) = match network.parse().expect("an address") {
@@ -61,8 +62,19 @@ fn bounds(block: &str) -> (u128, u128, bool) {
         IpAddr::V6(v6) => (v6.to_bits(), 128, false),
     };
     let host_bits = bits - prefix;
-    let size = if host_bits == 128 { u128::MAX } else { (1 << host_bits) - 1 };
+    let size = if host_bits == 128 {
+        u128::MAX
+    } else {
+        (1 << host_bits) - 1
+    };
     (first, first + size, is_v4)
+}
+
+pub(super) fn address_at(number: u128, is_v4: bool) -> IpAddr {
+    match u32::try_from(number) {
+        Ok(number) if is_v4 => Ipv4Addr::from_bits(number).into(),
+        _ => Ipv6Addr::from_bits(number).into(),
+    }
 }
 
 /// Some addresses of each block, from the first to the last.
@@ -70,13 +82,20 @@ fn addresses_of(blocks: &[&str], entropy: &Entropy) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
     for block in blocks {
         let (first, last, is_v4) = bounds(block);
-        let within = |drawn: u128| if last == first { first } else { first + drawn % (last - first + 1) };
-        let drawn = (0..MORE_OF_EACH).map(|_| within(u128::from_ne_bytes(entropy.draw())));
-        let to_address = |number: u128| match u32::try_from(number) {
-            Ok(number) if is_v4 => IpAddr::from(Ipv4Addr::from_bits(number)),
-            _ => IpAddr::from(Ipv6Addr::from_bits(number)),
+        let within = |drawn: u128| {
+            if last == first {
+                first
+            } else {
+                first + drawn % (last - first + 1)
+            }
         };
-        addresses.extend([first, last].into_iter().chain(drawn).map(to_address));
+        let drawn = (0..MORE_OF_EACH).map(|_| within(u128::from_ne_bytes(entropy.draw())));
+        addresses.extend(
+            [first, last]
+                .into_iter()
+                .chain(drawn)
+                .map(|number| address_at(number, is_v4)),
+        );
     }
     addresses
 }
@@ -89,7 +108,9 @@ fn spellings_v4(address: Ipv4Addr) -> Vec<String> {
     let dotted = address.to_string();
     let wide = |text: &str| -> String {
         let widen = |letter: char| char::from_u32(letter as u32 + 0xfee0).expect("a full-width form");
-        text.chars().map(|letter| if letter.is_ascii_digit() { widen(letter) } else { letter }).collect()
+        text.chars()
+            .map(|letter| if letter.is_ascii_digit() { widen(letter) } else { letter })
+            .collect()
     };
     vec![
         dotted.clone(),
@@ -130,12 +151,18 @@ fn embeddings(address: Ipv4Addr) -> Vec<String> {
 
 fn spellings_v6(address: Ipv6Addr) -> Vec<String> {
     let groups = address.segments().map(|group| format!("{group:04X}")).join(":");
-    vec![format!("[{address}]"), format!("[{groups}]"), format!("[{}]", groups.to_lowercase())]
+    vec![
+        format!("[{address}]"),
+        format!("[{groups}]"),
+        format!("[{}]", groups.to_lowercase()),
+    ]
 }
 
 fn urls(host: &str) -> impl Iterator<Item = String> {
     let ends = ["", ":80", ":8443", "/callback?to=https://example.com/"];
-    ["http", "https"].into_iter().flat_map(move |scheme| ends.map(|end| format!("{scheme}://{host}{end}")))
+    ["http", "https"]
+        .into_iter()
+        .flat_map(move |scheme| ends.map(|end| format!("{scheme}://{host}{end}")))
 }
 
 #[tokio::test]
@@ -156,7 +183,10 @@ async fn no_spelling_of_a_forbidden_address_is_sent_to() {
         match Endpoint::parse(&url) {
             Ok(endpoint) => {
                 let judged = resolver.addresses(&endpoint).await;
-                assert!(matches!(judged, Err(AttemptError::AddressForbidden { .. })), "{url}: {judged:?}");
+                assert!(
+                    matches!(judged, Err(AttemptError::AddressForbidden { .. })),
+                    "{url}: {judged:?}"
+                );
             }
             Err(_) => unreadable += 1,
         }
@@ -175,9 +205,15 @@ async fn every_spelling_of_a_public_address_is_the_same_address() {
         for host in spellings_v4(v4) {
             let endpoint =
                 Endpoint::parse(&format!("http://{host}/")).unwrap_or_else(|error| panic!("{host}: {error}"));
-            let addresses = resolver.addresses(&endpoint).await.unwrap_or_else(|error| panic!("{host}: {error}"));
+            let addresses = resolver
+                .addresses(&endpoint)
+                .await
+                .unwrap_or_else(|error| panic!("{host}: {error}"));
             assert_eq!(
-                addresses.iter().map(|socket| socket.ip().to_canonical()).collect::<Vec<_>>(),
+                addresses
+                    .iter()
+                    .map(|socket| socket.ip().to_canonical())
+                    .collect::<Vec<_>>(),
                 [address],
                 "{host}"
             );
@@ -196,13 +232,19 @@ async fn one_forbidden_address_among_the_answers_of_a_name_is_enough() {
             let names = ScriptedNames::new(&["receiver.example.com"], &[answer]);
             let resolver = Resolver::scripted(AddressPolicy::default(), names);
             let judged = resolver.addresses(&endpoint).await;
-            assert!(matches!(judged, Err(AttemptError::AddressForbidden { .. })), "{answer:?}: {judged:?}");
+            assert!(
+                matches!(judged, Err(AttemptError::AddressForbidden { .. })),
+                "{answer:?}: {judged:?}"
+            );
         }
         // A name that answers honestly once and then otherwise: each attempt is judged by the answer that it goes by.
         let names = ScriptedNames::new(&["receiver.example.com"], &[&[public.as_str()], &[address.as_str()]]);
         let resolver = Resolver::scripted(AddressPolicy::default(), names);
         assert!(
-            resolver.addresses(&endpoint).await.is_ok_and(|found| found.iter().all(|socket| socket.ip() == PUBLIC))
+            resolver
+                .addresses(&endpoint)
+                .await
+                .is_ok_and(|found| found.iter().all(|socket| socket.ip() == PUBLIC))
         );
         assert!(resolver.addresses(&endpoint).await.is_err(), "{address}");
     }
@@ -218,7 +260,11 @@ fn a_block_that_is_allowed_opens_itself_and_no_other() {
             let (first, last, _) = bounds(allowed);
             let IpAddr::V4(v4) = address else { panic!("{address}") };
             let is_inside = (first..=last).contains(&u128::from(v4.to_bits()));
-            assert_eq!(policy.verdict(address, &[]) == Verdict::Allowed, is_inside, "{address} with {allowed} allowed");
+            assert_eq!(
+                policy.verdict(address, &[]) == Verdict::Allowed,
+                is_inside,
+                "{address} with {allowed} allowed"
+            );
         }
     }
 }
