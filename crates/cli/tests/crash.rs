@@ -200,6 +200,5 @@ fn kill_under_backlog(blows: &[Blow], backlog: usize, dice: &mut Dice) -> Result
     }
     trial.owe(backlog)?;
     trial.drain().context("in the drain")?;
-    trial.repeats_are_few()?;
     Ok(trial.totals())
 }

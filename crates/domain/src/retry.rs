@@ -256,6 +256,8 @@ pub enum DeadReason {
     ObjectUnknown,
     /// The receiver answered 410: it wants no more of it.
     Gone,
+    /// Its receiver was paused for so long that no attempt of this round was made.
+    Held,
     /// What the database holds of it is not anything that we write.
     Damaged,
 }
@@ -269,6 +271,7 @@ impl DeadReason {
             Self::ObjectExpired => "object_expired",
             Self::ObjectUnknown => "object_unknown",
             Self::Gone => "gone",
+            Self::Held => "held",
             Self::Damaged => "damaged",
         }
     }

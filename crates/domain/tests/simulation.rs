@@ -69,6 +69,10 @@ struct Delivery {
     step: Duration,
     waited: Duration,
     failed_at: Mono,
+    /// Requests that its receiver was sent.
+    requests: u32,
+    /// Those of them that were under way when the process died.
+    cut_off: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,7 +119,6 @@ struct World {
     lateness: Vec<Duration>,
     /// From due to the first attempt, at healthy receivers.
     healthy_delays: Vec<Duration>,
-    repeated: usize,
 }
 
 impl World {
@@ -138,7 +141,6 @@ impl World {
             blocked: BTreeSet::new(),
             lateness: Vec::new(),
             healthy_delays: Vec::new(),
-            repeated: 0,
         }
     }
 
@@ -153,6 +155,8 @@ impl World {
             step: Duration::ZERO,
             waited: Duration::ZERO,
             failed_at: Mono::default(),
+            requests: 0,
+            cut_off: 0,
         });
         self.queues[receiver as usize].all.insert((due, id));
         self.look_at(receiver, due);
@@ -251,6 +255,7 @@ impl World {
             self.healthy_delays.push(self.now.since(delivery.due));
         }
         delivery.state = State::Claimed;
+        delivery.requests += 1;
         let queue = &mut self.queues[receiver as usize];
         queue.all.remove(&(delivery.due, id));
         queue.begun.remove(&(delivery.due, id));
@@ -326,7 +331,7 @@ impl World {
         self.blocked.clear();
         for id in std::mem::take(&mut self.under_way).into_keys() {
             let delivery = &mut self.deliveries[id as usize];
-            self.repeated += 1;
+            delivery.cut_off += 1;
             delivery.state = State::Due;
             delivery.due = self.now;
             let queue = &mut self.queues[delivery.receiver as usize];
@@ -423,9 +428,7 @@ fn nothing_is_lost_among_receivers_and_crashes_of_every_kind() {
             let when = Mono(random.ms(0, 1_500_000));
             world.at(when, Event::Crash);
         }
-        let mut under_way_at_most = 0;
         world.run(at_secs(12_000));
-        under_way_at_most += crashes as usize * (limits.slots + 100 * LIMITS.window_max);
         for (id, delivery) in world.deliveries.iter().enumerate() {
             let receiver = world.receivers[delivery.receiver as usize];
             match (delivery.state, receiver) {
@@ -435,11 +438,16 @@ fn nothing_is_lost_among_receivers_and_crashes_of_every_kind() {
                 (State::Due | State::Claimed, Receiver::Failing | Receiver::Hanging) => {}
                 (state, _) => panic!("seed {seed}: delivery {id} of {receiver:?} is {state:?}"),
             }
+            let under_way = u32::from(delivery.state == State::Claimed);
+            let counted = delivery.attempts + delivery.cut_off + under_way;
+            assert_eq!(delivery.requests, counted, "seed {seed}: delivery {id} was sent again without a reason");
+            assert!(u64::from(delivery.cut_off) <= crashes, "seed {seed}: delivery {id} was cut off too often");
             if matches!(receiver, Receiver::Healthy) {
                 assert_eq!((delivery.state, delivery.attempts), (State::Delivered, 1), "seed {seed}: delivery {id}");
             }
         }
-        assert!(world.repeated <= under_way_at_most, "seed {seed}: {} were sent again", world.repeated);
+        let cut_off: u32 = world.deliveries.iter().map(|delivery| delivery.cut_off).sum();
+        assert_eq!(cut_off > 0, crashes > 0, "seed {seed}: {crashes} crashes cut {cut_off} attempts off");
         let p99 = quantile(&mut world.healthy_delays, 0.99);
         assert!(p99 < Duration::from_millis(100), "seed {seed}: one in a hundred healthy ones waited {p99:?} or more");
     }

@@ -337,6 +337,7 @@ impl Server {
             schedules: schedules(config),
             deadline: config.deliver.timeout,
             overdue_after: config.deliver.overdue_after,
+            held_max: config.deliver.held_max,
             limits: DispatchLimits {
                 slots: config.deliver.concurrency as usize,
                 window_max: config.deliver.per_endpoint as usize,

@@ -201,6 +201,10 @@ section! {
         /// Failures in a row after which a receiver's new callbacks wait until it answers again. They lose nothing by it, and
         /// those that have had an attempt go on by their schedule. 0 never lets them wait.
         breaker_failures: u32 = "5" in "0"..="1000",
+        /// How long a callback may be due while it waits like that. After this it is a dead letter with the outcome `held`, which
+        /// can be replayed. None becomes one before its receiver was paused for an hour, or for this time if that is shorter,
+        /// since the start.
+        held_max: Duration = "1d" in "10m"..="30d",
         /// A callback that has been due for longer and was not sent is told of in the log and counted in
         /// `framehook_endpoints_overdue`: its receiver hangs, fails or cannot keep up.
         overdue_after: Duration = "10m" in "1s"..="30d",

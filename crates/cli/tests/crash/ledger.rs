@@ -78,6 +78,8 @@ pub(crate) struct DeliveryRow {
     state: String,
     attempts: i64,
     attempts_recorded: i64,
+    /// Those of them without the status of an answer.
+    attempts_unanswered: u64,
 }
 
 const PUSHES: &str = "SELECT sequence, stream, ended_ms FROM push";
@@ -88,7 +90,8 @@ const LATEST: &str =
     "SELECT lower(hex(id)) AS id, bucket, object_key, create_time_ms, file_size, is_owed FROM latest_object";
 const EVENTS: &str = "SELECT lower(hex(id)) AS id, kind, push_sequence, body FROM event";
 const DELIVERIES: &str = "SELECT lower(hex(id)) AS id, lower(hex(event_id)) AS event, state, attempts, \
-     (SELECT count(*) FROM attempt WHERE delivery_id = delivery.id) AS attempts_recorded FROM delivery";
+     (SELECT count(*) FROM attempt WHERE delivery_id = delivery.id) AS attempts_recorded, \
+     (SELECT count(*) FROM attempt WHERE delivery_id = delivery.id AND status IS NULL) AS attempts_unanswered FROM delivery";
 
 /// The server's constants for its events.
 const SNAPSHOT: i64 = 200;
@@ -121,6 +124,12 @@ impl Ledger {
             deliveries: deliveries.into_iter().map(|row| (row.id.clone(), row)).collect(),
             latest: latest.into_iter().map(|row| (object(&row.bucket, &row.object_key), row)).collect(),
         })
+    }
+
+    /// The deliveries whose attempts were under way.
+    pub(crate) fn under_way(&self) -> impl Iterator<Item = &str> {
+        let claimed = self.deliveries.values().filter(|delivery| delivery.state == "claimed");
+        claimed.map(|delivery| delivery.id.as_str())
     }
 
     /// How many deliveries are in a state.
@@ -174,7 +183,7 @@ impl Ledger {
     }
 
     /// Rows fit each other, and what the receiver was sent: nothing came that is not committed, nothing counts as
-    /// delivered that did not come, and no picture was announced before it was stored.
+    /// delivered that did not come or as dead that was taken, and no picture was announced before it was stored.
     pub(crate) fn agrees_with(&self, stories: &BTreeMap<String, Story>) -> Result<()> {
         let mut owed_of: BTreeMap<&str, Vec<&DeliveryRow>> = BTreeMap::new();
         for delivery in self.deliveries.values() {
@@ -211,6 +220,10 @@ impl Ledger {
                 delivery.state != "delivered" || story.is_some_and(|story| story.taken),
                 "never taken: {delivery:?}"
             );
+            ensure!(
+                delivery.state != "dead" || story.is_none_or(|story| !story.taken),
+                "taken: {delivery:?}, {story:?}"
+            );
             ensure!(delivery.state != "cancelled", "{delivery:?}");
         }
         for (sequence, push) in &self.pushes {
@@ -220,6 +233,34 @@ impl Ledger {
         }
         for id in stories.keys() {
             ensure!(self.deliveries.contains_key(id), "the receiver was sent {id}, which nobody committed");
+        }
+        Ok(())
+    }
+
+    /// What is dead has had all attempts of its schedule, which are so many, and no more.
+    pub(crate) fn dead_ones_had_their_attempts(&self, attempts: i64) -> Result<()> {
+        for delivery in self.deliveries.values().filter(|delivery| delivery.state == "dead") {
+            ensure!(delivery.attempts == attempts, "{attempts} attempts are its schedule: {delivery:?}");
+        }
+        Ok(())
+    }
+
+    /// Nothing that was taken came again but for a reason: an attempt at it was cut off by a kill, as `cut_off` counts, or
+    /// went without an answer although the receiver gave one.
+    pub(crate) fn explains_repeats(
+        &self,
+        stories: &BTreeMap<String, Story>,
+        cut_off: &BTreeMap<String, u64>,
+    ) -> Result<()> {
+        for (id, story) in stories.iter().filter(|(_, story)| story.repeats > 0) {
+            let delivery = self.deliveries.get(id).with_context(|| format!("nobody committed {id}"))?;
+            let unheard = delivery.attempts_unanswered.saturating_sub(story.unanswered);
+            let cut_off = cut_off.get(id).copied().unwrap_or_default();
+            ensure!(
+                story.repeats <= cut_off + unheard,
+                "{} repeats after {cut_off} kills in the middle of an attempt: {delivery:?}, {story:?}",
+                story.repeats
+            );
         }
         Ok(())
     }

@@ -23,6 +23,8 @@ pub(crate) struct Story {
     pub(crate) requests: u64,
     /// Those that came after one was answered with 200.
     pub(crate) repeats: u64,
+    /// Those that were not answered with any status.
+    pub(crate) unanswered: u64,
     /// Whether a 200 was answered, as far as the receiver can tell.
     pub(crate) taken: bool,
 }
@@ -105,6 +107,7 @@ fn hear(request: &Request, objects: &Objects, memory: &Mutex<Memory>, plan: Plan
         fields,
         requests: 0,
         repeats: 0,
+        unanswered: 0,
         taken: false,
     });
     ensure!(story.body == body, "{id} came with two bodies:\n{}\n{body}", story.body);
@@ -112,6 +115,7 @@ fn hear(request: &Request, objects: &Objects, memory: &Mutex<Memory>, plan: Plan
     story.repeats += u64::from(story.taken);
     let reply = plan(draw(&id)?, story.requests);
     story.taken |= matches!(reply, Reply::Status(200) | Reply::After(_, 200));
+    story.unanswered += u64::from(!matches!(reply, Reply::Status(_) | Reply::After(..)));
     Ok(reply)
 }
 

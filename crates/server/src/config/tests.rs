@@ -33,6 +33,7 @@ fn an_empty_file_gives_the_documented_defaults() {
     assert_eq!((snapshot.retries, snapshot.step), (5, Duration::from_secs(120)));
     assert_eq!((config.deliver.push_retries, config.deliver.push_retry_interval), (12, Duration::from_secs(60)));
     assert_eq!((push.retries, push.step), (12, Duration::from_secs(60)));
+    assert_eq!(config.deliver.held_max, Duration::from_secs(24 * 3600));
     assert_eq!(config.deliver.log_bytes_max, ByteSize(2 << 30));
     assert_eq!(config.names.time_zone, NameZone::default());
     assert!(!config.render.unsafe_no_jail);

@@ -29,7 +29,7 @@ pub use ledger::{
     owed_counts, show,
 };
 pub use replay::{ObjectRef, OwnUrl, Picture, ReplayRefused, cancel, object_of, replay, state_of};
-pub use settle::{Attempted, Burial, Buried, Settlement, Verdict, bury_without_template, settle};
+pub use settle::{Attempted, Burial, Buried, Settlement, Verdict, bury_held, bury_without_template, settle};
 
 use super::row::blob;
 use super::{DbError, Tx};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use framehook_domain::catalog::Catalog;
 use framehook_domain::dispatch::{Felt, LaneFacts, Limits, Ticket};
+use framehook_domain::retry::DeadReason;
 use framehook_domain::time::Mono;
 use tokio::sync::{Notify, watch};
 
@@ -35,7 +36,12 @@ const DB_WAIT: Duration = Duration::from_secs(1);
 /// tight loop.
 const LOST_CLAIM_WAIT: Duration = Duration::from_secs(5);
 
-/// Deliveries of a deleted template that become dead in one transaction. Half of what a listener may be behind, so that one
+/// A receiver must have been paused for so long before anything that waits for it is given up, or for as long as that may
+/// wait. Due times are on the wall clock while no process runs: after a start with a wrong clock, or after days without a
+/// process, this is the time in which the clock is set (due times then move along) or the receiver answers.
+const PAUSED_FOR: Duration = Duration::from_secs(3600);
+
+/// Deliveries that become dead in one transaction, of a deleted template or held for too long. Half of what a listener may be behind, so that one
 /// which keeps up hears of each.
 const BURIED_AT_ONCE: usize = 500;
 
@@ -61,6 +67,8 @@ pub struct NotifierParts {
     pub deadline: Duration,
     /// The age from which on a callback that is due and not sent is worth a person's look.
     pub overdue_after: Duration,
+    /// How long a callback may be due whose receiver is paused.
+    pub held_max: Duration,
     /// Attempts at a time, to all receivers and to one.
     pub limits: Limits,
 }
@@ -102,6 +110,7 @@ impl Notifier {
         catalog.mark_changed();
         let mut recovered = false;
         let mut looked_for_lost = self.parts.clock.mono();
+        let mut is_some_held = false;
         loop {
             let woken = self.parts.wake.notified();
             let round = async {
@@ -119,8 +128,14 @@ impl Notifier {
                     self.take_back_lost_claims().await?;
                     self.rounds().distrust();
                     self.tell_overdue();
+                    is_some_held = true;
                 }
-                self.claim(&stage, &settler).await
+                let next = self.claim(&stage, &settler).await?;
+                if is_some_held {
+                    is_some_held = self.bury_held().await?;
+                }
+                // However many there are: between two portions everybody else has a turn.
+                Ok(if is_some_held { Some(Duration::ZERO) } else { next })
             };
             let wait = match round.await {
                 Ok(next) => next.map_or(LOOK_EVERY, |wait| wait.min(LOOK_EVERY)),
@@ -218,6 +233,32 @@ impl Notifier {
                 return Ok(());
             }
         }
+    }
+
+    /// Gives up what has waited for too long for a receiver that is paused: one portion. Tells whether there may be more.
+    async fn bury_held(self: &Arc<Self>) -> Result<bool, DbError> {
+        let notifier = Arc::clone(self);
+        let bury = move |tx: &crate::db::Tx<'_>| {
+            let NotifierParts { clock, timeline, held_max, .. } = &notifier.parts;
+            let mono = clock.mono();
+            let before = timeline.at(mono).minus(*held_max);
+            let held = notifier.rounds().held(before, mono.minus(PAUSED_FOR.min(*held_max)));
+            outbox::bury_held(tx, &held, before, BURIED_AT_ONCE, clock.wall())
+        };
+        let Burial { count, buried } = self.parts.db.write(bury).await?;
+        let telemetry = &self.parts.telemetry;
+        (0..count).for_each(|_| telemetry.metrics.given_up());
+        buried.iter().for_each(|buried| tell_buried(telemetry, buried));
+        if count > 0
+            && let Some(left_out) = telemetry.admit("", DeadReason::Held.name())
+        {
+            tracing::warn!(
+                buried = count,
+                left_out,
+                "callbacks are dead letters now that waited for longer than deliver.held_max for receivers that do not answer"
+            );
+        }
+        Ok(count == BURIED_AT_ONCE)
     }
 
     /// Claims what is due and starts its attempts. Tells after which time there may be more.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use framehook_domain::catalog::Catalog;
-use framehook_domain::dispatch::{Dispatch, Felt, Flow, Gate, Lane, LaneFacts, Limits, Ticket};
+use framehook_domain::dispatch::{BreakerState, Dispatch, Felt, Flow, Gate, Lane, LaneFacts, Limits, Ticket};
 use framehook_domain::time::{Mono, UnixMs};
 
 use super::lanes::Lanes;
@@ -178,6 +178,17 @@ impl Rounds {
         overdue
     }
 
+    /// The endpoints with something that has been due since before `due_before`, whose receivers have been paused without a
+    /// break since before `paused_before`.
+    pub(super) fn held(&self, due_before: UnixMs, paused_before: Mono) -> Vec<Arc<EndpointRow>> {
+        let is_paused = |lane| match self.dispatch.lane(lane).breaker {
+            BreakerState::Closed { .. } => false,
+            BreakerState::Open { since, .. } => since < paused_before,
+        };
+        let is_held = |waiting: &&Waiting| waiting.first < due_before && is_paused(waiting.lane);
+        self.waiting.values().filter(is_held).map(|waiting| Arc::clone(&waiting.row)).collect()
+    }
+
     /// Ends an attempt.
     pub(super) fn give_back(&mut self, claim: ClaimId, ticket: Ticket, felt: Felt, now: Mono) {
         self.dispatch.end(ticket, felt, now);
@@ -340,4 +351,40 @@ fn read_rows(
         read.insert(id, Rows { which, due, is_all });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use framehook_domain::callback::EventKind;
+    use framehook_domain::id::TemplateId;
+
+    use super::*;
+
+    #[test]
+    fn what_has_been_due_for_long_is_held_only_while_its_receiver_has_been_paused_for_long() {
+        let pause_max = Duration::from_secs(8);
+        let mut rounds = Rounds::new(Limits { slots: 8, window_max: 8, breaker_failures: 1, pause_max });
+        let row =
+            EndpointRow { id: EndpointId(1), template: TemplateId(1), kind: EventKind::Snapshot, url_override: None };
+        let waiting = Waiting { row: Arc::new(row), lane: Lane(1), first: UnixMs(1000), first_begun: None };
+        rounds.waiting.insert(EndpointId(1), waiting);
+        let at = |secs| Mono(Duration::from_secs(secs));
+        let attempt = |rounds: &mut Rounds, secs, felt| {
+            let ticket = rounds.dispatch.begin(Lane(1), Flow(1), false, at(secs));
+            rounds.dispatch.end(ticket, felt, at(secs));
+        };
+        let is_held =
+            |rounds: &Rounds, due_before, paused_before| !rounds.held(UnixMs(due_before), at(paused_before)).is_empty();
+        assert!(!is_held(&rounds, 1001, u64::MAX), "nothing has failed");
+        attempt(&mut rounds, 20, Felt::Bad);
+        // Further failures do not begin the pause anew.
+        attempt(&mut rounds, 500, Felt::Bad);
+        let rows =
+            [(1001, 21, true), (1000, 21, false), (1001, 20, false), (999, u64::MAX, false), (i64::MAX, 0, false)];
+        for (due_before, paused_before, expected) in rows {
+            assert_eq!(is_held(&rounds, due_before, paused_before), expected, "{due_before}, {paused_before}");
+        }
+        attempt(&mut rounds, 600, Felt::Good);
+        assert!(!is_held(&rounds, 1001, u64::MAX), "it answers again");
+    }
 }

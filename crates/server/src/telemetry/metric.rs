@@ -155,8 +155,8 @@ impl Metrics {
             attempts: page.family("attempts", "Attempts at callbacks by event type and outcome"),
             dead_letters: page.counter(
                 "dead_letters",
-                "Deliveries given up: after their last attempt, or before it for a reason such as 410, a template that is gone or \
-                 damaged rows",
+                "Deliveries given up: after their last attempt, or before it for a reason such as 410, deliver.held_max, \
+                 a template that is gone or damaged rows",
             ),
             endpoints_overdue: page.gauge(
                 "endpoints_overdue",

@@ -58,6 +58,7 @@ pub(crate) struct Settings {
     pub(crate) schedule: Schedule,
     pub(crate) deadline: Duration,
     pub(crate) overdue_after: Duration,
+    pub(crate) held_max: Duration,
     pub(crate) slots: usize,
     pub(crate) slots_per_receiver: usize,
     pub(crate) spool: SpoolLimits,
@@ -76,6 +77,7 @@ impl Default for Settings {
             schedule: Schedule { step: Duration::from_millis(200), retries: 3 },
             deadline: Duration::from_secs(20),
             overdue_after: Duration::from_secs(600),
+            held_max: Duration::from_secs(24 * 3600),
             slots: 64,
             slots_per_receiver: 8,
             spool: SpoolLimits { bytes_max: 1 << 30, disk_reserve_bytes: 0 },
@@ -203,6 +205,7 @@ impl Place {
             schedules: Schedules { snapshot: settings.schedule, push: settings.schedule },
             deadline: settings.deadline,
             overdue_after: settings.overdue_after,
+            held_max: settings.held_max,
             limits: Limits {
                 slots: settings.slots,
                 window_max: settings.slots_per_receiver,

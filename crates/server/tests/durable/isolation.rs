@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use framehook_domain::dispatch::BreakerState;
 use framehook_domain::retry::Schedule;
+use framehook_server::audit::Caller;
 use framehook_server::db::outbox::{self, EndpointId, Filter, State};
 use framehook_server::telemetry::Sample;
 use framehook_server::telemetry::feed::Heard;
@@ -47,6 +48,66 @@ fn new_callbacks_wait_for_a_receiver_that_fails_and_lose_no_attempt_by_it() {
     let at_once = attempts.iter().filter(|attempts| **attempts == 1).count();
     // The first probe after the fifth failure comes within a quarter of a second, and so may have failed as well.
     assert!(at_once >= 18, "of twenty that waited {at_once} needed one attempt: {attempts:?}");
+}
+
+#[test]
+fn what_waits_too_long_for_a_receiver_that_never_answers_becomes_a_dead_letter_and_no_other_does() {
+    const EACH: usize = 30;
+    let (gone, slow) = (receiver(), receiver());
+    gone.reply_always(Reply::Hang);
+    // What is owed to it waits twelve seconds, far over the bound, and it answers.
+    slow.reply_always(Reply::After(Duration::from_millis(400), 200));
+    let place = Place::new(telling(&[("gone.example.com", &gone.url("/")), ("push.example.com", &slow.url("/"))]));
+    let process = place.start_with(Settings {
+        // Probes are up to two seconds apart, so that they are few.
+        schedule: Schedule { step: Duration::from_secs(8), retries: 1 },
+        deadline: Duration::from_millis(600),
+        held_max: Duration::from_secs(1),
+        slots_per_receiver: 1,
+        ..Settings::default()
+    });
+    let mut listener = process.telemetry.feed.listen();
+    for _ in 0..EACH {
+        process.commit(&stream("gone.example.com", "room"));
+        process.commit(&room());
+    }
+    wait::until("every delivery's end", PATIENCE, || {
+        (process.count(State::Dead) + process.count(State::Delivered) == 2 * EACH).then_some(())
+    })
+    .expect("settled");
+    let mut held = Vec::new();
+    for row in process.list(Filter::default()) {
+        let outcome = row.outcome.as_deref();
+        match (row.stream.domain.as_str(), row.state, outcome, row.attempts) {
+            ("push.example.com", State::Delivered, ..) => {}
+            ("gone.example.com", State::Dead, Some("held"), 0) => held.push(row.id),
+            // Those that were begun have had their schedule.
+            ("gone.example.com", State::Dead, Some("timeout"), 2) => {}
+            _ => panic!("{row:?}"),
+        }
+    }
+    assert!((EACH / 2..=EACH - 5).contains(&held.len()), "{} of {EACH} were given up unsent", held.len());
+    let page = process.telemetry.metrics.page(&Sample::default());
+    assert!(page.lines().any(|line| line == format!("framehook_dead_letters_total {EACH}")), "{page}");
+    let told = async {
+        let mut told = 0;
+        while told < held.len() {
+            match listener.next().await {
+                Some(Heard::Event(event)) if event.kind == "delivery_dead" => {
+                    told += usize::from(event.json.contains("\"outcome\":\"held\""));
+                }
+                Some(_) => {}
+                None => panic!("the feed is gone"),
+            }
+        }
+    };
+    process.block_on(async { tokio::time::timeout(PATIENCE, told).await }).expect("each was told of");
+    // They are kept like every dead letter.
+    gone.reply_always(Reply::Status(200));
+    process.block_on(process.replayer.replay(&Caller::Control, held[0], None)).expect("replayed");
+    wait::until("its delivery", PATIENCE, || (process.count(State::Delivered) == EACH + 1).then_some(()))
+        .expect("sent");
+    assert_eq!(process.show(held[0]).row.attempts, 1);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use framehook_domain::time::UnixMs;
 use rusqlite::{OptionalExtension as _, params};
 use serde_json::{Value, json};
 
-use super::claim::{ClaimId, endpoint_row};
+use super::claim::{ClaimId, EndpointRow, endpoint_row};
 use super::ledger::State;
 use crate::db::row::{blob, number, stored, stream_id, uuid};
 use crate::db::{DbError, Epoch, Tx};
@@ -179,7 +179,7 @@ pub struct Buried {
     pub reason: DeadReason,
 }
 
-/// What one call of [`bury_without_template`] did.
+/// What one call of [`bury_without_template`] or [`bury_held`] did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Burial {
     /// Deliveries that died.
@@ -217,8 +217,33 @@ pub fn bury_without_template(
             let dead = bury.query_map(params![endpoint.id.0, rest, wall.0, reason], |row| row.get::<_, i64>(0))?;
             let dead = dead.collect::<Result<Vec<_>, _>>()?;
             burial.count += dead.len();
-            name_buried(tx, &dead, endpoint.kind, &mut burial.buried)?;
+            name_buried(tx, &dead, endpoint.kind, DeadReason::TemplateDeleted, &mut burial.buried)?;
         }
+    }
+    Ok(burial)
+}
+
+/// Turns deliveries of these endpoints into dead ones (`held`) that have been due since before `before` and have had no
+/// attempt in their round, the oldest first; at most `limit` of them. Call again while as many as `limit` die.
+///
+/// # Errors
+/// Those of the database.
+pub fn bury_held(
+    tx: &Tx<'_>,
+    endpoints: &[Arc<EndpointRow>],
+    before: UnixMs,
+    limit: usize,
+    wall: UnixMs,
+) -> Result<Burial, DbError> {
+    let reason = DeadReason::Held;
+    let mut bury = tx.prepare_cached(BURY_HELD)?;
+    let mut burial = Burial::default();
+    for endpoint in endpoints {
+        let rest = stored(limit - burial.count);
+        let dead = bury.query_map(params![endpoint.id.0, rest, wall.0, reason.name(), before.0], |row| row.get(0))?;
+        let dead = dead.collect::<Result<Vec<i64>, _>>()?;
+        burial.count += dead.len();
+        name_buried(tx, &dead, endpoint.kind, reason, &mut burial.buried)?;
     }
     Ok(burial)
 }
@@ -228,9 +253,19 @@ const BURY_DUE: &str = "UPDATE delivery SET state = 'dead', settled_ms = ?3, out
      (SELECT rowid FROM delivery WHERE endpoint_id = ?1 AND state = 'due' LIMIT ?2) RETURNING rowid";
 const BURY_WAITING: &str = "UPDATE delivery SET state = 'dead', settled_ms = ?3, outcome = ?4 WHERE rowid IN
      (SELECT rowid FROM delivery WHERE endpoint_id = ?1 AND state = 'waiting' LIMIT ?2) RETURNING rowid";
+// What is read in vain is what has had an attempt and is as long overdue: few, as those go on by their schedule.
+const BURY_HELD: &str = "UPDATE delivery SET state = 'dead', settled_ms = ?3, outcome = ?4 WHERE rowid IN
+     (SELECT rowid FROM delivery AS held WHERE state = 'due' AND endpoint_id = ?1 AND due_ms < ?5 AND attempts = round_start
+      ORDER BY due_ms LIMIT ?2) RETURNING rowid";
 
 /// Finds out what there is to tell of deliveries that died.
-fn name_buried(tx: &Tx<'_>, dead: &[i64], kind: EventKind, buried: &mut Vec<Buried>) -> Result<(), DbError> {
+fn name_buried(
+    tx: &Tx<'_>,
+    dead: &[i64],
+    kind: EventKind,
+    reason: DeadReason,
+    buried: &mut Vec<Buried>,
+) -> Result<(), DbError> {
     if dead.is_empty() {
         return Ok(());
     }
@@ -241,8 +276,7 @@ fn name_buried(tx: &Tx<'_>, dead: &[i64], kind: EventKind, buried: &mut Vec<Buri
     let mut rows = select.query([json!(dead).to_string()])?;
     while let Some(row) = rows.next()? {
         if let Ok(id) = uuid(row, "id") {
-            let (stream, reason) = (stream_id(row).ok(), DeadReason::TemplateDeleted);
-            buried.push(Buried { delivery: DeliveryId(id), kind, stream, reason });
+            buried.push(Buried { delivery: DeliveryId(id), kind, stream: stream_id(row).ok(), reason });
         }
     }
     Ok(())
@@ -257,6 +291,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::db::outbox::EndpointId;
     use crate::db::planned;
 
     /// A delivery with id 1 that is claimed for the second time, and what the tests ask of it.
@@ -379,6 +414,59 @@ mod tests {
         let kept: (String, String) =
             conn.query_row("SELECT response, error FROM attempt", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
         assert_eq!(kept, (answer.to_owned(), String::new()));
+    }
+
+    #[test]
+    fn what_was_held_for_too_long_dies_the_oldest_first_a_few_at_a_time() {
+        let conn = claimed();
+        conn.execute_batch("INSERT INTO endpoint (id, callback_template_id, kind) VALUES (2, 1, 1)").unwrap();
+        // State, attempts, of them in earlier rounds, endpoint, due; and whether it dies of having been due since before 100.
+        let rows: [(&str, u32, u32, i64, i64, bool); 8] = [
+            ("due", 0, 0, 1, 60, true),
+            ("due", 0, 0, 1, 50, true),
+            ("due", 3, 3, 1, 99, true),
+            ("due", 0, 0, 1, 100, false),
+            ("due", 4, 3, 1, 40, false),
+            ("waiting", 0, 0, 1, 40, false),
+            ("delivered", 0, 0, 1, 40, false),
+            ("due", 0, 0, 2, 40, false),
+        ];
+        for (id, (state, attempts, round_start, endpoint, due, _)) in (10..).zip(rows) {
+            conn.execute(
+                "INSERT INTO delivery (id, event_id, endpoint_id, state, due_ms, created_ms, attempts, round_start)
+                 VALUES (?1, x'00', ?2, ?3, ?4, 0, ?5, ?6)",
+                params![blob(delivery(id).0), endpoint, state, due, attempts, round_start],
+            )
+            .unwrap();
+        }
+        let (tx, template) = (Tx { conn: &conn }, TemplateId(1));
+        let endpoint = EndpointRow { id: EndpointId(1), template, kind: EventKind::Snapshot, url_override: None };
+        let endpoint = [Arc::new(endpoint)];
+        let bury = || {
+            let Burial { count, buried } = bury_held(&tx, &endpoint, UnixMs(100), 2, UnixMs(777)).unwrap();
+            assert_eq!(count, buried.len());
+            assert!(buried.iter().all(|one| one.reason == DeadReason::Held && one.stream.is_some()), "{buried:?}");
+            let mut ids: Vec<u128> = buried.iter().map(|buried| buried.delivery.0.as_u128()).collect();
+            ids.sort_unstable();
+            ids
+        };
+        assert_eq!([bury(), bury(), bury()], [vec![10, 11], vec![12], vec![]]);
+        for (id, (state, attempts, round_start, _, due, dies)) in (10..).zip(rows) {
+            let (attempts, round_start) = (attempts.into(), round_start.into());
+            let expected = match dies {
+                true => ("dead".into(), attempts, round_start, due, Some(777), Some("held".into())),
+                false => (state.into(), attempts, round_start, due, None, None),
+            };
+            assert_eq!(row(&conn, id), expected, "delivery {id}");
+        }
+    }
+
+    #[test]
+    fn what_was_held_is_found_by_its_due_time() {
+        let plan = planned::plan(&claimed(), BURY_HELD);
+        assert!(plan.contains("USING INDEX delivery_due (endpoint_id=? AND due_ms<?)"), "{plan}");
+        let walks = plan.contains("SCAN") || plan.contains("TEMP B-TREE");
+        assert!(!walks, "{plan}");
     }
 
     #[test]

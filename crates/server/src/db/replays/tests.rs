@@ -100,6 +100,8 @@ fn an_automatic_replay_leaves_alone_what_was_sent_again_before() {
     let conn = filled();
     conn.execute("UPDATE delivery SET round_start = 1 WHERE id = ?1", [blob(id(3).0)]).unwrap();
     conn.execute("UPDATE delivery SET outcome = 'gone' WHERE id = ?1", [blob(id(7).0)]).unwrap();
+    // It was never sent: its receiver was away.
+    conn.execute("UPDATE delivery SET outcome = 'held', attempts = 0 WHERE id = ?1", [blob(id(9).0)]).unwrap();
     assert!(has_dead_letters(&conn, EndpointId(1), UnixMs(9), UnixMs(100)).unwrap());
     for (endpoint, since, wall) in [(1, 10, 100), (1, 9, 9), (2, 0, 100)] {
         let found = has_dead_letters(&conn, EndpointId(endpoint), UnixMs(since), UnixMs(wall)).unwrap();
