@@ -114,7 +114,17 @@ pub trait ObjectStore: fmt::Debug + Send + Sync {
 
     /// Whether a URL that [`ObjectStore::full_url`] made still opens its object, as far as its age and signature tell.
     fn still_opens(&self, bucket: Bucket<'_>, key: &str, full_url: &str, now: UnixMs) -> bool;
+
+    /// Whether a URL that [`ObjectStore::full_url`] made before an object was put will open it for as long as callbacks are
+    /// sent: it is not signed, as the store's URLs are not, or has [`URL_LIFE_LEFT_MIN`] of its life left and was signed by
+    /// who signs now. Asked at every put, so where URLs are not signed it costs a look for a query.
+    fn opens_for_long(&self, bucket: Bucket<'_>, key: &str, full_url: &str, now: UnixMs) -> bool;
 }
+
+/// A signed URL of which less is left when its object is put is made anew: 1 of so many parts of its life. Of the shortest
+/// life that the configuration takes, an hour, this leaves the half, in which the schedule `css` ends: five waits of 2 min and
+/// six attempts of 20 s, where nobody has configured them longer.
+const URL_LIFE_LEFT_MIN: u32 = 2;
 
 /// Why a put failed.
 #[derive(Debug, thiserror::Error)]

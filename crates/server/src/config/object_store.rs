@@ -56,9 +56,10 @@ section! {
         public_url: String = "",
         /// Signs each `pic_full_url`, for buckets that are not public.
         signed_urls: bool = "false",
-        /// How long a signed URL opens its object, from the moment the picture is committed. S3 allows 7 days at most, and no
-        /// URL outlives temporary credentials.
-        signed_url_life: Duration = "7d" in "1m"..="3650d",
+        /// How long a signed URL opens its object, from the moment the picture is committed, or from when it is put if less than
+        /// half of that is left then. S3 allows 7 days at most, and no URL outlives temporary credentials. Half of the least is
+        /// enough for every attempt of the schedule `css`.
+        signed_url_life: Duration = "7d" in "1h"..="3650d",
         /// Who may fetch each object: COS's `x-cos-acl` or S3's `x-amz-acl`, such as `public-read`. Without it the bucket decides.
         acl: String = "",
         /// Such as `STANDARD_IA`. Without it the store's own default.

@@ -27,7 +27,7 @@ use hyper::{Method, Request, StatusCode};
 use md5::{Digest as _, Md5};
 use url::Url;
 
-use super::{Answer, Bucket, ObjectStore, Probe, Retry, StoreError, Upload};
+use super::{Answer, Bucket, ObjectStore, Probe, Retry, StoreError, URL_LIFE_LEFT_MIN, Upload};
 use crate::clock::Clock;
 use crate::config::{ObjectStore as Settings, StoreKind};
 use crate::fail_point;
@@ -357,6 +357,16 @@ impl ObjectStore for Remote {
     fn still_opens(&self, _bucket: Bucket<'_>, _key: &str, full_url: &str, now: UnixMs) -> bool {
         let end = full_url.parse().ok().and_then(|url| self.dialect.url_end(&url));
         end.is_none_or(|end| now.secs() < end)
+    }
+
+    fn opens_for_long(&self, _bucket: Bucket<'_>, _key: &str, full_url: &str, now: UnixMs) -> bool {
+        let Some(life) = self.signed_url_life_secs else { return !full_url.contains('?') };
+        let Ok(url) = full_url.parse::<Url>() else { return false };
+        let lives = self.dialect.url_end(&url).is_some_and(|end| end - now.secs() > i64::from(life / URL_LIFE_LEFT_MIN));
+        // A URL ends with the temporary credentials that have signed it, which it does not tell. Those that the object has just
+        // been put with are good.
+        let is_signed_by = |signer: &Credentials| self.dialect.url_signer(&url).is_some_and(|id| id == signer.id.expose());
+        lives && self.keys.current(self.clock.mono()).is_ok_and(|signer| is_signed_by(&signer))
     }
 }
 

@@ -374,7 +374,8 @@ impl Storer {
         }
     }
 
-    /// Puts a picture, and tells where it can be fetched if that was not known when it was committed.
+    /// Puts a picture, and tells where it can be fetched if that was not known when it was committed, or if the URL that was
+    /// made then opens it no more.
     async fn put_into_store(&self, put: &OwedPut) -> Result<Option<String>, StoreError> {
         let store = self.parts.stores.named(&put.store);
         let store = store.ok_or_else(|| StoreError::Unknown { store: put.store.clone() })?;
@@ -387,10 +388,11 @@ impl Storer {
             is_overwritten: false,
         };
         store.put(bucket, &put.key, upload).await?;
-        if put.has_url {
-            return Ok(None);
+        let now = self.parts.clock.wall();
+        match &put.pic_full_url {
+            Some(url) if store.opens_for_long(bucket, &put.key, url, now) => Ok(None),
+            Some(_) | None => store.full_url(bucket, &put.key, now).map(Some),
         }
-        store.full_url(bucket, &put.key, self.parts.clock.wall()).map(Some)
     }
 
     async fn is_owed(&self, id: SnapshotId) -> bool {

@@ -119,7 +119,15 @@ fn a_signed_url_opens_its_object_and_nothing_else_does() {
         assert_eq!(fetch(&old).status, 403, "{subject}: expired");
         let opens = |url: &str| signing.store().still_opens(signing.bucket(), key.as_str(), url, now);
         assert!(opens(&url) && !opens(&old), "{subject}");
+        let lasts = |url: &str, secs| {
+            let then = now.plus(Duration::from_secs(secs));
+            signing.store().opens_for_long(signing.bucket(), key.as_str(), url, then)
+        };
+        assert!(lasts(&url, 0) && lasts(&url, 1700) && !lasts(&url, 1800), "{subject}: half of its life");
         let plain = url_of(subject, &key, now);
+        assert!(!lasts(&plain, 0), "{subject}: from before URLs were signed");
+        assert!(subject.store().opens_for_long(subject.bucket(), key.as_str(), &plain, now), "{subject}");
+        assert!(!subject.store().opens_for_long(subject.bucket(), key.as_str(), &url, now), "{subject}: signs no more");
         assert!(!plain.contains('?') && plain.ends_with(ODD_PATH), "{plain}");
         let _ = server;
     });
