@@ -134,6 +134,9 @@ pub enum StoreError {
     Unknown { store: String },
     #[error("the object name {bucket}/{key} is not safe")]
     UnsafeName { bucket: String, key: String },
+    /// Its name and the store's endpoint make none: nothing can be put there under any key.
+    #[error("the bucket {bucket} has no URL at the store's endpoint")]
+    NoUrl { bucket: String },
     #[error("the bytes of {key} are not in the spool any more")]
     SpoolMissing { key: String },
     #[error("the credentials in {} cannot be used", path.display())]
@@ -193,6 +196,7 @@ impl StoreError {
         match self {
             Self::UnsafeName { .. } | Self::SpoolMissing { .. } => Fault::Ours,
             Self::Unknown { .. }
+            | Self::NoUrl { .. }
             | Self::Credentials { .. }
             | Self::TimedOut { .. }
             | Self::Unreachable { .. }
@@ -208,6 +212,7 @@ impl StoreError {
         match self {
             Self::Unknown { .. }
             | Self::UnsafeName { .. }
+            | Self::NoUrl { .. }
             | Self::SpoolMissing { .. }
             | Self::Credentials { .. }
             | Self::Refused { .. } => Retry::Held,
@@ -227,6 +232,7 @@ impl StoreError {
             Self::Answered { refusal, .. } if refusal.is_of_the_object() => Scope::Object,
             Self::Answered { .. }
             | Self::Unknown { .. }
+            | Self::NoUrl { .. }
             | Self::Credentials { .. }
             | Self::TimedOut { .. }
             | Self::Unreachable { .. }
@@ -239,6 +245,9 @@ impl StoreError {
         match self {
             Self::Unknown { .. } => "configure the store under its name again, or discard the pictures",
             Self::UnsafeName { .. } | Self::SpoolMissing { .. } => "discard the picture",
+            Self::NoUrl { .. } => {
+                "set path_style = true, or correct the store's endpoint or the template's bucket and region"
+            }
             Self::Credentials { .. } => "put usable credentials into the file",
             Self::TimedOut { .. } | Self::Unreachable { .. } => "see whether the store runs and the endpoint is right",
             Self::Answered { refusal, .. } => refusal.mend(),
@@ -248,13 +257,14 @@ impl StoreError {
     }
 
     /// Every name, for metrics that must exist before the first failure.
-    pub const NAMES: [&str; 10] = [
+    pub const NAMES: [&str; 11] = [
         "unknown_store",
         "credentials",
         "timed_out",
         "unreachable",
         "slow_down",
         "unsafe_name",
+        "no_url",
         "spool_missing",
         "refused",
         "full",
@@ -272,6 +282,7 @@ impl StoreError {
             Self::Answered { refusal, .. } if refusal.retry() == Retry::Held => "refused",
             Self::Answered { .. } => "failed",
             Self::UnsafeName { .. } => "unsafe_name",
+            Self::NoUrl { .. } => "no_url",
             Self::SpoolMissing { .. } => "spool_missing",
             Self::Refused { .. } => "refused",
             Self::Full { .. } => "full",

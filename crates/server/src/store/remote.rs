@@ -99,7 +99,7 @@ impl Remote {
             (dialect.kms_key_header(), &settings.kms_key_id),
         ];
         let life = settings.signed_urls.then_some(settings.signed_url_life.as_secs());
-        let endpoint = endpoint(settings);
+        let endpoint = settings.endpoint_template();
         Self {
             dialect,
             public_url: match (settings.public_url.as_str(), settings.kind) {
@@ -136,17 +136,20 @@ impl Remote {
 
     /// The URL of an object, or of the bucket with an empty key.
     fn url(&self, template: &str, bucket: Bucket<'_>, key: &str) -> Result<Url, StoreError> {
-        let unsafe_name = || StoreError::UnsafeName { bucket: bucket.name.to_owned(), key: key.to_owned() };
+        let no_url = || StoreError::NoUrl { bucket: bucket.name.to_owned() };
         let in_host = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
         let is_label = |text: &str| !text.is_empty() && text.bytes().all(in_host);
         // URLs resolve such levels, which would lead to another object or out of the bucket.
         let climbs = key.split('/').any(|level| level == "." || level == "..");
         let region = self.region(bucket);
-        if !is_label(bucket.name) || !is_label(region) || climbs || key.starts_with('/') {
-            return Err(unsafe_name());
+        if climbs || key.starts_with('/') {
+            return Err(StoreError::UnsafeName { bucket: bucket.name.to_owned(), key: key.to_owned() });
+        }
+        if !is_label(bucket.name) || !is_label(region) {
+            return Err(no_url());
         }
         let base = template.replace("{bucket}", bucket.name).replace("{region}", region);
-        format!("{}/{}", base.trim_end_matches('/'), encode_path(key)).parse().map_err(|_| unsafe_name())
+        format!("{}/{}", base.trim_end_matches('/'), encode_path(key)).parse().map_err(|_| no_url())
     }
 
     /// One signed request and its answer, whatever its status.
@@ -362,29 +365,13 @@ impl ObjectStore for Remote {
     fn opens_for_long(&self, _bucket: Bucket<'_>, _key: &str, full_url: &str, now: UnixMs) -> bool {
         let Some(life) = self.signed_url_life_secs else { return !full_url.contains('?') };
         let Ok(url) = full_url.parse::<Url>() else { return false };
-        let lives = self.dialect.url_end(&url).is_some_and(|end| end - now.secs() > i64::from(life / URL_LIFE_LEFT_MIN));
+        let lives =
+            self.dialect.url_end(&url).is_some_and(|end| end - now.secs() > i64::from(life / URL_LIFE_LEFT_MIN));
         // A URL ends with the temporary credentials that have signed it, which it does not tell. Those that the object has just
         // been put with are good.
-        let is_signed_by = |signer: &Credentials| self.dialect.url_signer(&url).is_some_and(|id| id == signer.id.expose());
+        let is_signed_by =
+            |signer: &Credentials| self.dialect.url_signer(&url).is_some_and(|id| id == signer.id.expose());
         lives && self.keys.current(self.clock.mono()).is_ok_and(|signer| is_signed_by(&signer))
-    }
-}
-
-/// Where requests go, `{bucket}` and `{region}` not yet filled in.
-fn endpoint(settings: &Settings) -> String {
-    let given = settings.endpoint.trim_end_matches('/');
-    match (settings.kind, given) {
-        (StoreKind::Cos, "") => "https://{bucket}.cos.{region}.myqcloud.com".to_owned(),
-        (StoreKind::S3, "") if settings.path_style => "https://s3.{region}.amazonaws.com/{bucket}".to_owned(),
-        (StoreKind::S3, "") => "https://{bucket}.s3.{region}.amazonaws.com".to_owned(),
-        (_, given) if given.contains("{bucket}") => given.to_owned(),
-        // A domain of its own leads to one bucket.
-        (StoreKind::Cos, given) => given.to_owned(),
-        (StoreKind::S3, given) if settings.path_style => format!("{given}/{{bucket}}"),
-        (StoreKind::S3, given) => match given.split_once("://") {
-            Some((scheme, host)) => format!("{scheme}://{{bucket}}.{host}"),
-            None => given.to_owned(),
-        },
     }
 }
 

@@ -91,6 +91,20 @@ fn a_bucket_that_is_missing_holds_the_picture() {
 }
 
 #[test]
+fn a_bucket_that_has_no_url_holds_its_pictures_for_a_person_and_gives_none_up() {
+    each_remote(|subject, _| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("a.jpg");
+        std::fs::write(&file, b"picture").expect("a file");
+        let error = subject.put_into(Bucket { name: "Shots_1", ..subject.bucket() }, "a.jpg", upload(&file));
+        let error = error.expect_err("no name of a host");
+        assert!(matches!(error, StoreError::NoUrl { .. }), "{subject}: {error:?}");
+        assert_eq!((error.retry(), error.scope(), error.fault()), (Retry::Held, Scope::Bucket, Fault::Dependency));
+        assert!(error.mend().contains("path_style"), "{}", error.mend());
+    });
+}
+
+#[test]
 fn a_store_that_is_busy_or_broken_is_tried_again() {
     each_remote(|subject, server| {
         for (status, name) in [("503", "slow_down"), ("500", "failed")] {
