@@ -236,7 +236,7 @@ impl Storer {
             let mut superseded = Vec::new();
             for (bucket, region) in latest::buckets_of(tx, Stores::UNCLAIMED)? {
                 if let Some((from, to)) = claimed(bucket, &region) {
-                    superseded.extend(latest::move_owed(tx, &from, &region, &to, timeline.now())?);
+                    superseded.extend(latest::move_owed(tx, &from, &region, &to, timeline.now(), clock.wall())?);
                 }
             }
             Ok(superseded)

@@ -272,6 +272,49 @@ fn pictures_that_no_store_takes_wait_for_a_start_that_has_one_and_say_where_they
 }
 
 #[test]
+fn of_two_latest_pictures_the_newer_is_put_when_a_claim_comes_back() {
+    let place_ = Place::new(telling_room("http://127.0.0.1:1/"));
+    let cos = Cos::start();
+    let claimed = || Settings { notifies: false, ..cos.settings(ACCOUNT.1) };
+    let mut unclaimed = claimed();
+    unclaimed.object_stores.push_str("\napp_ids = [7]");
+    let template = Arc::new(SnapshotTemplate { objects: Objects::Latest, ..SnapshotTemplate::clone(&template()) });
+    // A process that owes a picture of each room, so many seconds after the others, and what their bytes are.
+    let owe = |settings: &Settings, pictures: [(&str, u64); 2]| {
+        let process = place_.start_with(Settings { stores: false, ..settings.clone() });
+        let bytes = pictures.map(|(name, secs)| {
+            let mut picture = process.picture(&stream("push.example.com", name), &template);
+            picture.create_time = picture.create_time.plus(Duration::from_secs(secs));
+            let bytes = picture.pictures[0].renditions[0].bytes.to_vec();
+            process.block_on(process.committer.commit(picture)).expect("committed");
+            bytes
+        });
+        process.stop();
+        bytes
+    };
+    let put = |settings: Settings| {
+        let process = place_.start_with(settings);
+        wait::until("an empty spool", PATIENCE, || (process.spool.bytes() == 0).then_some(()))
+            .expect("nothing is owed");
+        process.stop();
+    };
+    let objects = || {
+        let keys = ["stored", "waiting", "behind"].map(|name| format!("latest/push.example.com/live/{name}.jpg"));
+        let read = cos.server.read_all(BUCKETS[0], &keys.each_ref().map(String::as_str)).expect("the SDK");
+        read.into_iter().map(|object| object.expect("an object").body).collect::<Vec<_>>()
+    };
+    // The store has a picture of the one, and will have a newer one of the other.
+    owe(&claimed(), [("stored", 0), ("behind", 20)]);
+    put(claimed());
+    owe(&claimed(), [("waiting", 0), ("behind", 30)]);
+    let [stored, _] = owe(&unclaimed, [("stored", 10), ("behind", 10)]);
+    let [waiting, _] = owe(&unclaimed, [("waiting", 10), ("stored", 5)]);
+    let [_, behind] = owe(&claimed(), [("waiting", 5), ("behind", 40)]);
+    put(claimed());
+    assert!(objects() == [stored, waiting, behind], "the newest of each");
+}
+
+#[test]
 fn a_url_is_signed_when_there_is_something_to_sign_it_with() {
     let receiver = Receiver::start().expect("a receiver");
     let place_ = Place::new(telling_room(&receiver.url("/")));
