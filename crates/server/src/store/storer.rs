@@ -160,7 +160,7 @@ impl Storer {
         // Its task ends after the last put, each of which holds it.
         let settled = SettledFiles::start(self.parts.db.clone(), Arc::clone(&self.parts.spool), &self.parts.stage);
         let mut look_at = self.parts.clock.mono();
-        let mut recovery = self.parts.conditions.recovery();
+        let mut look_again = self.parts.conditions.look_again();
         loop {
             let woken = self.parts.signal.notified();
             let Told { committed, should_look } = self.parts.signal.take();
@@ -183,7 +183,7 @@ impl Storer {
                 () = token.cancelled() => return,
                 () = woken => {}
                 // Never fails: the conditions are ours too.
-                _ = recovery.changed() => look_at = self.parts.clock.mono(),
+                _ = look_again.changed() => look_at = self.parts.clock.mono(),
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -306,7 +306,7 @@ impl Storer {
                 return;
             };
             let has_queue = storer.lanes().get_mut(&place).is_some_and(|lane| lane.end(id));
-            storer.parts.conditions.end(&place);
+            storer.parts.conditions.end(&place, storer.parts.clock.mono());
             if has_queue || matches!(ended, Ended::Failed) {
                 storer.parts.signal.look();
             }
