@@ -106,6 +106,12 @@ pub trait ObjectStore: fmt::Debug + Send + Sync {
     /// See [`StoreError`].
     fn probe<'a>(&'a self, bucket: Bucket<'a>) -> Answer<'a, Probe>;
 
+    /// Whether what is put to be kept for so many days is removed after them, as things are now.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn removes_after<'a>(&'a self, bucket: Bucket<'a>, days: u32) -> Answer<'a, bool>;
+
     /// `pic_full_url`: where receivers fetch an object from `now` on.
     ///
     /// # Errors

@@ -14,7 +14,6 @@ pub mod lifecycle;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -27,7 +26,7 @@ use hyper::{Method, Request, StatusCode};
 use md5::{Digest as _, Md5};
 use url::Url;
 
-use super::{Answer, Bucket, ObjectStore, Probe, Retry, StoreError, URL_LIFE_LEFT_MIN, Upload};
+use super::{Answer, Bucket, ObjectStore, Probe, StoreError, URL_LIFE_LEFT_MIN, Upload};
 use crate::clock::Clock;
 use crate::config::{ObjectStore as Settings, StoreKind};
 use crate::fail_point;
@@ -36,24 +35,12 @@ use answer::is_done;
 use client::{Answered, Client, NoAnswer};
 use dialect::{Dialect, Unsigned};
 use keys::{Credentials, Keys};
-use lifecycle::Merged;
+use lifecycle::{Merged, RuleError};
 
 pub use answer::Refusal;
 
 /// Sets of bucket and days whose rule this process has seen to, some hundred bytes each. Forgetting them costs two requests.
 const RULES_REMEMBERED_MAX: usize = 10_000;
-
-/// How long objects are put without a rule that could not be made, before it is tried again.
-const RULE_AGAIN: Duration = Duration::from_secs(60);
-
-/// Why a bucket's rule for a number of days could not be made.
-#[derive(Debug, thiserror::Error)]
-enum RuleError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("the rules that the bucket has are no document that could be added to")]
-    Unreadable,
-}
 
 /// A store that is reached over HTTP.
 #[derive(Debug)]
@@ -229,7 +216,9 @@ impl Remote {
             // Noted before it is tried: puts that come meanwhile do not wait, nor do they write the same document.
             rules.insert(rule.clone(), None);
         }
-        if let Err(error) = self.add_rule(bucket, days).await {
+        // The picture waits for this, so what others add to the same bucket, one after the other, is part of the time too.
+        let added = tokio::time::timeout(self.client.timeout(), self.add_rule(bucket, days)).await;
+        if let Err(error) = added.unwrap_or_else(|_| Err(RuleError::TimedOut(self.client.timeout()))) {
             tracing::warn!(
                 bucket = bucket.name,
                 days,
@@ -237,10 +226,8 @@ impl Remote {
                 rule = lifecycle::rule(days),
                 "the bucket's lifecycle rule could not be made; until somebody adds it, these objects are kept"
             );
-            let again = self.clock.mono().plus(RULE_AGAIN);
-            if matches!(&error, RuleError::Store(error) if error.retry() == Retry::Later) {
-                self.rules.lock().unwrap_or_else(PoisonError::into_inner).insert(rule, Some(again));
-            }
+            let again = self.clock.mono().plus(error.again());
+            self.rules.lock().unwrap_or_else(PoisonError::into_inner).insert(rule, Some(again));
         }
     }
 
@@ -255,25 +242,34 @@ impl Remote {
     async fn add_rule(&self, bucket: Bucket<'_>, days: u32) -> Result<(), RuleError> {
         let turn = self.turn_to_add(bucket);
         let _adding = turn.lock().await;
-        let lifecycle =
-            |method, headers, body| Call { method, bucket, key: "", parameters: &[("lifecycle", "")], headers, body };
-        let known = self.call(lifecycle(rusty_s3::Method::Get, Vec::new(), Bytes::new())).await?;
-        let document = match known.status {
-            StatusCode::NOT_FOUND if Refusal::of(&known).code == "NoSuchLifecycleConfiguration" => None,
-            status if is_done(status) => Some(String::from_utf8_lossy(&known.body)),
-            _ => return Err(self.refused(bucket, "", &known).into()),
-        };
-        let body = match lifecycle::merged(document.as_deref(), days) {
+        let body = match lifecycle::merged(self.rules_of(bucket).await?.as_deref(), days) {
             Merged::Known => return Ok(()),
             Merged::Added(document) => Bytes::from(document),
             Merged::Unreadable => return Err(RuleError::Unreadable),
         };
         let headers =
             vec![("content-md5".to_owned(), md5(&body)), ("content-type".to_owned(), "application/xml".to_owned())];
-        let written = self.call(lifecycle(rusty_s3::Method::Put, headers, body)).await?;
+        let put = Call { parameters: LIFECYCLE, headers, body, ..Call::of(rusty_s3::Method::Put, bucket, "") };
+        let written = self.call(put).await?;
         if is_done(written.status) { Ok(()) } else { Err(self.refused(bucket, "", &written).into()) }
     }
+
+    /// The document of a bucket's lifecycle rules; `None`: it has none.
+    async fn rules_of(&self, bucket: Bucket<'_>) -> Result<Option<String>, StoreError> {
+        let get = Call { parameters: LIFECYCLE, ..Call::of(rusty_s3::Method::Get, bucket, "") };
+        let known = self.call(get).await?;
+        match known.status {
+            status if is_done(status) => Ok(Some(String::from_utf8_lossy(&known.body).into_owned())),
+            _ => match self.refused(bucket, "", &known) {
+                StoreError::Answered { refusal, .. } if refusal.code == "NoSuchLifecycleConfiguration" => Ok(None),
+                refused => Err(refused),
+            },
+        }
+    }
 }
+
+/// What asks a bucket for its lifecycle rules and not for its objects.
+const LIFECYCLE: &[(&str, &str)] = &[("lifecycle", "")];
 
 /// One request.
 struct Call<'a> {
@@ -344,6 +340,13 @@ impl ObjectStore for Remote {
             let date = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
             let ahead = date.map(|date| self.clock.wall().secs() - date.timestamp().as_second());
             Ok(Probe { clock_ahead_secs: ahead })
+        })
+    }
+
+    fn removes_after<'a>(&'a self, bucket: Bucket<'a>, days: u32) -> Answer<'a, bool> {
+        Box::pin(async move {
+            let document = self.rules_of(bucket).await?;
+            Ok(lifecycle::merged(document.as_deref(), days) == Merged::Known)
         })
     }
 

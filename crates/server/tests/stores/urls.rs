@@ -5,10 +5,11 @@ use framehook_domain::stream::{AppName, DomainName, StreamId, StreamName};
 use framehook_domain::template::{ImageFormat, RenditionName, StoreTarget};
 use framehook_domain::time::{NameZone, UnixMs};
 use framehook_server::clock::Clock;
+use framehook_server::store::Retry;
 use framehook_testkit::http;
 use framehook_testkit::object_server::{BUCKETS, Kind};
 use framehook_testkit::receiver::{Receiver, Reply, Request};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::subject::{BUCKET, Subject, each_remote};
 
@@ -184,6 +185,7 @@ fn a_copy_of_what_is_overwritten_is_asked_about_each_time() {
 #[test]
 fn retention_is_a_tag_and_a_rule_of_the_bucket() {
     each_remote(|subject, server| {
+        assert!(!subject.removes_after(7).expect("asked"), "{subject}: nobody has put anything");
         for days in [7, 30, 7] {
             subject.put_for(days, &format!("{days}.jpg")).unwrap_or_else(|error| panic!("{subject}: {error:?}"));
         }
@@ -191,7 +193,11 @@ fn retention_is_a_tag_and_a_rule_of_the_bucket() {
         for days in [7, 30] {
             let id = format!("framehook-retention-days-{days}");
             assert_eq!(rules.iter().filter(|rule| **rule == id).count(), 1, "{subject}: {rules:?}");
+            assert!(subject.removes_after(days).expect("asked"), "{subject}: {days}");
         }
+        assert!(!subject.removes_after(8).expect("asked"), "{subject}: another number of days");
+        server.fault("403").expect("ordered");
+        assert_eq!(subject.removes_after(7).expect_err("refused").retry(), Retry::Held, "{subject}");
     });
 }
 
@@ -214,6 +220,27 @@ fn a_bucket_that_hangs_over_its_rules_holds_up_no_other_of_its_store() {
     subject.begin_put_for(7, BUCKETS[1]);
     let is_put = |requests: &[Request]| requests.iter().any(|request| request.method == "PUT").then_some(());
     receiver.wait_until("the other bucket's put", PATIENCE, is_put).expect("it waits for nobody");
+}
+
+#[test]
+fn a_picture_waits_for_the_rules_of_others_no_longer_than_for_its_own() {
+    let receiver = Receiver::start().expect("a receiver");
+    // It takes pictures and does not speak of its rules.
+    receiver.on_request(|request| if request.method == "GET" { Reply::Hang } else { Reply::Status(200) });
+    let config = format!(
+        "[[object_store]]\nname = \"cos\"\nkind = \"cos\"\nconnect_to = \"{}\"\n\
+         endpoint = \"http://{{bucket}}.cos.{{region}}.example.com\"\ntimeout = \"1s\"\n{}",
+        receiver.address(),
+        keys("")
+    );
+    let subject = Subject::with("cos".to_owned(), &config, None);
+    let began = Instant::now();
+    (1..=20).for_each(|days| subject.begin_put_for(days, BUCKETS[0]));
+    let are_put =
+        |requests: &[Request]| (requests.iter().filter(|request| request.method == "PUT").count() == 20).then_some(());
+    receiver.wait_until("every put", 2 * PATIENCE, are_put).expect("they wait for a second");
+    // One after the other they would take 20 s.
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }
 
 #[test]
