@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import io
 import time
+from email.utils import formatdate
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from botocore.auth import UNSIGNED_PAYLOAD, S3SigV4QueryAuth
@@ -159,6 +160,9 @@ class Handler(WSGIRequestHandler):
         environ["REQUEST_URI"] = self.path
         return environ
 
+    def date_time_string(self, timestamp=None):
+        return formatdate(time.time() + self.server.clock_ahead, usegmt=True)
+
     def log(self, *_):
         pass
 
@@ -176,6 +180,7 @@ def main():
     app = create_backend_app("s3")
     server = make_server("127.0.0.1", 0, guarded(app, accounts, Faults(arguments.clock_ahead)), threaded=True, request_handler=Handler)
     server.daemon_threads = True
+    server.clock_ahead = arguments.clock_ahead
     for bucket in arguments.bucket:
         s3_backends["123456789012"]["aws"].create_bucket(bucket, "us-east-1")
     print(server.server_port, flush=True)

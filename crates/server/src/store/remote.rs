@@ -185,9 +185,17 @@ impl Remote {
         })
     }
 
+    /// How far this machine's clock is ahead of the store's, in seconds; `None`: the answer does not say what time it is.
+    fn clock_ahead_secs(&self, answered: &Answered) -> Option<i64> {
+        let date = answered.headers.get(DATE)?.to_str().ok()?;
+        let date = jiff::fmt::rfc2822::parse(date).ok()?;
+        Some(self.clock.wall().secs() - date.timestamp().as_second())
+    }
+
     fn refused(&self, bucket: Bucket<'_>, key: &str, answered: &Answered) -> StoreError {
+        let clock_is_off = self.clock_ahead_secs(answered).is_some_and(|ahead| self.dialect.refuses_clock(ahead));
         let (bucket, key) = (bucket.name.to_owned(), key.to_owned());
-        StoreError::Answered { bucket, key, refusal: Box::new(Refusal::of(answered)) }
+        StoreError::Answered { bucket, key, refusal: Box::new(Refusal::of(answered, clock_is_off)) }
     }
 
     /// Why a bucket does not show itself. A HEAD is answered without a document, which would tell a wrong key from a missing
@@ -336,10 +344,7 @@ impl ObjectStore for Remote {
             if !is_done(answered.status) {
                 return Err(self.refused_to_show(bucket, &answered).await);
             }
-            let date = answered.headers.get(DATE).and_then(|date| date.to_str().ok());
-            let date = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
-            let ahead = date.map(|date| self.clock.wall().secs() - date.timestamp().as_second());
-            Ok(Probe { clock_ahead_secs: ahead })
+            Ok(Probe { clock_ahead_secs: self.clock_ahead_secs(&answered) })
         })
     }
 

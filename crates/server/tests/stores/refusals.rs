@@ -130,7 +130,8 @@ fn bytes_that_are_damaged_on_the_way_are_refused_and_sent_again() {
 }
 
 #[test]
-fn a_clock_that_is_far_off_holds_the_picture() {
+fn a_clock_that_is_far_off_holds_the_picture_and_is_named() {
+    const CLOCK: &str = "set this machine's clock: it differs from the store's";
     let (id, key) = ACCOUNT;
     for kind in KINDS {
         // Our clock is behind by an hour, then ahead.
@@ -139,6 +140,8 @@ fn a_clock_that_is_far_off_holds_the_picture() {
             let subject = Subject::at(server, kind, &credentials(id, key, ""));
             let error = subject.put("a.jpg", b"picture").expect_err("off by an hour");
             assert_eq!((code(&error), error.retry()), (expected, Retry::Held), "{subject} {ahead_secs}: {error}");
+            assert_eq!(error.mend(), CLOCK, "{subject} {ahead_secs}: {error}");
+            assert_eq!(subject.probe().expect_err("off by an hour").mend(), CLOCK, "{subject} {ahead_secs}");
         }
         // Ten minutes are within what stores allow.
         for ahead_secs in [600, -600] {
@@ -146,7 +149,8 @@ fn a_clock_that_is_far_off_holds_the_picture() {
             let subject = Subject::at(server, kind, &credentials(id, key, ""));
             if (kind, ahead_secs) == (Kind::Cos, -600) {
                 // COS takes no signature before its window, which begins a minute before our present.
-                assert_eq!(subject.put("a.jpg", b"picture").expect_err("too early").retry(), Retry::Held);
+                let error = subject.put("a.jpg", b"picture").expect_err("too early");
+                assert_eq!((error.retry(), error.mend()), (Retry::Held, CLOCK), "{error}");
                 continue;
             }
             subject.put("a.jpg", b"picture").unwrap_or_else(|error| panic!("{subject} {ahead_secs}: {error:?}"));

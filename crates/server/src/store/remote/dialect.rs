@@ -11,6 +11,9 @@ use super::keys::Credentials;
 /// store's, which itself allows 15 minutes.
 const REQUEST_LIFE_SECS: u32 = 20 * 60;
 
+/// How far ahead of its own clock S3 takes requests to be from.
+const S3_AHEAD_SECS_MAX: i64 = 15 * 60;
+
 /// What a store speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
@@ -44,6 +47,15 @@ pub(super) struct Proof {
 }
 
 impl Dialect {
+    /// Whether a store refuses what is signed by a clock that is so far ahead of its own, or behind it where negative.
+    pub(super) fn refuses_clock(self, ahead_secs: i64) -> bool {
+        let ahead_max = match self {
+            Self::Cos => Window::SLACK_SECS,
+            Self::S3 => S3_AHEAD_SECS_MAX,
+        };
+        ahead_secs > ahead_max || -ahead_secs > i64::from(REQUEST_LIFE_SECS)
+    }
+
     /// The full name of a header that both have, by what it is called after the vendor's part.
     pub(super) fn header(self, name: &str) -> String {
         match self {
