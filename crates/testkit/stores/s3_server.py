@@ -172,13 +172,17 @@ def main():
     parser.add_argument("--account", action="append", default=[], help="ID:SECRET[:TOKEN]")
     parser.add_argument("--bucket", action="append", default=[])
     parser.add_argument("--clock-ahead", type=int, default=0)
+    parser.add_argument("--cert", help="a certificate in PEM: TLS alone is spoken then")
+    parser.add_argument("--key")
     arguments = parser.parse_args()
     accounts = {}
     for account in arguments.account:
         key_id, secret, *token = account.split(":")
         accounts[key_id] = (secret, token[0] if token else None)
     app = create_backend_app("s3")
-    server = make_server("127.0.0.1", 0, guarded(app, accounts, Faults(arguments.clock_ahead)), threaded=True, request_handler=Handler)
+    application = guarded(app, accounts, Faults(arguments.clock_ahead))
+    tls = (arguments.cert, arguments.key) if arguments.cert else None
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Handler, ssl_context=tls)
     server.daemon_threads = True
     server.clock_ahead = arguments.clock_ahead
     for bucket in arguments.bucket:

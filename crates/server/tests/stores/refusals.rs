@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use framehook_domain::fault::Fault;
 use framehook_server::store::{Bucket, Retry, Scope, StoreError};
+use framehook_testkit::http;
 use framehook_testkit::object_server::{ACCOUNT, EXPIRED, Kind, ObjectServer, TEMPORARY};
 use framehook_testkit::proxy::{Line, Proxy};
+use framehook_testkit::tls::Ca;
 
-use crate::subject::{Subject, each_remote, target, upload};
+use crate::subject::{BUCKET, Subject, each_remote, target, upload};
 
 const KINDS: [Kind; 2] = [Kind::Cos, Kind::S3];
 
@@ -156,6 +158,38 @@ fn a_clock_that_is_far_off_holds_the_picture_and_is_named() {
             subject.put("a.jpg", b"picture").unwrap_or_else(|error| panic!("{subject} {ahead_secs}: {error:?}"));
         }
     }
+}
+
+#[test]
+fn a_store_with_a_certificate_of_a_private_authority_is_believed_with_its_ca_file_alone() {
+    let (ca, dir) = (Ca::new().expect("an authority"), tempfile::tempdir().expect("a directory"));
+    let [cert, key, ca_file] = ["cert.pem", "key.pem", "ca.pem"].map(|name| dir.path().join(name));
+    let issued = ca.issue(2999).expect("a certificate");
+    for (path, text) in [(&cert, issued.cert), (&key, issued.key), (&ca_file, ca.pem())] {
+        std::fs::write(path, text).expect("a file");
+    }
+    let server = ObjectServer::start_private(&target(), &cert, &key).expect("a server");
+    let address = server.address();
+    let has = |key: &str| {
+        let stream = ca.connect(address, Duration::from_secs(20)).expect("a private connection");
+        let asked = format!("/.has/{BUCKET}/{key}");
+        http::Connection::over(stream, "localhost").request("GET", &asked, &[], b"").expect("an answer").status == 200
+    };
+    let store = |more: &str| {
+        let config = format!(
+            "[[object_store]]\nname = \"s3\"\nkind = \"s3\"\nregion = \"us-east-1\"\npath_style = true\n\
+             endpoint = \"https://localhost:{}\"\nconnect_to = \"{address}\"\n{}\n{more}",
+            address.port(),
+            credentials(ACCOUNT.0, ACCOUNT.1, "")
+        );
+        Subject::with("s3".to_owned(), &config, None)
+    };
+    let error = store("").put("a.jpg", b"picture").expect_err("an authority that nobody knows");
+    assert!(matches!(error, StoreError::Unreachable { .. }), "{error:?}");
+    assert!(!has("a.jpg"));
+    let believing = store(&format!("ca_file = \"{}\"", ca_file.display()));
+    believing.put("a.jpg", b"picture").unwrap_or_else(|error| panic!("{error:?}"));
+    assert!(has("a.jpg") && believing.exists("a.jpg").expect("asked"));
 }
 
 /// A store behind a line that can break.

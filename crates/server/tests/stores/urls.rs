@@ -81,6 +81,20 @@ fn a_cos_url_is_as_in_the_vendors_samples_unless_anything_is_configured() {
 }
 
 #[test]
+fn an_s3_url_is_awss_own_in_both_styles_unless_anything_is_configured() {
+    let rows = [
+        ("", format!("https://{BUCKET}.s3.us-east-1.amazonaws.com{ODD_PATH}")),
+        ("path_style = true", format!("https://s3.us-east-1.amazonaws.com/{BUCKET}{ODD_PATH}")),
+    ];
+    for (more, expected) in rows {
+        let config =
+            format!("[[object_store]]\nname = \"s3\"\nkind = \"s3\"\nregion = \"us-east-1\"\n{more}\n{}", keys(""));
+        let subject = Subject::with("s3".to_owned(), &config, None);
+        assert_eq!(url_of(&subject, &odd_key(), UnixMs(0)), expected);
+    }
+}
+
+#[test]
 fn a_template_finds_its_store_by_region_account_and_bucket() {
     let subject = Subject::remote(Kind::Cos, "app_ids = [1250000000]");
     let chosen = |app_id, region| {
@@ -149,8 +163,10 @@ fn objects_are_put_with_what_is_configured() {
         ),
         (
             Kind::S3,
-            "path_style = true\nstorage_class = \"STANDARD_IA\"\nencryption = \"aws:kms\"\nkms_key_id = \"key-1\"",
+            "path_style = true\nacl = \"public-read\"\nstorage_class = \"STANDARD_IA\"\nencryption = \"aws:kms\"\n\
+             kms_key_id = \"key-1\"",
             vec![
+                ("x-amz-acl", "public-read"),
                 ("x-amz-storage-class", "STANDARD_IA"),
                 ("x-amz-server-side-encryption", "aws:kms"),
                 ("x-amz-server-side-encryption-aws-kms-key-id", "key-1"),
