@@ -165,8 +165,9 @@ section! {
         /// Gives objects out to signed URLs only: each `pic_full_url` ends in `?expires=…&signature=…`, and everything else
         /// is answered 403. Callbacks made before the switch name URLs that are refused after it.
         signed_urls: bool = "false",
-        /// How long a signed URL opens its object, from the moment the picture is committed. As long as
-        /// `deliver.log_retention`, a callback that is sent again on its last day still names a picture that can be fetched.
+        /// How long a signed URL opens its object, from the moment the picture is committed, or from when it is put if less than
+        /// half of that is left then. As long as `deliver.log_retention`, a callback that is sent again on its last day still
+        /// names a picture that can be fetched.
         signed_url_life: Duration = "14d" in "1d"..="3650d",
     }
 }

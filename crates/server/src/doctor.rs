@@ -79,6 +79,7 @@ pub async fn examine(sources: &Sources) -> Vec<Finding> {
     findings.push(files::disk(dir, config.spool.disk_reserve));
     findings.push(files::store(dir));
     findings.extend(buckets::buckets(&config, dir, clock).await);
+    findings.extend(buckets::held(dir));
     findings.push(machine::clock(clock.wall(), files::newest_change(dir)));
     findings.push(machine::descriptors(machine::descriptor_limit(), &config));
     findings.extend(listen::ports(&config));

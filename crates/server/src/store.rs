@@ -106,6 +106,12 @@ pub trait ObjectStore: fmt::Debug + Send + Sync {
     /// See [`StoreError`].
     fn probe<'a>(&'a self, bucket: Bucket<'a>) -> Answer<'a, Probe>;
 
+    /// Whether what is put to be kept for so many days is removed after them, as things are now.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn removes_after<'a>(&'a self, bucket: Bucket<'a>, days: u32) -> Answer<'a, bool>;
+
     /// `pic_full_url`: where receivers fetch an object from `now` on.
     ///
     /// # Errors
@@ -114,7 +120,17 @@ pub trait ObjectStore: fmt::Debug + Send + Sync {
 
     /// Whether a URL that [`ObjectStore::full_url`] made still opens its object, as far as its age and signature tell.
     fn still_opens(&self, bucket: Bucket<'_>, key: &str, full_url: &str, now: UnixMs) -> bool;
+
+    /// Whether a URL that [`ObjectStore::full_url`] made before an object was put will open it for as long as callbacks are
+    /// sent: it is not signed, as the store's URLs are not, or has [`URL_LIFE_LEFT_MIN`] of its life left and was signed by
+    /// who signs now. Asked at every put, so where URLs are not signed it costs a look for a query.
+    fn opens_for_long(&self, bucket: Bucket<'_>, key: &str, full_url: &str, now: UnixMs) -> bool;
 }
+
+/// A signed URL of which less is left when its object is put is made anew: 1 of so many parts of its life. Of the shortest
+/// life that the configuration takes, an hour, this leaves the half, in which the schedule `css` ends: five waits of 2 min and
+/// six attempts of 20 s, where nobody has configured them longer.
+const URL_LIFE_LEFT_MIN: u32 = 2;
 
 /// Why a put failed.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +140,9 @@ pub enum StoreError {
     Unknown { store: String },
     #[error("the object name {bucket}/{key} is not safe")]
     UnsafeName { bucket: String, key: String },
+    /// Its name and the store's endpoint make none: nothing can be put there under any key.
+    #[error("the bucket {bucket} has no URL at the store's endpoint")]
+    NoUrl { bucket: String },
     #[error("the bytes of {key} are not in the spool any more")]
     SpoolMissing { key: String },
     #[error("the credentials in {} cannot be used", path.display())]
@@ -183,6 +202,7 @@ impl StoreError {
         match self {
             Self::UnsafeName { .. } | Self::SpoolMissing { .. } => Fault::Ours,
             Self::Unknown { .. }
+            | Self::NoUrl { .. }
             | Self::Credentials { .. }
             | Self::TimedOut { .. }
             | Self::Unreachable { .. }
@@ -198,6 +218,7 @@ impl StoreError {
         match self {
             Self::Unknown { .. }
             | Self::UnsafeName { .. }
+            | Self::NoUrl { .. }
             | Self::SpoolMissing { .. }
             | Self::Credentials { .. }
             | Self::Refused { .. } => Retry::Held,
@@ -217,6 +238,7 @@ impl StoreError {
             Self::Answered { refusal, .. } if refusal.is_of_the_object() => Scope::Object,
             Self::Answered { .. }
             | Self::Unknown { .. }
+            | Self::NoUrl { .. }
             | Self::Credentials { .. }
             | Self::TimedOut { .. }
             | Self::Unreachable { .. }
@@ -229,6 +251,9 @@ impl StoreError {
         match self {
             Self::Unknown { .. } => "configure the store under its name again, or discard the pictures",
             Self::UnsafeName { .. } | Self::SpoolMissing { .. } => "discard the picture",
+            Self::NoUrl { .. } => {
+                "set path_style = true, or correct the store's endpoint or the template's bucket and region"
+            }
             Self::Credentials { .. } => "put usable credentials into the file",
             Self::TimedOut { .. } | Self::Unreachable { .. } => "see whether the store runs and the endpoint is right",
             Self::Answered { refusal, .. } => refusal.mend(),
@@ -238,13 +263,14 @@ impl StoreError {
     }
 
     /// Every name, for metrics that must exist before the first failure.
-    pub const NAMES: [&str; 10] = [
+    pub const NAMES: [&str; 11] = [
         "unknown_store",
         "credentials",
         "timed_out",
         "unreachable",
         "slow_down",
         "unsafe_name",
+        "no_url",
         "spool_missing",
         "refused",
         "full",
@@ -262,6 +288,7 @@ impl StoreError {
             Self::Answered { refusal, .. } if refusal.retry() == Retry::Held => "refused",
             Self::Answered { .. } => "failed",
             Self::UnsafeName { .. } => "unsafe_name",
+            Self::NoUrl { .. } => "no_url",
             Self::SpoolMissing { .. } => "spool_missing",
             Self::Refused { .. } => "refused",
             Self::Full { .. } => "full",

@@ -87,6 +87,20 @@ impl ObjectServer {
     /// # Errors
     /// As [`ObjectServer::start`].
     pub fn start_with_clock(kind: Kind, target: &Path, ahead_secs: i64) -> Result<Self> {
+        Self::start_with(kind, target, &[format!("--clock-ahead={ahead_secs}")])
+    }
+
+    /// One of S3 that speaks TLS alone, with this certificate and key in PEM. What is asked of it here in plain HTTP or by the
+    /// SDK it does not answer.
+    ///
+    /// # Errors
+    /// As [`ObjectServer::start`].
+    pub fn start_private(target: &Path, cert: &Path, key: &Path) -> Result<Self> {
+        let argument = |name: &str, path: &Path| format!("--{name}={}", path.display());
+        Self::start_with(Kind::S3, target, &[argument("cert", cert), argument("key", key)])
+    }
+
+    fn start_with(kind: Kind, target: &Path, more: &[String]) -> Result<Self> {
         let python = target.join("stores/bin/python");
         ensure!(python.exists(), "{} is missing; `./dev stores` installs it", python.display());
         let mut command = Command::new(&python);
@@ -98,7 +112,7 @@ impl ObjectServer {
         ];
         command.args(accounts.iter().flat_map(|account| ["--account", account]));
         command.args(BUCKETS.iter().flat_map(|bucket| ["--bucket", bucket]));
-        command.arg(format!("--clock-ahead={ahead_secs}"));
+        command.args(more);
         let process = Process::spawn(&format!("the {} server", kind.name()), &mut command)?;
         let port = || process.stdout().lines().next().and_then(|line| line.parse().ok());
         let port: u16 = wait::until("the object server's port", PATIENCE, port)

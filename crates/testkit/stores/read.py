@@ -64,7 +64,12 @@ def from_s3():
         try:
             with urllib.request.urlopen(url) as found:
                 facts = {name.lower(): value for name, value in found.headers.items()}
-                yield {"body": base64.b64encode(found.read()).decode(), "facts": facts}
+                body = base64.b64encode(found.read()).decode()
+            acl = client.generate_presigned_url("get_object_acl", Params={"Bucket": bucket, "Key": key})
+            with urllib.request.urlopen(acl) as found:
+                # S3 keeps what the header asked for as a list of who may do what.
+                facts["x-amz-acl"] = "public-read" if b"/groups/global/AllUsers" in found.read() else "private"
+            yield {"body": body, "facts": facts}
         except urllib.error.HTTPError as error:
             if error.code != 404:
                 raise

@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import io
 import time
+from email.utils import formatdate
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from botocore.auth import UNSIGNED_PAYLOAD, S3SigV4QueryAuth
@@ -159,6 +160,9 @@ class Handler(WSGIRequestHandler):
         environ["REQUEST_URI"] = self.path
         return environ
 
+    def date_time_string(self, timestamp=None):
+        return formatdate(time.time() + self.server.clock_ahead, usegmt=True)
+
     def log(self, *_):
         pass
 
@@ -168,14 +172,19 @@ def main():
     parser.add_argument("--account", action="append", default=[], help="ID:SECRET[:TOKEN]")
     parser.add_argument("--bucket", action="append", default=[])
     parser.add_argument("--clock-ahead", type=int, default=0)
+    parser.add_argument("--cert", help="a certificate in PEM: TLS alone is spoken then")
+    parser.add_argument("--key")
     arguments = parser.parse_args()
     accounts = {}
     for account in arguments.account:
         key_id, secret, *token = account.split(":")
         accounts[key_id] = (secret, token[0] if token else None)
     app = create_backend_app("s3")
-    server = make_server("127.0.0.1", 0, guarded(app, accounts, Faults(arguments.clock_ahead)), threaded=True, request_handler=Handler)
+    application = guarded(app, accounts, Faults(arguments.clock_ahead))
+    tls = (arguments.cert, arguments.key) if arguments.cert else None
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Handler, ssl_context=tls)
     server.daemon_threads = True
+    server.clock_ahead = arguments.clock_ahead
     for bucket in arguments.bucket:
         s3_backends["123456789012"]["aws"].create_bucket(bucket, "us-east-1")
     print(server.server_port, flush=True)

@@ -245,7 +245,7 @@ impl CommitParts {
             retention_days: taken.template.retention_days.map(u32::from),
             file_size_bytes,
             attempts: 0,
-            has_url: pic_full_url.is_some(),
+            pic_full_url: pic_full_url.clone(),
         };
         let RenderedRendition { snapshot_id, width, height, .. } = *image;
         let (subscriber, rendition) = (taken.subscriber, name.map(str::to_owned));

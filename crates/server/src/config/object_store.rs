@@ -56,9 +56,10 @@ section! {
         public_url: String = "",
         /// Signs each `pic_full_url`, for buckets that are not public.
         signed_urls: bool = "false",
-        /// How long a signed URL opens its object, from the moment the picture is committed. S3 allows 7 days at most, and no
-        /// URL outlives temporary credentials.
-        signed_url_life: Duration = "7d" in "1m"..="3650d",
+        /// How long a signed URL opens its object, from the moment the picture is committed, or from when it is put if less than
+        /// half of that is left then. S3 allows 7 days at most, and no URL outlives temporary credentials. Half of the least is
+        /// enough for every attempt of the schedule `css`.
+        signed_url_life: Duration = "7d" in "1h"..="3650d",
         /// Who may fetch each object: COS's `x-cos-acl` or S3's `x-amz-acl`, such as `public-read`. Without it the bucket decides.
         acl: String = "",
         /// Such as `STANDARD_IA`. Without it the store's own default.
@@ -102,6 +103,24 @@ impl ObjectStore {
         (problems.len() == before).then_some(stores)
     }
 
+    /// Where requests go, `{bucket}` and `{region}` not yet filled in.
+    pub(crate) fn endpoint_template(&self) -> String {
+        let given = self.endpoint.trim_end_matches('/');
+        match (self.kind, given) {
+            (StoreKind::Cos, "") => "https://{bucket}.cos.{region}.myqcloud.com".to_owned(),
+            (StoreKind::S3, "") if self.path_style => "https://s3.{region}.amazonaws.com/{bucket}".to_owned(),
+            (StoreKind::S3, "") => "https://{bucket}.s3.{region}.amazonaws.com".to_owned(),
+            (_, given) if given.contains("{bucket}") => given.to_owned(),
+            // A domain of its own leads to one bucket.
+            (StoreKind::Cos, given) => given.to_owned(),
+            (StoreKind::S3, given) if self.path_style => format!("{given}/{{bucket}}"),
+            (StoreKind::S3, given) => match given.split_once("://") {
+                Some((scheme, host)) => format!("{scheme}://{{bucket}}.{host}"),
+                None => given.to_owned(),
+            },
+        }
+    }
+
     fn take_credentials(&mut self, environment: &[(String, String)]) {
         if self.credentials_file.is_some() || !self.secret_id.expose().is_empty() {
             return;
@@ -139,6 +158,13 @@ impl ObjectStore {
             if parsed.is_err() {
                 return Some((field, "expected an http:// or https:// URL without user, query or fragment".to_owned()));
             }
+        }
+        let of_bucket = self.endpoint_template().replace("{bucket}", "b-1").replace("{region}", "r-1");
+        if <url::Url as super::value::Value>::parse(&of_bucket).is_err() {
+            let what = format!(
+                "is false, but no bucket's name can stand before an IP address, as in {of_bucket}; allowed: true"
+            );
+            return Some(("path_style", what));
         }
         if self.kind == StoreKind::Cos
             && !self.endpoint.is_empty()
@@ -239,11 +265,34 @@ mod tests {
                 format!("name = \"a\"\nkind = \"s3\"\nsigned_url_life = \"8d\"\n{KEYS}"),
                 "object_store[1].signed_url_life",
             ),
+            (
+                "buckets' names before an IP address",
+                format!(
+                    "name = \"a\"\nkind = \"s3\"\n{KEYS}regions = [\"minio\"]\nendpoint = \"http://10.0.0.5:9000\""
+                ),
+                "object_store[1].path_style: is false, but no bucket's name can stand before an IP address, as in \
+                 http://b-1.10.0.0.5:9000; allowed: true",
+            ),
+            (
+                "the same where it is written out",
+                format!("{whole}endpoint = \"http://{{bucket}}.[::1]:9000\""),
+                "object_store[1].endpoint",
+            ),
         ];
         for (name, table, key) in cases {
             let found = complaints(&table, &[]);
             assert!(found.len() == 1 && found[0].starts_with(key), "{name}: {found:?}");
             assert!(!found[0].contains("hunter2"), "{name}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_at_an_ip_address_stands_in_the_path() {
+        for endpoint in ["http://10.0.0.5:9000", "https://[::1]:9000/"] {
+            let table = format!(
+                "name = \"a\"\nkind = \"s3\"\n{KEYS}regions = [\"minio\"]\nendpoint = \"{endpoint}\"\npath_style = true"
+            );
+            assert_eq!(complaints(&table, &[]), Vec::<String>::new(), "{endpoint}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row};
 
 use super::secret::{self, KeyCheck, Vault};
 use super::{FILE_NAME, migrate, open_reader};
@@ -82,19 +82,61 @@ pub fn inspect(dir: &Path, vault: Option<&Vault>) -> Result<Inspection, InspectE
     Ok(Inspection::Whole { schema, migrates: schema < known, bytes: file.len() })
 }
 
-/// Every account, bucket and region that a template of the database of `dir` names. None if there is no database, or none that
-/// can be read: [`inspect`] says what is wrong with it.
-pub fn store_targets(dir: &Path) -> Vec<(i64, String, String)> {
+/// Where a template of the database puts pictures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownTarget {
+    pub app_id: i64,
+    pub bucket: String,
+    pub region: String,
+    /// For how many days numbered pictures are kept there.
+    pub retention_days: Option<u16>,
+}
+
+/// Every place that a template of the database of `dir` names. None if there is no database, or none that can be read:
+/// [`inspect`] says what is wrong with it.
+pub fn store_targets(dir: &Path) -> Vec<KnownTarget> {
+    let targets = "SELECT app_id, bucket, region, iif(objects = 'latest', NULL, retention_days) FROM snapshot_template
+                   UNION SELECT coalesce(rendition.app_id, template.app_id), coalesce(rendition.bucket, template.bucket),
+                       coalesce(rendition.region, template.region), iif(objects = 'latest', NULL, retention_days)
+                   FROM snapshot_rendition AS rendition JOIN snapshot_template AS template ON template.id = template_id";
+    read(dir, targets, |row| {
+        let (app_id, bucket, region) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(KnownTarget { app_id, bucket, region, retention_days: row.get(3)? })
+    })
+}
+
+/// A bucket whose pictures wait for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldPlace {
+    pub store: String,
+    pub bucket: String,
+    pub pictures: u64,
+    /// Why the put failed that will be made again last.
+    pub error: String,
+}
+
+/// Every bucket whose pictures wait for a person, by the database of `dir`; none where that cannot be read.
+pub fn held_places(dir: &Path) -> Vec<HeldPlace> {
+    // Beside `max`, SQLite takes the other columns from the row that has it.
+    let held = "SELECT store, bucket, count(*), coalesce(put_error, ''), max(put_due_ms)
+                FROM (SELECT store, bucket, put_error, put_due_ms FROM snapshot WHERE put_alarm = 1
+                      UNION ALL SELECT store, bucket, put_error, put_due_ms FROM latest_object
+                      WHERE is_owed = 1 AND put_alarm = 1)
+                GROUP BY store, bucket ORDER BY store, bucket";
+    read(dir, held, |row| {
+        let pictures: i64 = row.get(2)?;
+        let (store, bucket, error) = (row.get(0)?, row.get(1)?, row.get(3)?);
+        Ok(HeldPlace { store, bucket, pictures: pictures.unsigned_abs(), error })
+    })
+}
+
+/// What a query finds in the database of `dir`; nothing where there is none, or none that can be read.
+fn read<T>(dir: &Path, sql: &str, row: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Vec<T> {
     let path = dir.join(FILE_NAME);
-    let read = || -> rusqlite::Result<Vec<(i64, String, String)>> {
+    let read = || -> rusqlite::Result<Vec<T>> {
         let conn = open_reader(&path)?;
-        let mut targets = conn.prepare(
-            "SELECT app_id, bucket, region FROM snapshot_template
-             UNION SELECT coalesce(rendition.app_id, template.app_id), coalesce(rendition.bucket, template.bucket),
-                 coalesce(rendition.region, template.region)
-             FROM snapshot_rendition AS rendition JOIN snapshot_template AS template ON template.id = template_id",
-        )?;
-        targets.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+        let mut statement = conn.prepare(sql)?;
+        statement.query_map([], row)?.collect()
     };
     if path.exists() { read().unwrap_or_default() } else { Vec::new() }
 }

@@ -219,8 +219,9 @@ pub fn next_due(conn: &Connection, place: &Place, after: UnixMs) -> Result<Optio
     Ok(next.map(UnixMs))
 }
 
-/// Owes what was owed to one place to another. What has a newer picture there, or one that was announced and must not be
-/// overwritten, is of no use any more: its id, and its bytes in the spool.
+/// Owes what was owed to one place to another. Of two pictures of a key the newer is owed there from now on, as if it had just
+/// been offered; neither is where a picture was announced, which must not be overwritten. What is of no use any more: its id,
+/// and its bytes in the spool.
 ///
 /// # Errors
 /// Those of the database.
@@ -230,7 +231,25 @@ pub fn move_owed(
     region: &str,
     to: &Place,
     now: UnixMs,
+    wall: UnixMs,
 ) -> Result<Vec<(SnapshotId, u64)>, DbError> {
+    let mut superseded = Vec::new();
+    // Not all that has the key there has come later: that may be a picture which was put before the store's claim went and
+    // came back, or one that waits since then.
+    let mut older = tx.prepare(
+        "DELETE FROM latest_object AS there WHERE store = ?4 AND bucket = ?5 AND EXISTS (
+             SELECT 1 FROM latest_object AS here
+             WHERE here.is_owed = 1 AND here.store = ?1 AND here.bucket = ?2 AND here.region = ?3
+             AND here.object_key = there.object_key
+             AND (there.create_time_ms > ?6 OR (there.create_time_ms, there.id) < (here.create_time_ms, here.id)))
+         RETURNING id, file_size, is_owed",
+    )?;
+    let mut rows = older.query(params![from.store, from.bucket, region, to.store, to.bucket, wall.0])?;
+    while let Some(row) = rows.next()? {
+        if row.get("is_owed")? {
+            superseded.push((SnapshotId(uuid(row, "id")?), number(row, "file_size")?));
+        }
+    }
     let here = "is_owed = 1 AND store = ?1 AND bucket = ?2 AND region = ?3";
     let moved = format!(
         "UPDATE OR IGNORE latest_object SET store = ?4, bucket = ?5, put_due_ms = ?6, put_alarm = 0
@@ -238,11 +257,9 @@ pub fn move_owed(
              SELECT 1 FROM snapshot WHERE store = ?4 AND bucket = ?5 AND object_key = latest_object.object_key)"
     );
     tx.execute(&moved, params![from.store, from.bucket, region, to.store, to.bucket, now.0])?;
-    // What is left has its key taken there: by a latest object, which has come since that store was configured and is newer,
-    // or by a picture that was announced.
+    // What is left has its key taken there: by a newer latest object, or by a picture that was announced.
     let mut left = tx.prepare(&format!("DELETE FROM latest_object WHERE {here} RETURNING id, file_size"))?;
     let mut rows = left.query(params![from.store, from.bucket, region])?;
-    let mut superseded = Vec::new();
     while let Some(row) = rows.next()? {
         superseded.push((SnapshotId(uuid(row, "id")?), number(row, "file_size")?));
     }

@@ -143,8 +143,8 @@ pub struct OwedPut {
     pub file_size_bytes: u64,
     /// Puts that failed.
     pub attempts: u32,
-    /// Whether its event says where it is fetched; otherwise that is written when it is stored.
-    pub has_url: bool,
+    /// Where its event says that it is fetched; `None`: that is written when it is stored.
+    pub pic_full_url: Option<String>,
 }
 
 impl OwedPut {
@@ -156,7 +156,7 @@ impl OwedPut {
 
 const OWED_COLUMNS: &str =
     "id, trace, event_id, domain, app, stream, store, region, bucket, object_key, format, file_size,
-     put_attempts, pic_full_url IS NOT NULL AS has_url,
+     put_attempts, pic_full_url,
      (SELECT retention_days FROM snapshot_template WHERE snapshot_template.id = template_id) AS retention_days
      FROM snapshot";
 
@@ -179,7 +179,7 @@ fn owed_put(row: &Row<'_>) -> Result<OwedPut, DbError> {
         retention_days: row.get("retention_days")?,
         file_size_bytes: number(row, "file_size")?,
         attempts: number(row, "put_attempts")?,
-        has_url: row.get("has_url")?,
+        pic_full_url: row.get("pic_full_url")?,
     })
 }
 
@@ -380,8 +380,8 @@ pub enum Marked {
     Already,
 }
 
-/// The picture can be fetched: its deliveries become due in the same transaction, and say where if they did not before
-/// (`pic_full_url`).
+/// The picture can be fetched: its deliveries become due in the same transaction, and say where by a URL that is new to them
+/// (`pic_full_url`), if there is one.
 ///
 /// # Errors
 /// Those of the database.
@@ -393,9 +393,13 @@ pub fn mark_stored(
     wall: UnixMs,
 ) -> Result<Marked, DbError> {
     if let Some(url) = pic_full_url {
-        tx.prepare_cached("UPDATE snapshot SET pic_full_url = ?2 WHERE id = ?1 AND put_state = 'owed'")?
+        let changed = tx
+            .prepare_cached("UPDATE snapshot SET pic_full_url = ?2 WHERE id = ?1 AND put_state = 'owed'")?
             .execute(params![blob(put.id.0), url])?;
-        outbox::object_has_url(tx, put.event, &put.key, url)?;
+        // Once its callbacks may have been sent, their bodies stay as they are.
+        if changed > 0 {
+            outbox::object_has_url(tx, put.event, &put.key, url)?;
+        }
     }
     let changed = tx
         .prepare_cached(

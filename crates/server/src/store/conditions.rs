@@ -24,7 +24,7 @@ const UNCLEAR_FAILURES_TO_TELL: u32 = 3;
 #[derive(Debug, Default)]
 pub struct Conditions {
     places: Mutex<BTreeMap<Place, Condition>>,
-    recovery: watch::Sender<()>,
+    look_again: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -73,10 +73,15 @@ impl Conditions {
         may_begin
     }
 
-    /// A put that was begun has ended, this way or that.
-    pub(super) fn end(&self, place: &Place) {
-        if let Some(condition) = self.places().get_mut(place) {
+    /// A put that was begun has ended, this way or that. If it was the one that should find out whether a failure has passed,
+    /// and has not, the turn is whoever's looks first: all are told.
+    pub(super) fn end(&self, place: &Place, now: Mono) {
+        let is_still_asked = self.places().get_mut(place).is_some_and(|condition| {
             condition.running = condition.running.saturating_sub(1);
+            condition.running == 0 && condition.circuit.allowance(now) == Allowance::One
+        });
+        if is_still_asked {
+            self.look_again.send_replace(());
         }
     }
 
@@ -145,14 +150,15 @@ impl Conditions {
         }
     }
 
-    /// Changes whenever what waited for some bucket has been made due: whoever puts looks again.
-    pub(super) fn recovery(&self) -> watch::Receiver<()> {
-        self.recovery.subscribe()
+    /// Changes whenever what waited for some bucket has been made due, or may be tried by whoever comes: whoever puts looks
+    /// again.
+    pub(super) fn look_again(&self) -> watch::Receiver<()> {
+        self.look_again.subscribe()
     }
 
     /// What waited for a bucket is due.
     pub(super) fn tell_recovery(&self) {
-        self.recovery.send_replace(());
+        self.look_again.send_replace(());
     }
 
     fn places(&self) -> MutexGuard<'_, BTreeMap<Place, Condition>> {
@@ -250,11 +256,36 @@ mod tests {
         let later = NOW.plus(Duration::from_secs(2));
         assert_eq!(conditions.wait(&place(), later), None);
         assert!(!conditions.begin(&place(), later), "the one that hangs may find out");
-        conditions.end(&place());
+        conditions.end(&place(), later);
         assert!(conditions.begin(&place(), later));
         assert!(!conditions.begin(&place(), later), "whoever asks second");
-        conditions.end(&place());
+        conditions.end(&place(), later);
         assert!(conditions.begin(&place(), later));
+    }
+
+    #[test]
+    fn everybody_is_told_of_a_try_that_has_found_nothing_out() {
+        let conditions = Conditions::default();
+        let mut told = conditions.look_again();
+        let mut is_told = || {
+            let is_told = told.has_changed().expect("its sender is here");
+            told.mark_unchanged();
+            is_told
+        };
+        assert!(conditions.begin(&place(), NOW));
+        conditions.end(&place(), NOW);
+        assert!(!is_told(), "nobody waits for a bucket that does not fail");
+        fail(&conditions, &timed_out(), 3);
+        let later = NOW.plus(Duration::from_secs(2));
+        assert!(conditions.begin(&place(), later));
+        // Its picture's file was gone, say.
+        conditions.end(&place(), later);
+        assert!(is_told());
+        assert!(conditions.begin(&place(), later));
+        let telemetry = Telemetry::new(Clock::start());
+        conditions.failed(&place(), &timed_out(), later, 0.5, &telemetry);
+        conditions.end(&place(), later);
+        assert!(!is_told(), "it fails still, and is asked later");
     }
 
     #[test]

@@ -137,7 +137,7 @@ mod tests {
             retention_days: None,
             file_size_bytes: 1,
             attempts: 0,
-            has_url: true,
+            pic_full_url: None,
         };
         numbers.map(put).collect()
     }

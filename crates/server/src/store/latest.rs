@@ -55,7 +55,7 @@ impl LatestStorer {
             () = token.cancelled() => return,
             () = prepared => {}
         }
-        let mut recovery = self.parts.conditions.recovery();
+        let mut look_again = self.parts.conditions.look_again();
         loop {
             let woken = self.parts.signal.notified();
             let wait = match self.start_due().await {
@@ -70,7 +70,7 @@ impl LatestStorer {
                 () = token.cancelled() => return,
                 () = woken => {}
                 // Never fails: the conditions are ours too.
-                _ = recovery.changed() => {}
+                _ = look_again.changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -126,7 +126,7 @@ impl LatestStorer {
                     lane.keys.remove(&put.key);
                     lane.ended.insert(put.id);
                 }
-                storer.parts.conditions.end(&place);
+                storer.parts.conditions.end(&place, storer.parts.clock.mono());
                 storer.parts.signal.look();
             }
         });

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use framehook_domain::object_key::pic_full_url;
 use framehook_domain::time::UnixMs;
 
-use super::{Answer, Bucket, LocalStore, ObjectStore, Probe, StoreError, Upload, UrlRefused, UrlSigner};
+use super::{
+    Answer, Bucket, LocalStore, ObjectStore, Probe, StoreError, URL_LIFE_LEFT_MIN, Upload, UrlRefused, UrlSigner,
+};
 
 /// The objects in the data directory, and how receivers reach them over our own HTTP listener.
 #[derive(Clone, Debug)]
@@ -80,6 +82,11 @@ impl ObjectStore for Local {
         Box::pin(async { Ok(Probe::default()) })
     }
 
+    /// Framehook does it itself.
+    fn removes_after<'a>(&'a self, _bucket: Bucket<'a>, _days: u32) -> Answer<'a, bool> {
+        Box::pin(async { Ok(true) })
+    }
+
     fn full_url(&self, bucket: Bucket<'_>, key: &str, now: UnixMs) -> Result<String, StoreError> {
         let url = pic_full_url(&format!("{}/{}", self.public_url, bucket.name), key);
         Ok(match &self.signer {
@@ -91,5 +98,12 @@ impl ObjectStore for Local {
     fn still_opens(&self, bucket: Bucket<'_>, key: &str, full_url: &str, now: UnixMs) -> bool {
         let query = full_url.split_once('?').map_or("", |(_, query)| query);
         self.admit(bucket.name, key, query, now).is_ok()
+    }
+
+    fn opens_for_long(&self, bucket: Bucket<'_>, key: &str, full_url: &str, now: UnixMs) -> bool {
+        match &self.signer {
+            Some(signer) => self.still_opens(bucket, key, full_url, now.plus(signer.life() / URL_LIFE_LEFT_MIN)),
+            None => !full_url.contains('?'),
+        }
     }
 }

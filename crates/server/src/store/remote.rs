@@ -14,7 +14,6 @@ pub mod lifecycle;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -27,7 +26,7 @@ use hyper::{Method, Request, StatusCode};
 use md5::{Digest as _, Md5};
 use url::Url;
 
-use super::{Answer, Bucket, ObjectStore, Probe, Retry, StoreError, Upload};
+use super::{Answer, Bucket, ObjectStore, Probe, StoreError, URL_LIFE_LEFT_MIN, Upload};
 use crate::clock::Clock;
 use crate::config::{ObjectStore as Settings, StoreKind};
 use crate::fail_point;
@@ -36,24 +35,12 @@ use answer::is_done;
 use client::{Answered, Client, NoAnswer};
 use dialect::{Dialect, Unsigned};
 use keys::{Credentials, Keys};
-use lifecycle::Merged;
+use lifecycle::{Merged, RuleError};
 
 pub use answer::Refusal;
 
 /// Sets of bucket and days whose rule this process has seen to, some hundred bytes each. Forgetting them costs two requests.
 const RULES_REMEMBERED_MAX: usize = 10_000;
-
-/// How long objects are put without a rule that could not be made, before it is tried again.
-const RULE_AGAIN: Duration = Duration::from_secs(60);
-
-/// Why a bucket's rule for a number of days could not be made.
-#[derive(Debug, thiserror::Error)]
-enum RuleError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("the rules that the bucket has are no document that could be added to")]
-    Unreadable,
-}
 
 /// A store that is reached over HTTP.
 #[derive(Debug)]
@@ -99,7 +86,7 @@ impl Remote {
             (dialect.kms_key_header(), &settings.kms_key_id),
         ];
         let life = settings.signed_urls.then_some(settings.signed_url_life.as_secs());
-        let endpoint = endpoint(settings);
+        let endpoint = settings.endpoint_template();
         Self {
             dialect,
             public_url: match (settings.public_url.as_str(), settings.kind) {
@@ -136,17 +123,20 @@ impl Remote {
 
     /// The URL of an object, or of the bucket with an empty key.
     fn url(&self, template: &str, bucket: Bucket<'_>, key: &str) -> Result<Url, StoreError> {
-        let unsafe_name = || StoreError::UnsafeName { bucket: bucket.name.to_owned(), key: key.to_owned() };
+        let no_url = || StoreError::NoUrl { bucket: bucket.name.to_owned() };
         let in_host = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
         let is_label = |text: &str| !text.is_empty() && text.bytes().all(in_host);
         // URLs resolve such levels, which would lead to another object or out of the bucket.
         let climbs = key.split('/').any(|level| level == "." || level == "..");
         let region = self.region(bucket);
-        if !is_label(bucket.name) || !is_label(region) || climbs || key.starts_with('/') {
-            return Err(unsafe_name());
+        if climbs || key.starts_with('/') {
+            return Err(StoreError::UnsafeName { bucket: bucket.name.to_owned(), key: key.to_owned() });
+        }
+        if !is_label(bucket.name) || !is_label(region) {
+            return Err(no_url());
         }
         let base = template.replace("{bucket}", bucket.name).replace("{region}", region);
-        format!("{}/{}", base.trim_end_matches('/'), encode_path(key)).parse().map_err(|_| unsafe_name())
+        format!("{}/{}", base.trim_end_matches('/'), encode_path(key)).parse().map_err(|_| no_url())
     }
 
     /// One signed request and its answer, whatever its status.
@@ -195,9 +185,17 @@ impl Remote {
         })
     }
 
+    /// How far this machine's clock is ahead of the store's, in seconds; `None`: the answer does not say what time it is.
+    fn clock_ahead_secs(&self, answered: &Answered) -> Option<i64> {
+        let date = answered.headers.get(DATE)?.to_str().ok()?;
+        let date = jiff::fmt::rfc2822::parse(date).ok()?;
+        Some(self.clock.wall().secs() - date.timestamp().as_second())
+    }
+
     fn refused(&self, bucket: Bucket<'_>, key: &str, answered: &Answered) -> StoreError {
+        let clock_is_off = self.clock_ahead_secs(answered).is_some_and(|ahead| self.dialect.refuses_clock(ahead));
         let (bucket, key) = (bucket.name.to_owned(), key.to_owned());
-        StoreError::Answered { bucket, key, refusal: Box::new(Refusal::of(answered)) }
+        StoreError::Answered { bucket, key, refusal: Box::new(Refusal::of(answered, clock_is_off)) }
     }
 
     /// Why a bucket does not show itself. A HEAD is answered without a document, which would tell a wrong key from a missing
@@ -226,7 +224,9 @@ impl Remote {
             // Noted before it is tried: puts that come meanwhile do not wait, nor do they write the same document.
             rules.insert(rule.clone(), None);
         }
-        if let Err(error) = self.add_rule(bucket, days).await {
+        // The picture waits for this, so what others add to the same bucket, one after the other, is part of the time too.
+        let added = tokio::time::timeout(self.client.timeout(), self.add_rule(bucket, days)).await;
+        if let Err(error) = added.unwrap_or_else(|_| Err(RuleError::TimedOut(self.client.timeout()))) {
             tracing::warn!(
                 bucket = bucket.name,
                 days,
@@ -234,10 +234,8 @@ impl Remote {
                 rule = lifecycle::rule(days),
                 "the bucket's lifecycle rule could not be made; until somebody adds it, these objects are kept"
             );
-            let again = self.clock.mono().plus(RULE_AGAIN);
-            if matches!(&error, RuleError::Store(error) if error.retry() == Retry::Later) {
-                self.rules.lock().unwrap_or_else(PoisonError::into_inner).insert(rule, Some(again));
-            }
+            let again = self.clock.mono().plus(error.again());
+            self.rules.lock().unwrap_or_else(PoisonError::into_inner).insert(rule, Some(again));
         }
     }
 
@@ -252,25 +250,34 @@ impl Remote {
     async fn add_rule(&self, bucket: Bucket<'_>, days: u32) -> Result<(), RuleError> {
         let turn = self.turn_to_add(bucket);
         let _adding = turn.lock().await;
-        let lifecycle =
-            |method, headers, body| Call { method, bucket, key: "", parameters: &[("lifecycle", "")], headers, body };
-        let known = self.call(lifecycle(rusty_s3::Method::Get, Vec::new(), Bytes::new())).await?;
-        let document = match known.status {
-            StatusCode::NOT_FOUND if Refusal::of(&known).code == "NoSuchLifecycleConfiguration" => None,
-            status if is_done(status) => Some(String::from_utf8_lossy(&known.body)),
-            _ => return Err(self.refused(bucket, "", &known).into()),
-        };
-        let body = match lifecycle::merged(document.as_deref(), days) {
+        let body = match lifecycle::merged(self.rules_of(bucket).await?.as_deref(), days) {
             Merged::Known => return Ok(()),
             Merged::Added(document) => Bytes::from(document),
             Merged::Unreadable => return Err(RuleError::Unreadable),
         };
         let headers =
             vec![("content-md5".to_owned(), md5(&body)), ("content-type".to_owned(), "application/xml".to_owned())];
-        let written = self.call(lifecycle(rusty_s3::Method::Put, headers, body)).await?;
+        let put = Call { parameters: LIFECYCLE, headers, body, ..Call::of(rusty_s3::Method::Put, bucket, "") };
+        let written = self.call(put).await?;
         if is_done(written.status) { Ok(()) } else { Err(self.refused(bucket, "", &written).into()) }
     }
+
+    /// The document of a bucket's lifecycle rules; `None`: it has none.
+    async fn rules_of(&self, bucket: Bucket<'_>) -> Result<Option<String>, StoreError> {
+        let get = Call { parameters: LIFECYCLE, ..Call::of(rusty_s3::Method::Get, bucket, "") };
+        let known = self.call(get).await?;
+        match known.status {
+            status if is_done(status) => Ok(Some(String::from_utf8_lossy(&known.body).into_owned())),
+            _ => match self.refused(bucket, "", &known) {
+                StoreError::Answered { refusal, .. } if refusal.code == "NoSuchLifecycleConfiguration" => Ok(None),
+                refused => Err(refused),
+            },
+        }
+    }
 }
+
+/// What asks a bucket for its lifecycle rules and not for its objects.
+const LIFECYCLE: &[(&str, &str)] = &[("lifecycle", "")];
 
 /// One request.
 struct Call<'a> {
@@ -337,10 +344,14 @@ impl ObjectStore for Remote {
             if !is_done(answered.status) {
                 return Err(self.refused_to_show(bucket, &answered).await);
             }
-            let date = answered.headers.get(DATE).and_then(|date| date.to_str().ok());
-            let date = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
-            let ahead = date.map(|date| self.clock.wall().secs() - date.timestamp().as_second());
-            Ok(Probe { clock_ahead_secs: ahead })
+            Ok(Probe { clock_ahead_secs: self.clock_ahead_secs(&answered) })
+        })
+    }
+
+    fn removes_after<'a>(&'a self, bucket: Bucket<'a>, days: u32) -> Answer<'a, bool> {
+        Box::pin(async move {
+            let document = self.rules_of(bucket).await?;
+            Ok(lifecycle::merged(document.as_deref(), days) == Merged::Known)
         })
     }
 
@@ -358,23 +369,17 @@ impl ObjectStore for Remote {
         let end = full_url.parse().ok().and_then(|url| self.dialect.url_end(&url));
         end.is_none_or(|end| now.secs() < end)
     }
-}
 
-/// Where requests go, `{bucket}` and `{region}` not yet filled in.
-fn endpoint(settings: &Settings) -> String {
-    let given = settings.endpoint.trim_end_matches('/');
-    match (settings.kind, given) {
-        (StoreKind::Cos, "") => "https://{bucket}.cos.{region}.myqcloud.com".to_owned(),
-        (StoreKind::S3, "") if settings.path_style => "https://s3.{region}.amazonaws.com/{bucket}".to_owned(),
-        (StoreKind::S3, "") => "https://{bucket}.s3.{region}.amazonaws.com".to_owned(),
-        (_, given) if given.contains("{bucket}") => given.to_owned(),
-        // A domain of its own leads to one bucket.
-        (StoreKind::Cos, given) => given.to_owned(),
-        (StoreKind::S3, given) if settings.path_style => format!("{given}/{{bucket}}"),
-        (StoreKind::S3, given) => match given.split_once("://") {
-            Some((scheme, host)) => format!("{scheme}://{{bucket}}.{host}"),
-            None => given.to_owned(),
-        },
+    fn opens_for_long(&self, _bucket: Bucket<'_>, _key: &str, full_url: &str, now: UnixMs) -> bool {
+        let Some(life) = self.signed_url_life_secs else { return !full_url.contains('?') };
+        let Ok(url) = full_url.parse::<Url>() else { return false };
+        let lives =
+            self.dialect.url_end(&url).is_some_and(|end| end - now.secs() > i64::from(life / URL_LIFE_LEFT_MIN));
+        // A URL ends with the temporary credentials that have signed it, which it does not tell. Those that the object has just
+        // been put with are good.
+        let is_signed_by =
+            |signer: &Credentials| self.dialect.url_signer(&url).is_some_and(|id| id == signer.id.expose());
+        lives && self.keys.current(self.clock.mono()).is_ok_and(|signer| is_signed_by(&signer))
     }
 }
 

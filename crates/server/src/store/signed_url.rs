@@ -44,6 +44,11 @@ impl UrlSigner {
         Self { vault, life }
     }
 
+    /// How long a URL lives.
+    pub(super) fn life(&self) -> Duration {
+        self.life
+    }
+
     /// The query of an object's URL that is made `now`.
     pub(super) fn query(&self, bucket: &str, key: &str, now: UnixMs) -> String {
         let expires = now.plus(self.life).secs();

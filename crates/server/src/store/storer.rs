@@ -160,7 +160,7 @@ impl Storer {
         // Its task ends after the last put, each of which holds it.
         let settled = SettledFiles::start(self.parts.db.clone(), Arc::clone(&self.parts.spool), &self.parts.stage);
         let mut look_at = self.parts.clock.mono();
-        let mut recovery = self.parts.conditions.recovery();
+        let mut look_again = self.parts.conditions.look_again();
         loop {
             let woken = self.parts.signal.notified();
             let Told { committed, should_look } = self.parts.signal.take();
@@ -183,7 +183,7 @@ impl Storer {
                 () = token.cancelled() => return,
                 () = woken => {}
                 // Never fails: the conditions are ours too.
-                _ = recovery.changed() => look_at = self.parts.clock.mono(),
+                _ = look_again.changed() => look_at = self.parts.clock.mono(),
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -236,7 +236,7 @@ impl Storer {
             let mut superseded = Vec::new();
             for (bucket, region) in latest::buckets_of(tx, Stores::UNCLAIMED)? {
                 if let Some((from, to)) = claimed(bucket, &region) {
-                    superseded.extend(latest::move_owed(tx, &from, &region, &to, timeline.now())?);
+                    superseded.extend(latest::move_owed(tx, &from, &region, &to, timeline.now(), clock.wall())?);
                 }
             }
             Ok(superseded)
@@ -306,7 +306,7 @@ impl Storer {
                 return;
             };
             let has_queue = storer.lanes().get_mut(&place).is_some_and(|lane| lane.end(id));
-            storer.parts.conditions.end(&place);
+            storer.parts.conditions.end(&place, storer.parts.clock.mono());
             if has_queue || matches!(ended, Ended::Failed) {
                 storer.parts.signal.look();
             }
@@ -374,7 +374,8 @@ impl Storer {
         }
     }
 
-    /// Puts a picture, and tells where it can be fetched if that was not known when it was committed.
+    /// Puts a picture, and tells where it can be fetched if that was not known when it was committed, or if the URL that was
+    /// made then opens it no more.
     async fn put_into_store(&self, put: &OwedPut) -> Result<Option<String>, StoreError> {
         let store = self.parts.stores.named(&put.store);
         let store = store.ok_or_else(|| StoreError::Unknown { store: put.store.clone() })?;
@@ -387,10 +388,11 @@ impl Storer {
             is_overwritten: false,
         };
         store.put(bucket, &put.key, upload).await?;
-        if put.has_url {
-            return Ok(None);
+        let now = self.parts.clock.wall();
+        match &put.pic_full_url {
+            Some(url) if store.opens_for_long(bucket, &put.key, url, now) => Ok(None),
+            Some(_) | None => store.full_url(bucket, &put.key, now).map(Some),
         }
-        store.full_url(bucket, &put.key, self.parts.clock.wall()).map(Some)
     }
 
     async fn is_owed(&self, id: SnapshotId) -> bool {

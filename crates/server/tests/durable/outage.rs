@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use framehook_domain::id::{SnapshotId, TemplateId};
 use framehook_domain::template::{Objects, SnapshotTemplate, SnapshotTemplateDraft};
 use framehook_server::audit::Caller;
 use framehook_server::commit::Recorded;
-use framehook_server::db::outbox::{self, State};
+use framehook_server::db::outbox::{self, Filter, State};
 use framehook_server::store::{PlaceState, PlaceStatus};
-use framehook_testkit::object_server::{ACCOUNT, BUCKETS, Kind, ObjectServer};
+use framehook_testkit::http;
+use framehook_testkit::object_server::{ACCOUNT, BUCKETS, Kind, ObjectServer, TEMPORARY};
 use framehook_testkit::proxy::{Line, Proxy};
 use framehook_testkit::receiver::{Receiver, Reply};
 use framehook_testkit::wait;
@@ -270,6 +272,49 @@ fn pictures_that_no_store_takes_wait_for_a_start_that_has_one_and_say_where_they
 }
 
 #[test]
+fn of_two_latest_pictures_the_newer_is_put_when_a_claim_comes_back() {
+    let place_ = Place::new(telling_room("http://127.0.0.1:1/"));
+    let cos = Cos::start();
+    let claimed = || Settings { notifies: false, ..cos.settings(ACCOUNT.1) };
+    let mut unclaimed = claimed();
+    unclaimed.object_stores.push_str("\napp_ids = [7]");
+    let template = Arc::new(SnapshotTemplate { objects: Objects::Latest, ..SnapshotTemplate::clone(&template()) });
+    // A process that owes a picture of each room, so many seconds after the others, and what their bytes are.
+    let owe = |settings: &Settings, pictures: [(&str, u64); 2]| {
+        let process = place_.start_with(Settings { stores: false, ..settings.clone() });
+        let bytes = pictures.map(|(name, secs)| {
+            let mut picture = process.picture(&stream("push.example.com", name), &template);
+            picture.create_time = picture.create_time.plus(Duration::from_secs(secs));
+            let bytes = picture.pictures[0].renditions[0].bytes.to_vec();
+            process.block_on(process.committer.commit(picture)).expect("committed");
+            bytes
+        });
+        process.stop();
+        bytes
+    };
+    let put = |settings: Settings| {
+        let process = place_.start_with(settings);
+        wait::until("an empty spool", PATIENCE, || (process.spool.bytes() == 0).then_some(()))
+            .expect("nothing is owed");
+        process.stop();
+    };
+    let objects = || {
+        let keys = ["stored", "waiting", "behind"].map(|name| format!("latest/push.example.com/live/{name}.jpg"));
+        let read = cos.server.read_all(BUCKETS[0], &keys.each_ref().map(String::as_str)).expect("the SDK");
+        read.into_iter().map(|object| object.expect("an object").body).collect::<Vec<_>>()
+    };
+    // The store has a picture of the one, and will have a newer one of the other.
+    owe(&claimed(), [("stored", 0), ("behind", 20)]);
+    put(claimed());
+    owe(&claimed(), [("waiting", 0), ("behind", 30)]);
+    let [stored, _] = owe(&unclaimed, [("stored", 10), ("behind", 10)]);
+    let [waiting, _] = owe(&unclaimed, [("waiting", 10), ("stored", 5)]);
+    let [_, behind] = owe(&claimed(), [("waiting", 5), ("behind", 40)]);
+    put(claimed());
+    assert!(objects() == [stored, waiting, behind], "the newest of each");
+}
+
+#[test]
 fn a_url_is_signed_when_there_is_something_to_sign_it_with() {
     let receiver = Receiver::start().expect("a receiver");
     let place_ = Place::new(telling_room(&receiver.url("/")));
@@ -293,6 +338,64 @@ fn a_url_is_signed_when_there_is_something_to_sign_it_with() {
     let known = "SELECT pic_full_url FROM snapshot";
     let known = process.db.read(move |conn| Ok(conn.query_row(known, [], |row| row.get::<_, Option<String>>(0))?));
     assert_eq!(process.block_on(known).expect("a row").as_deref(), Some(url));
+}
+
+#[test]
+fn after_an_outage_that_outlasts_a_urls_life_the_callback_bears_a_new_one() {
+    let receiver = Receiver::start().expect("a receiver");
+    let place = Place::new(telling_room(&receiver.url("/")));
+    let living = |secs| Settings { url_life: Some(Duration::from_secs(secs)), ..Settings::default() };
+    // One whose life is over, and one of which less than a half is left.
+    let mut old = Vec::new();
+    for secs in [0, 1700] {
+        let process = place.start_with(Settings { stores: false, ..living(secs) });
+        old.push(process.commit(&room()).pic_full_url.expect("a URL"));
+        process.stop();
+    }
+    let process = place.start_with(Settings { stores: false, ..living(3600) });
+    let fresh = process.commit(&room()).pic_full_url.expect("a URL");
+    process.stop();
+
+    let process = place.start_with(living(3600));
+    wait_for_delivered(&process, 3);
+    let told: Vec<_> = told(&receiver).iter().map(|told| told["pic_full_url"].clone()).collect();
+    assert!(told.contains(&fresh.into()), "it lives for long yet, and stays: {told:?}");
+    assert!(!old.iter().any(|old| told.contains(&old.as_str().into())), "{old:?}: {told:?}");
+    // A replay looks whether the URL opens anything.
+    for delivery in process.list(Filter::default()) {
+        process.block_on(process.replayer.replay(&Caller::Control, delivery.id, None)).expect("its URL opens");
+    }
+}
+
+#[test]
+fn after_an_outage_that_outlasts_credentials_the_callback_bears_a_url_of_the_new_ones() {
+    let receiver = Receiver::start().expect("a receiver");
+    let place_ = Place::new(telling_room(&receiver.url("/")));
+    let cos = Cos::start();
+    let file = place_.dir().join("cos-credentials");
+    let (id, key, token) = TEMPORARY;
+    std::fs::write(&file, format!("secret_id={id}\nsecret_key={key}\nsession_token={token}\n")).expect("a file");
+    let settings = cos.settings_with(&format!("credentials_file = \"{}\"\nsigned_urls = true", file.display()));
+    cos.line.set(Line::Reset);
+    let process = place_.start_with(settings.clone());
+    let url = process.commit(&room()).pic_full_url.expect("a URL");
+    assert!(url.contains(id), "{url}");
+    process.stop();
+
+    std::fs::write(&file, format!("secret_id={}\nsecret_key={}\n", ACCOUNT.0, ACCOUNT.1)).expect("a file");
+    let server = cos.server.address();
+    receiver.on_request(move |request| {
+        let body = request.json().expect("JSON");
+        let (_, url) = body["pic_full_url"].as_str().expect("text").split_once("://").expect("a URL");
+        let (host, path) = url.split_once('/').expect("a path");
+        let stream = http::connect(server, PATIENCE).expect("a connection");
+        let fetched = http::Connection::over(stream, host).request("GET", &format!("/{path}"), &[], b"");
+        Reply::Status(if !url.contains(id) && fetched.expect("an answer").status == 200 { 200 } else { 500 })
+    });
+    cos.line.set(Line::Open);
+    let process = place_.start_with(settings);
+    wait_for_delivered(&process, 1);
+    assert_eq!(receiver.requests().len(), 1, "it was accepted the first time");
 }
 
 #[test]

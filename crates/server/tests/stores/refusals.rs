@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use framehook_domain::fault::Fault;
 use framehook_server::store::{Bucket, Retry, Scope, StoreError};
+use framehook_testkit::http;
 use framehook_testkit::object_server::{ACCOUNT, EXPIRED, Kind, ObjectServer, TEMPORARY};
 use framehook_testkit::proxy::{Line, Proxy};
+use framehook_testkit::tls::Ca;
 
-use crate::subject::{Subject, each_remote, target, upload};
+use crate::subject::{BUCKET, Subject, each_remote, target, upload};
 
 const KINDS: [Kind; 2] = [Kind::Cos, Kind::S3];
 
@@ -91,6 +93,20 @@ fn a_bucket_that_is_missing_holds_the_picture() {
 }
 
 #[test]
+fn a_bucket_that_has_no_url_holds_its_pictures_for_a_person_and_gives_none_up() {
+    each_remote(|subject, _| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("a.jpg");
+        std::fs::write(&file, b"picture").expect("a file");
+        let error = subject.put_into(Bucket { name: "Shots_1", ..subject.bucket() }, "a.jpg", upload(&file));
+        let error = error.expect_err("no name of a host");
+        assert!(matches!(error, StoreError::NoUrl { .. }), "{subject}: {error:?}");
+        assert_eq!((error.retry(), error.scope(), error.fault()), (Retry::Held, Scope::Bucket, Fault::Dependency));
+        assert!(error.mend().contains("path_style"), "{}", error.mend());
+    });
+}
+
+#[test]
 fn a_store_that_is_busy_or_broken_is_tried_again() {
     each_remote(|subject, server| {
         for (status, name) in [("503", "slow_down"), ("500", "failed")] {
@@ -116,7 +132,8 @@ fn bytes_that_are_damaged_on_the_way_are_refused_and_sent_again() {
 }
 
 #[test]
-fn a_clock_that_is_far_off_holds_the_picture() {
+fn a_clock_that_is_far_off_holds_the_picture_and_is_named() {
+    const CLOCK: &str = "set this machine's clock: it differs from the store's";
     let (id, key) = ACCOUNT;
     for kind in KINDS {
         // Our clock is behind by an hour, then ahead.
@@ -125,6 +142,8 @@ fn a_clock_that_is_far_off_holds_the_picture() {
             let subject = Subject::at(server, kind, &credentials(id, key, ""));
             let error = subject.put("a.jpg", b"picture").expect_err("off by an hour");
             assert_eq!((code(&error), error.retry()), (expected, Retry::Held), "{subject} {ahead_secs}: {error}");
+            assert_eq!(error.mend(), CLOCK, "{subject} {ahead_secs}: {error}");
+            assert_eq!(subject.probe().expect_err("off by an hour").mend(), CLOCK, "{subject} {ahead_secs}");
         }
         // Ten minutes are within what stores allow.
         for ahead_secs in [600, -600] {
@@ -132,12 +151,45 @@ fn a_clock_that_is_far_off_holds_the_picture() {
             let subject = Subject::at(server, kind, &credentials(id, key, ""));
             if (kind, ahead_secs) == (Kind::Cos, -600) {
                 // COS takes no signature before its window, which begins a minute before our present.
-                assert_eq!(subject.put("a.jpg", b"picture").expect_err("too early").retry(), Retry::Held);
+                let error = subject.put("a.jpg", b"picture").expect_err("too early");
+                assert_eq!((error.retry(), error.mend()), (Retry::Held, CLOCK), "{error}");
                 continue;
             }
             subject.put("a.jpg", b"picture").unwrap_or_else(|error| panic!("{subject} {ahead_secs}: {error:?}"));
         }
     }
+}
+
+#[test]
+fn a_store_with_a_certificate_of_a_private_authority_is_believed_with_its_ca_file_alone() {
+    let (ca, dir) = (Ca::new().expect("an authority"), tempfile::tempdir().expect("a directory"));
+    let [cert, key, ca_file] = ["cert.pem", "key.pem", "ca.pem"].map(|name| dir.path().join(name));
+    let issued = ca.issue(2999).expect("a certificate");
+    for (path, text) in [(&cert, issued.cert), (&key, issued.key), (&ca_file, ca.pem())] {
+        std::fs::write(path, text).expect("a file");
+    }
+    let server = ObjectServer::start_private(&target(), &cert, &key).expect("a server");
+    let address = server.address();
+    let has = |key: &str| {
+        let stream = ca.connect(address, Duration::from_secs(20)).expect("a private connection");
+        let asked = format!("/.has/{BUCKET}/{key}");
+        http::Connection::over(stream, "localhost").request("GET", &asked, &[], b"").expect("an answer").status == 200
+    };
+    let store = |more: &str| {
+        let config = format!(
+            "[[object_store]]\nname = \"s3\"\nkind = \"s3\"\nregion = \"us-east-1\"\npath_style = true\n\
+             endpoint = \"https://localhost:{}\"\nconnect_to = \"{address}\"\n{}\n{more}",
+            address.port(),
+            credentials(ACCOUNT.0, ACCOUNT.1, "")
+        );
+        Subject::with("s3".to_owned(), &config, None)
+    };
+    let error = store("").put("a.jpg", b"picture").expect_err("an authority that nobody knows");
+    assert!(matches!(error, StoreError::Unreachable { .. }), "{error:?}");
+    assert!(!has("a.jpg"));
+    let believing = store(&format!("ca_file = \"{}\"", ca_file.display()));
+    believing.put("a.jpg", b"picture").unwrap_or_else(|error| panic!("{error:?}"));
+    assert!(has("a.jpg") && believing.exists("a.jpg").expect("asked"));
 }
 
 /// A store behind a line that can break.

@@ -156,7 +156,8 @@ impl Subject {
 
     /// Begins to put a picture that is kept for so many days, and leaves it at that.
     pub(crate) fn begin_put_for(&self, days: u32, bucket: &'static str) {
-        let (store, file) = (Arc::clone(&self.store), self.spooled(b"picture"));
+        let (store, file) = (Arc::clone(&self.store), self.dir.path().join(format!("{bucket}-{days}.jpg")));
+        fs::write(&file, b"picture").expect("a file");
         let bucket = Bucket { name: bucket, ..self.bucket() };
         self.runtime.spawn(async move {
             let upload = Upload { retention_days: Some(days), ..upload(&file) };
@@ -201,6 +202,10 @@ impl Subject {
 
     pub(crate) fn probe_of(&self, bucket: Bucket<'_>) -> Result<Probe, StoreError> {
         self.runtime.block_on(self.store.probe(bucket))
+    }
+
+    pub(crate) fn removes_after(&self, days: u32) -> Result<bool, StoreError> {
+        self.runtime.block_on(self.store.removes_after(self.bucket(), days))
     }
 
     pub(crate) fn read(&self, key: &str) -> Option<Vec<u8>> {

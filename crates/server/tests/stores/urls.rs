@@ -5,10 +5,11 @@ use framehook_domain::stream::{AppName, DomainName, StreamId, StreamName};
 use framehook_domain::template::{ImageFormat, RenditionName, StoreTarget};
 use framehook_domain::time::{NameZone, UnixMs};
 use framehook_server::clock::Clock;
+use framehook_server::store::Retry;
 use framehook_testkit::http;
 use framehook_testkit::object_server::{BUCKETS, Kind};
 use framehook_testkit::receiver::{Receiver, Reply, Request};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::subject::{BUCKET, Subject, each_remote};
 
@@ -80,6 +81,20 @@ fn a_cos_url_is_as_in_the_vendors_samples_unless_anything_is_configured() {
 }
 
 #[test]
+fn an_s3_url_is_awss_own_in_both_styles_unless_anything_is_configured() {
+    let rows = [
+        ("", format!("https://{BUCKET}.s3.us-east-1.amazonaws.com{ODD_PATH}")),
+        ("path_style = true", format!("https://s3.us-east-1.amazonaws.com/{BUCKET}{ODD_PATH}")),
+    ];
+    for (more, expected) in rows {
+        let config =
+            format!("[[object_store]]\nname = \"s3\"\nkind = \"s3\"\nregion = \"us-east-1\"\n{more}\n{}", keys(""));
+        let subject = Subject::with("s3".to_owned(), &config, None);
+        assert_eq!(url_of(&subject, &odd_key(), UnixMs(0)), expected);
+    }
+}
+
+#[test]
 fn a_template_finds_its_store_by_region_account_and_bucket() {
     let subject = Subject::remote(Kind::Cos, "app_ids = [1250000000]");
     let chosen = |app_id, region| {
@@ -119,7 +134,15 @@ fn a_signed_url_opens_its_object_and_nothing_else_does() {
         assert_eq!(fetch(&old).status, 403, "{subject}: expired");
         let opens = |url: &str| signing.store().still_opens(signing.bucket(), key.as_str(), url, now);
         assert!(opens(&url) && !opens(&old), "{subject}");
+        let lasts = |url: &str, secs| {
+            let then = now.plus(Duration::from_secs(secs));
+            signing.store().opens_for_long(signing.bucket(), key.as_str(), url, then)
+        };
+        assert!(lasts(&url, 0) && lasts(&url, 1700) && !lasts(&url, 1800), "{subject}: half of its life");
         let plain = url_of(subject, &key, now);
+        assert!(!lasts(&plain, 0), "{subject}: from before URLs were signed");
+        assert!(subject.store().opens_for_long(subject.bucket(), key.as_str(), &plain, now), "{subject}");
+        assert!(!subject.store().opens_for_long(subject.bucket(), key.as_str(), &url, now), "{subject}: signs no more");
         assert!(!plain.contains('?') && plain.ends_with(ODD_PATH), "{plain}");
         let _ = server;
     });
@@ -140,8 +163,10 @@ fn objects_are_put_with_what_is_configured() {
         ),
         (
             Kind::S3,
-            "path_style = true\nstorage_class = \"STANDARD_IA\"\nencryption = \"aws:kms\"\nkms_key_id = \"key-1\"",
+            "path_style = true\nacl = \"public-read\"\nstorage_class = \"STANDARD_IA\"\nencryption = \"aws:kms\"\n\
+             kms_key_id = \"key-1\"",
             vec![
+                ("x-amz-acl", "public-read"),
                 ("x-amz-storage-class", "STANDARD_IA"),
                 ("x-amz-server-side-encryption", "aws:kms"),
                 ("x-amz-server-side-encryption-aws-kms-key-id", "key-1"),
@@ -176,6 +201,7 @@ fn a_copy_of_what_is_overwritten_is_asked_about_each_time() {
 #[test]
 fn retention_is_a_tag_and_a_rule_of_the_bucket() {
     each_remote(|subject, server| {
+        assert!(!subject.removes_after(7).expect("asked"), "{subject}: nobody has put anything");
         for days in [7, 30, 7] {
             subject.put_for(days, &format!("{days}.jpg")).unwrap_or_else(|error| panic!("{subject}: {error:?}"));
         }
@@ -183,7 +209,11 @@ fn retention_is_a_tag_and_a_rule_of_the_bucket() {
         for days in [7, 30] {
             let id = format!("framehook-retention-days-{days}");
             assert_eq!(rules.iter().filter(|rule| **rule == id).count(), 1, "{subject}: {rules:?}");
+            assert!(subject.removes_after(days).expect("asked"), "{subject}: {days}");
         }
+        assert!(!subject.removes_after(8).expect("asked"), "{subject}: another number of days");
+        server.fault("403").expect("ordered");
+        assert_eq!(subject.removes_after(7).expect_err("refused").retry(), Retry::Held, "{subject}");
     });
 }
 
@@ -206,6 +236,27 @@ fn a_bucket_that_hangs_over_its_rules_holds_up_no_other_of_its_store() {
     subject.begin_put_for(7, BUCKETS[1]);
     let is_put = |requests: &[Request]| requests.iter().any(|request| request.method == "PUT").then_some(());
     receiver.wait_until("the other bucket's put", PATIENCE, is_put).expect("it waits for nobody");
+}
+
+#[test]
+fn a_picture_waits_for_the_rules_of_others_no_longer_than_for_its_own() {
+    let receiver = Receiver::start().expect("a receiver");
+    // It takes pictures and does not speak of its rules.
+    receiver.on_request(|request| if request.method == "GET" { Reply::Hang } else { Reply::Status(200) });
+    let config = format!(
+        "[[object_store]]\nname = \"cos\"\nkind = \"cos\"\nconnect_to = \"{}\"\n\
+         endpoint = \"http://{{bucket}}.cos.{{region}}.example.com\"\ntimeout = \"1s\"\n{}",
+        receiver.address(),
+        keys("")
+    );
+    let subject = Subject::with("cos".to_owned(), &config, None);
+    let began = Instant::now();
+    (1..=20).for_each(|days| subject.begin_put_for(days, BUCKETS[0]));
+    let are_put =
+        |requests: &[Request]| (requests.iter().filter(|request| request.method == "PUT").count() == 20).then_some(());
+    receiver.wait_until("every put", 2 * PATIENCE, are_put).expect("they wait for a second");
+    // One after the other they would take 20 s.
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }
 
 #[test]

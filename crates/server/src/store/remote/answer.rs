@@ -15,6 +15,9 @@ pub struct Refusal {
     pub message: String,
     /// What the vendor's support asks for.
     pub request_id: String,
+    /// Whether the clocks differ by more than the store takes signatures for, by the time of its answer: then a refusal that
+    /// names no cause may be for an age that the request does not have.
+    pub clock_is_off: bool,
 }
 
 /// Longest part of a document that is kept; the longest code known has 40 letters.
@@ -22,7 +25,7 @@ const CODE_BYTES_MAX: usize = 64;
 const MESSAGE_BYTES_MAX: usize = 300;
 
 impl Refusal {
-    pub(super) fn of(answered: &Answered) -> Self {
+    pub(super) fn of(answered: &Answered, clock_is_off: bool) -> Self {
         let text = String::from_utf8_lossy(&answered.body);
         let code = element(&text, "Code", CODE_BYTES_MAX).unwrap_or_else(|| {
             let words = answered.status.canonical_reason().unwrap_or("Unknown");
@@ -35,6 +38,7 @@ impl Refusal {
             code,
             message: element(&text, "Message", MESSAGE_BYTES_MAX).unwrap_or_default(),
             request_id: request_id.or_else(|| element(&text, "RequestId", CODE_BYTES_MAX)).unwrap_or_default(),
+            clock_is_off,
         }
     }
 
@@ -79,12 +83,15 @@ impl Refusal {
 
     /// What a person may do about it.
     pub fn mend(&self) -> &'static str {
+        const CLOCK: &str = "set this machine's clock: it differs from the store's";
         match self.code.as_str() {
             "NoSuchBucket" => "make the bucket, or correct the template's bucket, app_id and region",
             "InvalidAccessKeyId" | "SignatureDoesNotMatch" => "correct the store's secret_id and secret_key",
             "InvalidToken" | "ExpiredToken" => "renew the store's temporary credentials",
-            "RequestTimeTooSkewed" => "set this machine's clock: it differs from the store's",
+            "RequestTimeTooSkewed" => CLOCK,
             "PermanentRedirect" | "AuthorizationHeaderMalformed" => "the bucket is in another region: correct it",
+            // It may be any of them: COS and S3 say so of a signature that has ended or not begun.
+            _ if self.status == 403 && self.clock_is_off => CLOCK,
             _ if self.status == 403 => "let these credentials put objects into the bucket",
             _ if self.status == 404 => "make the bucket, or correct the template's bucket, app_id and region",
             _ => "see what the store says",
@@ -117,7 +124,8 @@ mod tests {
 
     fn refusal(status: u16, body: &str) -> Refusal {
         let status = StatusCode::from_u16(status).expect("a status");
-        Refusal::of(&Answered { status, headers: HeaderMap::new(), body: Bytes::copy_from_slice(body.as_bytes()) })
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        Refusal::of(&Answered { status, headers: HeaderMap::new(), body }, false)
     }
 
     fn coded(status: u16, code: &str) -> Refusal {
@@ -133,6 +141,7 @@ mod tests {
             code: "NoSuchBucket".to_owned(),
             message: "nobucket".to_owned(),
             request_id: "id-1".to_owned(),
+            clock_is_off: false,
         };
         assert_eq!(refusal(404, body), expected);
     }

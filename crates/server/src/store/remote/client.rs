@@ -77,6 +77,11 @@ impl Client {
         Self { http, timeout }
     }
 
+    /// How long one request may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Sends a request and reads the whole answer. A request on a connection that closes without a word goes out once more
     /// within the same time: mostly that is a kept connection which the store was just closing. Every request to a store may
     /// be repeated.

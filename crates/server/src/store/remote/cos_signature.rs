@@ -33,7 +33,7 @@ pub(super) struct Window {
 
 impl Window {
     /// How far before the present it begins, as the vendor's SDKs have it: our clock may be ahead of the store's.
-    const SLACK_SECS: i64 = 60;
+    pub(super) const SLACK_SECS: i64 = 60;
 
     pub(super) fn from(now: UnixMs, life_secs: i64) -> Self {
         let now = now.secs();

@@ -11,6 +11,9 @@ use super::keys::Credentials;
 /// store's, which itself allows 15 minutes.
 const REQUEST_LIFE_SECS: u32 = 20 * 60;
 
+/// How far ahead of its own clock S3 takes requests to be from.
+const S3_AHEAD_SECS_MAX: i64 = 15 * 60;
+
 /// What a store speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
@@ -44,6 +47,15 @@ pub(super) struct Proof {
 }
 
 impl Dialect {
+    /// Whether a store refuses what is signed by a clock that is so far ahead of its own, or behind it where negative.
+    pub(super) fn refuses_clock(self, ahead_secs: i64) -> bool {
+        let ahead_max = match self {
+            Self::Cos => Window::SLACK_SECS,
+            Self::S3 => S3_AHEAD_SECS_MAX,
+        };
+        ahead_secs > ahead_max || -ahead_secs > i64::from(REQUEST_LIFE_SECS)
+    }
+
     /// The full name of a header that both have, by what it is called after the vendor's part.
     pub(super) fn header(self, name: &str) -> String {
         match self {
@@ -123,18 +135,29 @@ impl Dialect {
 
     /// When a signed URL stops opening its object, in seconds since 1970; `None`: it is not signed.
     pub(super) fn url_end(self, url: &Url) -> Option<i64> {
-        let parameter =
-            |wanted: &str| url.query_pairs().find_map(|(name, value)| (name == wanted).then(|| value.into_owned()));
         match self {
-            Self::Cos => parameter("q-sign-time")?.split_once(';')?.1.parse().ok(),
+            Self::Cos => parameter(url, "q-sign-time")?.split_once(';')?.1.parse().ok(),
             Self::S3 => {
-                let began = jiff::fmt::strtime::parse("%Y%m%dT%H%M%SZ", parameter("X-Amz-Date")?).ok()?;
+                let began = jiff::fmt::strtime::parse("%Y%m%dT%H%M%SZ", parameter(url, "X-Amz-Date")?).ok()?;
                 let began = began.to_datetime().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
-                let life: i64 = parameter("X-Amz-Expires")?.parse().ok()?;
+                let life: i64 = parameter(url, "X-Amz-Expires")?.parse().ok()?;
                 began.timestamp().as_second().checked_add(life)
             }
         }
     }
+
+    /// The id of the credentials that have signed a URL; `None`: it is not signed.
+    pub(super) fn url_signer(self, url: &Url) -> Option<String> {
+        match self {
+            Self::Cos => parameter(url, "q-ak"),
+            Self::S3 => Some(parameter(url, "X-Amz-Credential")?.split_once('/')?.0.to_owned()),
+        }
+    }
+}
+
+/// The first value of a parameter of a URL.
+fn parameter(url: &Url, wanted: &str) -> Option<String> {
+    url.query_pairs().find_map(|(name, value)| (name == wanted).then(|| value.into_owned()))
 }
 
 fn s3_url(request: &Unsigned<'_>, credentials: &Credentials, now: UnixMs, life_secs: u32) -> Url {
@@ -186,12 +209,13 @@ mod tests {
     }
 
     #[test]
-    fn a_signed_url_says_when_it_ends() {
+    fn a_signed_url_says_when_it_ends_and_who_has_signed_it() {
         let url: Url = "https://shots-1.example.com/a%20b.jpg".parse().expect("a URL");
         for dialect in [Dialect::Cos, Dialect::S3] {
             let signed = dialect.signed_url(&url, "/a b.jpg", "eu-west-1", &credentials("tok/en"), NOW, 3600);
             assert_eq!(dialect.url_end(&signed), Some(1_735_693_200), "{signed}");
-            assert_eq!(dialect.url_end(&url), None);
+            assert_eq!(dialect.url_signer(&signed).as_deref(), Some("AKID"));
+            assert_eq!((dialect.url_end(&url), dialect.url_signer(&url)), (None, None));
             assert!(signed.as_str().starts_with("https://shots-1.example.com/a%20b.jpg?"), "{signed}");
             assert!(signed.query().is_some_and(|query| query.contains("=tok%2Fen")), "{signed}");
             assert!(!signed.as_str().contains(';'), "{signed}");

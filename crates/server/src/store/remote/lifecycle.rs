@@ -3,6 +3,39 @@
 //! The bucket's rules are one document, which can only be read and written whole. Ours are put before its end, so that every
 //! byte of the others stays as somebody wrote it.
 
+use std::time::Duration;
+
+use crate::store::{Retry, StoreError};
+
+/// How long objects are put without a rule that could not be made since the store failed, before it is tried again.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// The same where a person has to mend something: a right that is missing, rules that we do not understand. Each try is two
+/// requests and a line in the log.
+const AGAIN_HELD: Duration = Duration::from_secs(3600);
+
+/// Why a bucket's rule for a number of days could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RuleError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("it could not be seen to within {0:?}")]
+    TimedOut(Duration),
+    #[error("the rules that the bucket has are no document that could be added to")]
+    Unreadable,
+}
+
+impl RuleError {
+    /// How long it is not tried again.
+    pub(super) fn again(&self) -> Duration {
+        match self {
+            Self::TimedOut(_) => AGAIN,
+            Self::Store(error) if error.retry() == Retry::Later => AGAIN,
+            Self::Store(_) | Self::Unreadable => AGAIN_HELD,
+        }
+    }
+}
+
 /// The tag's name; its value is the number of days that the template says.
 pub(super) const TAG: &str = "framehook-retention-days";
 
@@ -84,6 +117,21 @@ mod tests {
             );
         }
         assert_eq!(merged(Some("<html>no such page</html>"), 7), Merged::Unreadable);
+    }
+
+    #[test]
+    fn a_rule_that_could_not_be_made_is_tried_again_this_way_or_that() {
+        let no_url = StoreError::NoUrl { bucket: "b".to_owned() };
+        let timed_out = StoreError::TimedOut { host: "h".to_owned(), waited: AGAIN };
+        let rows = [
+            (RuleError::Unreadable, AGAIN_HELD),
+            (no_url.into(), AGAIN_HELD),
+            (timed_out.into(), AGAIN),
+            (RuleError::TimedOut(AGAIN), AGAIN),
+        ];
+        for (error, again) in rows {
+            assert_eq!(error.again(), again, "{error}");
+        }
     }
 
     #[test]
