@@ -2,7 +2,7 @@
 //!
 //! [`Db::write`] hands a closure to the writer thread, which takes whatever is waiting, runs each closure in a savepoint
 //! of one transaction, commits with a sync, and answers all of them (group commit: `writer`). So an answer means that
-//! the data is on the disk; [`Db::write_unsynced`] is for what may be forgotten in a power cut. [`Db::read`] runs on a connection that cannot write. SQL lives in the modules below this one
+//! the data is on the disk. [`Db::read`] runs on a connection that cannot write. SQL lives in the modules below this one
 //! and nowhere else; their functions take a [`Tx`] where they write and a [`Connection`] where they only read.
 //!
 //! A failed sync or I/O error on the writer is [`Fatal`]: nothing is acknowledged any more and the process must end. A
@@ -33,7 +33,6 @@ pub mod secret;
 pub mod snapshot;
 mod stats;
 pub mod task;
-mod wal;
 mod writer;
 
 use std::fmt;
@@ -53,14 +52,13 @@ use crate::fatal::Fatal;
 use reader::Readers;
 use secret::{KeyCheck, Vault};
 use stats::Stats;
-use wal::Wal;
-use writer::{Message, Until, Writer};
+use writer::{Message, Writer};
 
 pub use dir_lock::DirLock;
 pub use error::{DbError, OpenError};
 pub use stats::DbStats;
 
-/// The file inside the data directory. SQLite calls the write-ahead log beside it the same, with `-wal` behind it.
+/// The file inside the data directory.
 pub const FILE_NAME: &str = "framehook.db";
 
 /// Operations that may wait for the writer. Callers of [`Db::write`] beyond it wait for room. Four full batches: more
@@ -134,13 +132,6 @@ impl fmt::Debug for Tx<'_> {
     }
 }
 
-/// Says which writes may not be on the disk yet: those up to one of [`Db::write_unsynced`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Unsynced {
-    /// Synced commits when it was answered. One more of them is one that came after it.
-    syncs: u64,
-}
-
 /// A handle to the open database. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Db {
@@ -148,7 +139,6 @@ pub struct Db {
     readers: Arc<Readers>,
     /// Apart from the readers of pages.
     put_reader: Arc<Readers>,
-    wal: Arc<Wal>,
     stats: Arc<Stats>,
     epoch: Epoch,
 }
@@ -185,12 +175,9 @@ impl Db {
         let put_reader = Arc::new(Readers::open(&path, 1).map_err(failed)?);
         let (operations, waiting) = mpsc::channel(QUEUE_OPERATIONS_MAX);
         let stats = Arc::new(Stats::default());
-        let wal_path = lock.dir().join(format!("{FILE_NAME}-wal"));
-        let wal = Wal::open(&wal_path, fatal.clone());
-        let wal = wal.map_err(|source| OpenError::Directory { path: wal_path, source })?;
         let writer = Writer::new(conn, lock, clock, fatal, Arc::clone(&stats)).map_err(failed)?;
         writer.start(waiting).map_err(OpenError::Thread)?;
-        Ok(Self { operations, readers, put_reader, wal: Arc::new(wal), stats, epoch })
+        Ok(Self { operations, readers, put_reader, stats, epoch })
     }
 
     /// This process's turn at the database.
@@ -209,31 +196,9 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T, DbError> + Send + 'static,
     {
-        self.run(work, Until::Synced).await
-    }
-
-    /// Like [`Db::write`], but answers before it is synced: a process that is killed loses nothing of it, a power cut may,
-    /// together with everything that was written after it. It is on the disk with the next [`Db::write`] or [`Db::sync`], so
-    /// what it says must be harmless to forget until then: a claim, or that something is done which can be done twice.
-    ///
-    /// # Errors
-    /// As [`Db::write`].
-    pub async fn write_unsynced<T, F>(&self, work: F) -> Result<(T, Unsynced), DbError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Tx<'_>) -> Result<T, DbError> + Send + 'static,
-    {
-        let done = self.run(work, Until::Written).await?;
-        // Syncs that were counted by now may be of before it.
-        Ok((done, Unsynced { syncs: self.stats.syncs() }))
-    }
-
-    /// Returns once that, and what was written before it, is on the disk. Syncs nothing if that has been done since. Blocks.
-    ///
-    /// # Errors
-    /// [`DbError::Stopped`].
-    pub fn sync(&self, written: Unsynced) -> Result<(), DbError> {
-        if self.stats.syncs() > written.syncs { Ok(()) } else { self.wal.sync() }
+        let (answer, answered) = oneshot::channel();
+        self.send(Message::operation(work, answer)).await?;
+        answered.await.map_err(|_| DbError::Stopped)?
     }
 
     /// Like [`Db::write`] for work that may refuse by its own rules: a refusal undoes its changes too and comes back as
@@ -262,22 +227,15 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T, DbError> + Send + 'static,
     {
-        until_done(|| self.write(make())).await
+        loop {
+            match self.write(make()).await {
+                Err(error) if error.is_passing() => tokio::time::sleep(PASSING_WAIT).await,
+                written => return written,
+            }
+        }
     }
 
-    /// [`Db::write_unsynced`], again and again like [`Db::write_until_done`].
-    ///
-    /// # Errors
-    /// As [`Db::write`], but for [passing](DbError::is_passing) ones.
-    pub async fn write_unsynced_until_done<T, F>(&self, make: impl Fn() -> F) -> Result<(T, Unsynced), DbError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Tx<'_>) -> Result<T, DbError> + Send + 'static,
-    {
-        until_done(|| self.write_unsynced(make())).await
-    }
-
-    /// Runs `work` on a connection that cannot write. It sees what was written when it began and nothing later.
+    /// Runs `work` on a connection that cannot write. It sees what was durable when it began and nothing later.
     ///
     /// # Errors
     /// What `work` returned, or [`DbError::Stopped`].
@@ -319,30 +277,8 @@ impl Db {
         self.stats.read(QUEUE_OPERATIONS_MAX - self.operations.capacity())
     }
 
-    async fn run<T, F>(&self, work: F, until: Until) -> Result<T, DbError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Tx<'_>) -> Result<T, DbError> + Send + 'static,
-    {
-        let (answer, answered) = oneshot::channel();
-        self.send(Message::operation(work, until, answer)).await?;
-        answered.await.map_err(|_| DbError::Stopped)?
-    }
-
     async fn send(&self, message: Message) -> Result<(), DbError> {
         self.operations.send(message).await.map_err(|_| DbError::Stopped)
-    }
-}
-
-async fn until_done<T, W>(write: impl Fn() -> W) -> Result<T, DbError>
-where
-    W: Future<Output = Result<T, DbError>>,
-{
-    loop {
-        match write().await {
-            Err(error) if error.is_passing() => tokio::time::sleep(PASSING_WAIT).await,
-            written => return written,
-        }
     }
 }
 
@@ -357,7 +293,7 @@ fn configure_writer(conn: &Connection) -> rusqlite::Result<()> {
     // file system in small steps instead of by a VACUUM that copies everything.
     conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     conn.pragma_update(None, "journal_mode", "WAL")?;
-    // Sync at every commit: an answered write is on the disk. The writer leaves that out where its caller does not wait for it.
+    // Sync at every commit: an answered write is on the disk.
     conn.pragma_update(None, "synchronous", "FULL")?;
     // The writer checkpoints itself, between batches, where it sees errors and delays no answer.
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;

@@ -12,7 +12,7 @@ pub struct DbStats {
     pub operations: u64,
     /// Commits.
     pub commits: u64,
-    /// Those of them that were synced, with all that was written before.
+    /// Those of them that changed something: each was synced.
     pub syncs: u64,
     /// SQL statements, savepoints and commits included. What a trigger does belongs to the statement that sets it off.
     pub statements: u64,
@@ -32,14 +32,12 @@ pub struct DbStats {
 pub(super) struct Stats {
     operations: AtomicU64,
     commits: AtomicU64,
-    syncs: AtomicU64,
+    pub(super) syncs: AtomicU64,
     pub(super) statements: AtomicU64,
     batch_max: AtomicU64,
     commit_nanos: AtomicU64,
     pub(super) full: AtomicU64,
     pub(super) wal_pages: AtomicU64,
-    /// Commits that changed something.
-    pub(super) wal_commits: AtomicU64,
     pub(super) checkpoints: AtomicU64,
 }
 
@@ -50,7 +48,7 @@ impl Stats {
             queued: queued as u64,
             operations: read(&self.operations),
             commits: read(&self.commits),
-            syncs: self.syncs(),
+            syncs: read(&self.syncs),
             statements: read(&self.statements),
             batch_max: read(&self.batch_max),
             commit_time: Duration::from_nanos(read(&self.commit_nanos)),
@@ -60,16 +58,9 @@ impl Stats {
         }
     }
 
-    pub(super) fn syncs(&self) -> u64 {
-        self.syncs.load(Ordering::Acquire)
-    }
-
-    pub(super) fn count_commit(&self, is_synced: bool, operations: usize, took: Duration) {
+    pub(super) fn count_commit(&self, operations: usize, took: Duration) {
         self.operations.fetch_add(operations as u64, Ordering::Relaxed);
         self.commits.fetch_add(1, Ordering::Relaxed);
-        if is_synced {
-            self.syncs.fetch_add(1, Ordering::Release);
-        }
         self.batch_max.fetch_max(operations as u64, Ordering::Relaxed);
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.commit_nanos.fetch_add(nanos, Ordering::Relaxed);

@@ -28,7 +28,7 @@ pub(super) const BATCH_OPERATIONS_MAX: usize = 1024;
 const CHECKPOINT_PAGES: u64 = 4096;
 
 /// The part named in [`Fatal`].
-pub(super) const PART: &str = "database";
+const PART: &str = "database";
 
 /// What reaches the writer's thread.
 pub(super) enum Message {
@@ -37,12 +37,12 @@ pub(super) enum Message {
 }
 
 impl Message {
-    pub(super) fn operation<T, F>(work: F, until: Until, answer: oneshot::Sender<Result<T, DbError>>) -> Self
+    pub(super) fn operation<T, F>(work: F, answer: oneshot::Sender<Result<T, DbError>>) -> Self
     where
         T: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T, DbError> + Send + 'static,
     {
-        Self::Operation(Box::new(Pending { work: Some(work), until, done: None, keeps: |_: &T| true, answer }))
+        Self::Operation(Box::new(Pending { work: Some(work), done: None, keeps: |_: &T| true, answer }))
     }
 
     pub(super) fn checked_operation<T, R, F>(work: F, answer: oneshot::Sender<Result<Result<T, R>, DbError>>) -> Self
@@ -51,24 +51,12 @@ impl Message {
         R: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<Result<T, R>, DbError> + Send + 'static,
     {
-        let until = Until::Synced;
-        Self::Operation(Box::new(Pending { work: Some(work), until, done: None, keeps: Result::is_ok, answer }))
+        Self::Operation(Box::new(Pending { work: Some(work), done: None, keeps: Result::is_ok, answer }))
     }
-}
-
-/// What an operation's caller waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Until {
-    /// It is in the kernel's hands: a process that dies loses nothing of it, a machine that dies may.
-    Written,
-    /// It is on the disk.
-    Synced,
 }
 
 /// One caller's work, with its types erased so that a batch can hold many.
 pub(super) trait Operation: Send {
-    fn until(&self) -> Until;
-
     /// Runs the work and keeps its result for [`Operation::answer`].
     fn run(&mut self, tx: &Tx<'_>) -> Verdict;
 
@@ -85,7 +73,6 @@ pub(super) enum Verdict {
 
 struct Pending<T, F> {
     work: Option<F>,
-    until: Until,
     done: Option<Result<T, DbError>>,
     keeps: fn(&T) -> bool,
     answer: oneshot::Sender<Result<T, DbError>>,
@@ -96,10 +83,6 @@ where
     T: Send,
     F: FnOnce(&Tx<'_>) -> Result<T, DbError> + Send,
 {
-    fn until(&self) -> Until {
-        self.until
-    }
-
     fn run(&mut self, tx: &Tx<'_>) -> Verdict {
         let work = self.work.take().expect("an operation runs once");
         let verdict;
@@ -128,8 +111,6 @@ pub(super) struct Writer {
     clock: Clock,
     fatal: Fatal,
     stats: Arc<Stats>,
-    /// What a commit waits for as the connection is set now.
-    commits: Until,
     /// WAL pages at which the next checkpoint is tried.
     checkpoint_at: u64,
     /// Held until the connection is closed: fields drop in order.
@@ -157,11 +138,11 @@ impl Writer {
         let counted = Arc::clone(&stats);
         conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
             counted.wal_pages.store(u64::try_from(pages).unwrap_or(0), Ordering::Relaxed);
-            counted.wal_commits.fetch_add(1, Ordering::Relaxed);
+            // SQLite calls this for commits that changed something, and syncs those alone.
+            counted.syncs.fetch_add(1, Ordering::Relaxed);
             Ok(())
         }))?;
-        let (commits, checkpoint_at) = (Until::Synced, CHECKPOINT_PAGES);
-        Ok(Self { conn, clock, fatal, stats, commits, checkpoint_at, _lock: lock })
+        Ok(Self { conn, clock, fatal, stats, checkpoint_at: CHECKPOINT_PAGES, _lock: lock })
     }
 
     pub(super) fn start(mut self, waiting: mpsc::Receiver<Message>) -> io::Result<()> {
@@ -230,11 +211,7 @@ impl Writer {
                 return rest.for_each(|operation| operation.answer(Err(DbError::Stopped)));
             }
             let began = self.clock.mono();
-            // One sync is for all of them, and for all that was written before.
-            let is_synced = rest.as_slice().iter().any(|operation| operation.until() == Until::Synced);
-            let until = if is_synced { Until::Synced } else { Until::Written };
-            let begun = self.wait_at_commit(until).and_then(|()| self.run_cached("BEGIN IMMEDIATE"));
-            if let Err(error) = begun {
+            if let Err(error) = self.run_cached("BEGIN IMMEDIATE") {
                 let error = self.judge(error);
                 return rest.for_each(|operation| operation.answer(Err(error.clone())));
             }
@@ -253,35 +230,17 @@ impl Writer {
                     break;
                 }
             }
-            let wal_commits = self.stats.wal_commits.load(Ordering::Relaxed);
             // A lone operation that was undone leaves nothing to commit.
             if ended.is_ok() && !self.conn.is_autocommit() {
                 ended = self.commit();
                 if ended.is_ok() {
-                    // SQLite syncs nothing for a transaction that has changed nothing.
-                    let has_changed = self.stats.wal_commits.load(Ordering::Relaxed) > wal_commits;
-                    let is_synced = is_synced && has_changed;
-                    self.stats.count_commit(is_synced, ran.len(), self.clock.mono().since(began));
+                    self.stats.count_commit(ran.len(), self.clock.mono().since(began));
                 }
             }
             for operation in ran {
                 operation.answer(ended.clone());
             }
         }
-    }
-
-    /// Decides whether the transactions that follow are synced.
-    fn wait_at_commit(&mut self, until: Until) -> rusqlite::Result<()> {
-        if self.commits != until {
-            // In WAL mode, NORMAL leaves out the sync at a commit and nothing else: those of a checkpoint stay.
-            let level = match until {
-                Until::Written => "NORMAL",
-                Until::Synced => "FULL",
-            };
-            self.conn.pragma_update(None, "synchronous", level)?;
-            self.commits = until;
-        }
-        Ok(())
     }
 
     /// Runs one operation in its savepoint. An error means that the whole transaction is gone.

@@ -283,9 +283,7 @@ impl Notifier {
             };
             Ok((claims.into_iter().map(with_slot).collect::<Vec<_>>(), buried, next))
         };
-        // A claim that a power cut takes back is a delivery that is still due.
-        let claimed = self.parts.db.write_unsynced(claim).await.inspect_err(|_| self.rounds().distrust())?;
-        let ((claims, buried, next), _) = claimed;
+        let (claims, buried, next) = self.parts.db.write(claim).await.inspect_err(|_| self.rounds().distrust())?;
         for buried in buried {
             self.parts.telemetry.metrics.given_up();
             if let Some(buried) = buried {

@@ -158,7 +158,7 @@ impl Storer {
     pub async fn run(self: Arc<Self>) {
         let token = self.parts.stage.token();
         // Its task ends after the last put, each of which holds it.
-        let settled = SettledFiles::start(self.parts.db.clone(), Arc::clone(&self.parts.spool), &self.parts.stage);
+        let settled = SettledFiles::start(Arc::clone(&self.parts.spool), &self.parts.stage);
         let mut look_at = self.parts.clock.mono();
         let mut look_again = self.parts.conditions.look_again();
         loop {
@@ -412,13 +412,12 @@ impl Storer {
         let written = self
             .parts
             .db
-            // Forgotten in a power cut, the picture is owed as before and put again, the same under the same key.
-            .write_unsynced_until_done(|| {
+            .write_until_done(|| {
                 let (put, timeline, url) = (Arc::clone(&put), timeline.clone(), pic_full_url.clone());
                 move |tx: &Tx<'_>| snapshot::mark_stored(tx, &put, url.as_deref(), timeline.now(), wall)
             })
             .await;
-        let (marked, written) = written.map_err(|_| Unwritten)?;
+        let marked = written.map_err(|_| Unwritten)?;
         fail_point::pass("stored_committed");
         if let Marked::Stored { due } = marked {
             if due > 0 {
@@ -437,7 +436,7 @@ impl Storer {
         {
             tracing::warn!(snapshot = %put.id, error = %Chain(&error), "a discarded picture stays in its store");
         }
-        settled.remove(put.id, put.file_size_bytes, written).await;
+        settled.remove(put.id, put.file_size_bytes).await;
         Ok(())
     }
 

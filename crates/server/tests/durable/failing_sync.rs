@@ -12,7 +12,7 @@ use framehook_domain::id::{SnapshotId, uuid_v7};
 use framehook_server::commit::CommitError;
 use framehook_server::credentials::Credentials;
 use framehook_server::db::outbox::State;
-use framehook_server::db::{DbError, DirLock, Tx};
+use framehook_server::db::{DbError, DirLock};
 use framehook_server::entropy::Entropy;
 use framehook_server::fatal::Fatal;
 use framehook_server::store::spool::{Spool, SpoolError, SpoolLimits};
@@ -77,37 +77,6 @@ fn a_failed_sync_of_the_database_ends_everything_and_is_not_repeated() {
         let id = row.snapshot.expect("a picture's event");
         assert!(process.spool.path(id).exists(), "every row that is there has its picture");
     }
-}
-
-#[test]
-fn a_write_that_need_not_be_synced_is_synced_with_the_next_that_must() {
-    let Some(plan) =
-        under_the_library("failing_sync::a_write_that_need_not_be_synced_is_synced_with_the_next_that_must")
-    else {
-        return;
-    };
-    let place = Place::new(telling_room("http://127.0.0.1:1/"));
-    let process = place.start_with(only_commit());
-    let add = |name: &'static str| {
-        move |tx: &Tx<'_>| {
-            let insert = "INSERT INTO access_key_use (id, used_ms) VALUES (?1, 0)";
-            Ok(tx.execute(insert, [name]).map(drop)?)
-        }
-    };
-    let unsynced = |name| process.block_on(process.db.write_unsynced(add(name))).expect("written").1;
-
-    let covered = unsynced("first");
-    process.block_on(process.db.write(add("second"))).expect("synced");
-    plan.fail("framehook.db-wal");
-    process.db.sync(covered).expect("synced with the second");
-    let uncovered = unsynced("third");
-    process.block_on(process.db.write(|_| Ok(()))).expect("there is nothing to sync");
-    assert_eq!(plan.failures(), 0, "nothing was synced since");
-    assert!(matches!(process.db.sync(uncovered), Err(DbError::Stopped)), "an empty transaction syncs nothing");
-    assert_eq!(process.block_on(process.fatal.wait()).part, "database");
-    assert!(matches!(process.db.sync(uncovered), Err(DbError::Stopped)));
-    assert_eq!(plan.failures(), 1, "a sync that failed is never tried again");
-    assert!(matches!(process.block_on(process.db.write_unsynced(add("fourth"))), Err(DbError::Stopped)));
 }
 
 #[test]

@@ -195,7 +195,7 @@ impl Sampled {
             db_queued: page.gauge("db_queued", "Operations that wait for the database's writer"),
             db_operations: page.counter("db_operations", "Operations stored in the database"),
             db_commits: page.counter("db_commits", "Commits, each of one or more operations"),
-            db_syncs: page.counter("db_syncs", "Commits that were synced, with what was written before them"),
+            db_syncs: page.counter("db_syncs", "Commits that changed something, each with one sync"),
             db_statements: page.counter("db_statements", "SQL statements of the database's writer"),
             db_commit_seconds: page.counter_seconds("db_commit", "Time spent in commits"),
             db_batch_max: page.gauge("db_batch_max", "Operations in the largest commit"),
