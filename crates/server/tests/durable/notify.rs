@@ -67,6 +67,26 @@ fn a_delivery_is_attempted_exactly_as_its_schedule_says() {
     assert_eq!(dead.attempts[0].url, format!("{}?***", receiver.url("/notify")));
 }
 
+/// A lone picture takes four operations of the database: recorded, stored, claimed, delivered. Looking for more after each
+/// attempt would be a fifth.
+#[test]
+fn an_attempt_that_leaves_nothing_due_is_followed_by_no_look() {
+    const PICTURES: u64 = 20;
+    let receiver = receiver();
+    let place = Place::new(telling_room(&receiver.url("/")));
+    let process = place.start();
+    process.commit(&room());
+    process.wait_for_state(State::Delivered);
+    let before = process.db.stats().operations;
+    for _ in 0..PICTURES {
+        process.commit(&room());
+        process.wait_for_state(State::Delivered);
+    }
+    let operations = process.db.stats().operations - before;
+    // What is done every few seconds anyway has the other half of a fifth of them.
+    assert!(operations < 4 * PICTURES + PICTURES / 2, "{operations} operations for {PICTURES} pictures");
+}
+
 #[test]
 fn only_200_delivers() {
     let receiver = receiver();
