@@ -257,8 +257,7 @@ impl Server {
         };
 
         // From commit to callback.
-        let (storer_signal, latest_signal) = (Arc::<PutSignal>::default(), Arc::<PutSignal>::default());
-        let notifier_wake = Arc::new(Notify::new());
+        let latest_signal = Arc::<PutSignal>::default();
         let replays_wake = Arc::new(Notify::new());
         let owed = db.read(owed_files).await?;
         let limits =
@@ -275,6 +274,22 @@ impl Server {
         let signer =
             config.store_local.signed_urls.then(|| UrlSigner::new(vault.clone(), config.store_local.signed_url_life));
         let stores = Stores::open(Local::new(Arc::clone(&files), &public_url, signer), &config.object_stores, clock)?;
+        let conditions = Arc::<Conditions>::default();
+        let storer_parts = StorerParts {
+            db: db.clone(),
+            spool: Arc::clone(&spool),
+            stores: stores.clone(),
+            clock,
+            timeline: timeline.clone(),
+            entropy: entropy.clone(),
+            telemetry: Arc::clone(&telemetry),
+            conditions: Arc::clone(&conditions),
+            signal: Arc::default(),
+            slots: config.store.concurrency as usize,
+            stage: stages.puts.clone(),
+        };
+        let latest = LatestStorer::new(StorerParts { signal: Arc::clone(&latest_signal), ..storer_parts.clone() });
+        let storer = Storer::new(storer_parts);
         let committer = Committer::start(
             CommitParts {
                 db: db.clone(),
@@ -286,28 +301,11 @@ impl Server {
                 zone: config.names.time_zone.clone(),
                 stores: stores.clone(),
                 telemetry: Arc::clone(&telemetry),
-                storer_signal: Arc::clone(&storer_signal),
-                latest_signal: Arc::clone(&latest_signal),
+                storer: Arc::clone(&storer),
+                latest_signal,
             },
             &stages.committer,
         );
-        let conditions = Arc::<Conditions>::default();
-        let storer_parts = StorerParts {
-            db: db.clone(),
-            spool: Arc::clone(&spool),
-            stores: stores.clone(),
-            clock,
-            timeline: timeline.clone(),
-            entropy: entropy.clone(),
-            telemetry: Arc::clone(&telemetry),
-            conditions: Arc::clone(&conditions),
-            signal: storer_signal,
-            notifier_wake: Arc::clone(&notifier_wake),
-            slots: config.store.concurrency as usize,
-            stage: stages.puts.clone(),
-        };
-        let latest = LatestStorer::new(StorerParts { signal: latest_signal, ..storer_parts.clone() });
-        let storer = Storer::new(storer_parts);
         let tls = Tls::new(None)?;
         if tls.roots() == 0 {
             tracing::warn!(
@@ -332,7 +330,6 @@ impl Server {
             entropy: entropy.clone(),
             timeline: timeline.clone(),
             telemetry: Arc::clone(&telemetry),
-            wake: Arc::clone(&notifier_wake),
             recovered: recovered.clone(),
             schedules: schedules(config),
             deadline: config.deliver.timeout,
@@ -374,7 +371,6 @@ impl Server {
             timeline: timeline.clone(),
             entropy: entropy.clone(),
             app_id: config.app_id,
-            notifier_wake: Arc::clone(&notifier_wake),
         };
         let open = log.open_pushes().await?;
         let lives = Lives::new(live::Parts {
@@ -441,7 +437,6 @@ impl Server {
                 store_places: StorePlaces::default(),
                 clock,
                 timeline: timeline.clone(),
-                notifier_wake,
                 replays_wake,
             },
             notifier: Arc::clone(&notifier),

@@ -3,6 +3,7 @@
 //! One batch is: every picture's file written and synced on a few threads, each of which syncs the directory that names its
 //! files once, and one transaction with the snapshots, their events and the deliveries owed. The committer takes what
 //! waits and never waits for more, so a lone picture costs three syncs and a busy server spreads two of them over many.
+//! A lone picture stays on one thread for all of it: waking others costs more CPU time than what they would do.
 
 mod record;
 
@@ -19,12 +20,14 @@ use framehook_domain::template::{Objects, SnapshotTemplate};
 use framehook_domain::time::{NameZone, UnixMs};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::record::Recording;
 use crate::clock::Clock;
+use crate::db::snapshot::OwedPut;
 use crate::db::{Db, DbError};
 use crate::entropy::Entropy;
 use crate::shutdown::Stage;
 use crate::store::spool::{Spool, SpoolError};
-use crate::store::{PutSignal, Stores};
+use crate::store::{PutSignal, Storer, Stores};
 use crate::telemetry::Telemetry;
 use crate::timeline::Timeline;
 
@@ -145,8 +148,8 @@ pub struct CommitParts {
     pub zone: NameZone,
     pub stores: Stores,
     pub telemetry: Arc<Telemetry>,
-    /// Hands what was committed to the storer.
-    pub storer_signal: Arc<PutSignal>,
+    /// Takes over what was committed.
+    pub storer: Arc<Storer>,
     /// Wakes who puts `latest` objects.
     pub latest_signal: Arc<PutSignal>,
 }
@@ -241,17 +244,55 @@ impl Rendered {
 
 impl CommitParts {
     async fn commit_batch(&self, batch: Vec<Waiting>) {
-        let (rendered, answers): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|waiting| (waiting.rendered, waiting.answer)).unzip();
-        let has_latest = rendered.iter().any(Rendered::has_latest);
-        let results = self.commit_all(rendered).await;
+        let has_latest = batch.iter().any(|waiting| waiting.rendered.has_latest());
+        match <[Waiting; 1]>::try_from(batch) {
+            Ok([lone]) => self.commit_lone(lone).await,
+            Err(batch) => self.commit_many(batch).await,
+        }
         if has_latest {
             self.latest_signal.look();
         }
+    }
+
+    async fn commit_many(&self, batch: Vec<Waiting>) {
+        let (rendered, answers): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|waiting| (waiting.rendered, waiting.answer)).unzip();
+        let results = self.commit_all(rendered).await;
         for (answer, result) in answers.into_iter().zip(results) {
             // Committed is committed, whether or not somebody still asks.
             let _ = answer.send(result);
         }
+    }
+
+    /// Commits a picture on one thread, which the storer may keep for as long as it likes.
+    async fn commit_lone(&self, lone: Waiting) {
+        let (parts, (tell, told)) = (self.clone(), oneshot::channel());
+        let commit = tokio::task::spawn_blocking(move || {
+            let Waiting { rendered, answer } = lone;
+            let (result, owed) = parts.commit_here(rendered);
+            let _ = answer.send(result);
+            let _ = tell.send(());
+            parts.storer.take_over(owed);
+        });
+        // Its end without a word is a panic, which is this task's own then.
+        if told.await.is_err()
+            && let Err(panic) = commit.await
+        {
+            std::panic::resume_unwind(panic.into_panic());
+        }
+    }
+
+    /// Commits a picture on this thread. Tells what is owed of it, too.
+    fn commit_here(&self, rendered: Rendered) -> (Result<Vec<Recorded>, CommitError>, Vec<OwedPut>) {
+        let spooled = match write_share(&self.spool, vec![(0, rendered)]).remove(0).1 {
+            Ok(spooled) => Arc::new(vec![spooled]),
+            Err(error) => return (Err(error), Vec::new()),
+        };
+        let written = self.db.write_here(self.rows_of(&spooled));
+        let Recording { mut results, owed, dropped } = Recording::of(written, 1);
+        self.discard_unwanted(&spooled, &results);
+        dropped.into_iter().for_each(|(id, bytes)| self.spool.remove(id, bytes));
+        (results.pop().unwrap_or(Err(CommitError::Stopped)), owed)
     }
 
     /// One result for each picture, in order.
@@ -292,28 +333,30 @@ impl CommitParts {
             return Vec::new();
         }
         let spooled = Arc::new(spooled);
-        let recorded = self.write_rows(Arc::clone(&spooled)).await;
-        self.discard_failed(spooled, &recorded).await;
-        recorded
+        let written = self.db.write(self.rows_of(&spooled)).await;
+        let Recording { results, owed, dropped } = Recording::of(written, spooled.len());
+        self.storer.signal(owed);
+        if dropped.is_empty() && results.iter().all(Result::is_ok) {
+            return results;
+        }
+        let parts = self.clone();
+        let remove = move || {
+            parts.discard_unwanted(&spooled, &results);
+            dropped.into_iter().for_each(|(id, bytes)| parts.spool.remove(id, bytes));
+            results
+        };
+        // A panic in there leaves files to the next start.
+        tokio::task::spawn_blocking(remove).await.unwrap_or_default()
     }
 
     /// Removes the files of pictures that have no row. Not when the database has stopped: a commit whose sync failed may be
-    /// on the disk all the same, and the next start asks the rows which files are wanted.
-    async fn discard_failed(&self, spooled: Arc<Vec<Spooled>>, recorded: &[Result<Vec<Recorded>, CommitError>]) {
-        let is_unwanted =
-            |result: &Result<_, CommitError>| matches!(result, Err(error) if !matches!(error, CommitError::Stopped));
-        let unwanted: Vec<bool> = recorded.iter().map(is_unwanted).collect();
-        if !unwanted.contains(&true) {
-            return;
-        }
-        let spool = Arc::clone(&self.spool);
-        let discard = move || {
-            for (picture, _) in spooled.iter().zip(unwanted).filter(|(_, unwanted)| *unwanted) {
-                discard_picture(&spool, &picture.rendered);
+    /// on the disk all the same, and the next start asks the rows which files are wanted. Blocks.
+    fn discard_unwanted(&self, spooled: &[Spooled], results: &[Result<Vec<Recorded>, CommitError>]) {
+        for (picture, result) in spooled.iter().zip(results) {
+            if matches!(result, Err(error) if !matches!(error, CommitError::Stopped)) {
+                discard_picture(&self.spool, &picture.rendered);
             }
-        };
-        // A panic in there leaves files to the next start.
-        let _ = tokio::task::spawn_blocking(discard).await;
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! The database: one SQLite file, one thread that writes, a few connections that only read.
+//! The database: one SQLite file, one connection that writes, a few that only read.
 //!
-//! [`Db::write`] hands a closure to the writer thread, which takes whatever is waiting, runs each closure in a savepoint
-//! of one transaction, commits with a sync, and answers all of them (group commit: `writer`). So an answer means that
-//! the data is on the disk. [`Db::read`] runs on a connection that cannot write. SQL lives in the modules below this one
+//! [`Db::write`] hands a closure to the writer, which takes whatever is waiting, runs each closure in a savepoint of one
+//! transaction, commits with a sync, and answers all of them (group commit: `writer`). So an answer means that the data is
+//! on the disk. The writer is one connection; it runs on a thread of its own, or on one that may block and has something to
+//! write (`write_queue`). [`Db::read`] runs on a connection that cannot write. SQL lives in the modules below this one
 //! and nowhere else; their functions take a [`Tx`] where they write and a [`Connection`] where they only read.
 //!
 //! A failed sync or I/O error on the writer is [`Fatal`]: nothing is acknowledged any more and the process must end. A
@@ -33,6 +34,7 @@ pub mod secret;
 pub mod snapshot;
 mod stats;
 pub mod task;
+mod write_queue;
 mod writer;
 
 use std::fmt;
@@ -41,18 +43,20 @@ use std::ops::Deref;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::fatal::Fatal;
 use reader::Readers;
 use secret::{KeyCheck, Vault};
 use stats::Stats;
-use writer::{Message, Writer};
+use write_queue::{QueueHandle, WriteQueue};
+use writer::{Writer, checked_operation, operation};
 
 pub use dir_lock::DirLock;
 pub use error::{DbError, OpenError};
@@ -60,10 +64,6 @@ pub use stats::DbStats;
 
 /// The file inside the data directory.
 pub const FILE_NAME: &str = "framehook.db";
-
-/// Operations that may wait for the writer. Callers of [`Db::write`] beyond it wait for room. Four full batches: more
-/// would only add latency, since what waits here is not durable yet.
-const QUEUE_OPERATIONS_MAX: usize = 4 * writer::BATCH_OPERATIONS_MAX;
 
 /// SQLite before 3.51.3 could corrupt a file when a checkpoint and a write raced over resetting the WAL.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
@@ -135,7 +135,7 @@ impl fmt::Debug for Tx<'_> {
 /// A handle to the open database. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Db {
-    operations: mpsc::Sender<Message>,
+    queue: Arc<QueueHandle>,
     readers: Arc<Readers>,
     /// Apart from the readers of pages.
     put_reader: Arc<Readers>,
@@ -173,11 +173,10 @@ impl Db {
 
         let readers = Arc::new(Readers::open(&path, PAGE_READERS).map_err(failed)?);
         let put_reader = Arc::new(Readers::open(&path, 1).map_err(failed)?);
-        let (operations, waiting) = mpsc::channel(QUEUE_OPERATIONS_MAX);
         let stats = Arc::new(Stats::default());
-        let writer = Writer::new(conn, lock, clock, fatal, Arc::clone(&stats)).map_err(failed)?;
-        writer.start(waiting).map_err(OpenError::Thread)?;
-        Ok(Self { operations, readers, put_reader, stats, epoch })
+        let writer = Writer::new(conn, lock, clock, fatal.clone(), Arc::clone(&stats)).map_err(failed)?;
+        let queue = Arc::new(WriteQueue::start(writer, fatal).map_err(OpenError::Thread)?);
+        Ok(Self { queue, readers, put_reader, stats, epoch })
     }
 
     /// This process's turn at the database.
@@ -185,7 +184,7 @@ impl Db {
         self.epoch
     }
 
-    /// Runs `work` on the writer thread and answers once its result is durable. Waits while the queue is full. A future
+    /// Runs `work` on the writer's thread and answers once its result is durable. Waits while the queue is full. A future
     /// dropped after that does not undo it.
     ///
     /// # Errors
@@ -196,9 +195,58 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<T, DbError> + Send + 'static,
     {
-        let (answer, answered) = oneshot::channel();
-        self.send(Message::operation(work, answer)).await?;
+        let (answer, answered) = answered();
+        self.queue.push(operation(work, answer)).await?;
         answered.await.map_err(|_| DbError::Stopped)?
+    }
+
+    /// Like [`Db::write`], on the calling thread, which may block.
+    ///
+    /// # Errors
+    /// As [`Db::write`].
+    pub fn write_here<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, DbError> + Send + 'static,
+    {
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        let mut written = Err(TryRecvError::Empty);
+        let is_answered = || {
+            written = answered.try_recv();
+            !matches!(written, Err(TryRecvError::Empty))
+        };
+        self.queue.write_here(operation(work, move |result| drop(answer.send(result))), is_answered);
+        written.unwrap_or(Err(DbError::Stopped))
+    }
+
+    /// Like [`Db::write`] for what nobody waits for: `work` goes with the next transaction, whoever brings that about, and
+    /// with one of its own after `patience`.
+    ///
+    /// # Errors
+    /// As [`Db::write`].
+    pub async fn write_along<T, F>(&self, patience: Duration, work: F) -> Result<T, DbError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, DbError> + Send + 'static,
+    {
+        let (answer, mut answered) = answered();
+        self.queue.push_along(operation(work, answer))?;
+        if let Ok(written) = tokio::time::timeout(patience, &mut answered).await {
+            return written.map_err(|_| DbError::Stopped)?;
+        }
+        self.queue.hurry();
+        answered.await.map_err(|_| DbError::Stopped)?
+    }
+
+    /// Runs the work that `make` makes in every transaction from now on in which a delivery falls due, before it is committed,
+    /// and tells what came with it how that ended. Work that fails undoes only itself. Where `make` gives nothing, nothing is run.
+    pub fn join_due<T, W, A>(&self, make: impl Fn() -> Option<(W, A)> + Send + 'static)
+    where
+        T: Send + 'static,
+        W: FnOnce(&Tx<'_>) -> Result<T, DbError> + Send + 'static,
+        A: FnOnce(Result<T, DbError>) + Send + 'static,
+    {
+        self.queue.join(Box::new(move || make().map(|(work, answer)| operation(work, answer))));
     }
 
     /// Like [`Db::write`] for work that may refuse by its own rules: a refusal undoes its changes too and comes back as
@@ -212,8 +260,8 @@ impl Db {
         R: Send + 'static,
         F: FnOnce(&Tx<'_>) -> Result<Result<T, R>, DbError> + Send + 'static,
     {
-        let (answer, answered) = oneshot::channel();
-        self.send(Message::checked_operation(work, answer)).await?;
+        let (answer, answered) = answered();
+        self.queue.push(checked_operation(work, answer)).await?;
         answered.await.map_err(|_| DbError::Stopped)?
     }
 
@@ -265,21 +313,20 @@ impl Db {
     pub async fn close(&self) {
         self.readers.close().await;
         self.put_reader.close().await;
-        let (answer, answered) = oneshot::channel();
-        if self.operations.send(Message::Close(answer)).await.is_ok() {
-            // An error means that the writer had ended already.
-            let _ = answered.await;
-        }
+        self.queue.close().await;
     }
 
     /// Counters and gauges for the metrics page.
     pub fn stats(&self) -> DbStats {
-        self.stats.read(QUEUE_OPERATIONS_MAX - self.operations.capacity())
+        self.stats.read(self.queue.len())
     }
+}
 
-    async fn send(&self, message: Message) -> Result<(), DbError> {
-        self.operations.send(message).await.map_err(|_| DbError::Stopped)
-    }
+/// Where an operation's result goes, and where it is waited for.
+fn answered<T: Send + 'static>() -> (impl FnOnce(T) + Send + 'static, oneshot::Receiver<T>) {
+    let (answer, answered) = oneshot::channel();
+    // A caller that stopped waiting does not care.
+    (move |result| drop(answer.send(result)), answered)
 }
 
 /// Makes the file before SQLite does, readable by its owner only: it holds push signatures and addresses of publishers.

@@ -91,7 +91,6 @@ pub async fn ask(
         clock,
         timeline: Timeline::new(clock),
         // The next start finds what is owed.
-        notifier_wake: Arc::default(),
         replays_wake: Arc::default(),
     };
     let resolver = Arc::new(Resolver::new(AddressPolicy::new(config.deliver.allow_receiver.clone())));

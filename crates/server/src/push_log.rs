@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use framehook_domain::catalog::Catalog;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::db::outbox::Announcing;
@@ -23,8 +23,6 @@ pub struct PushLog {
     pub entropy: Entropy,
     /// The deployment's account number, `appid` in the events.
     pub app_id: i64,
-    /// Wakes the notifier.
-    pub notifier_wake: Arc<Notify>,
 }
 
 impl PushLog {
@@ -41,7 +39,6 @@ impl PushLog {
             })
             .await?;
         fail_point::pass("push_opened");
-        self.notifier_wake.notify_one();
         Ok(())
     }
 
@@ -61,7 +58,6 @@ impl PushLog {
         };
         self.db.write_until_done(make).await?;
         fail_point::pass("push_closed");
-        self.notifier_wake.notify_one();
         Ok(())
     }
 

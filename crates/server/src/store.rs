@@ -15,7 +15,6 @@ mod local;
 mod put_signal;
 pub mod remote;
 mod room;
-mod settled;
 pub mod signed_url;
 pub mod spool;
 mod storer;
@@ -122,8 +121,8 @@ pub trait ObjectStore: fmt::Debug + Send + Sync {
     fn still_opens(&self, bucket: Bucket<'_>, key: &str, full_url: &str, now: UnixMs) -> bool;
 
     /// Whether a URL that [`ObjectStore::full_url`] made before an object was put will open it for as long as callbacks are
-    /// sent: it is not signed, as the store's URLs are not, or has half of its life left and was signed by
-    /// who signs now. Asked at every put, so where URLs are not signed it costs a look for a query.
+    /// sent: it is not signed, as the store's URLs are not, or has half of its life left and was signed by who signs now.
+    /// Asked at every put, so where URLs are not signed it costs a look for a query.
     fn opens_for_long(&self, bucket: Bucket<'_>, key: &str, full_url: &str, now: UnixMs) -> bool;
 }
 

@@ -15,9 +15,20 @@ use crate::db::snapshot::{self, NewSnapshot, OwedPut};
 use crate::db::{DbError, Tx, count};
 use crate::fail_point;
 
+/// What the rows of a batch came to.
+#[derive(Debug, Default)]
+pub(super) struct Recording {
+    /// One for each picture, in order.
+    pub(super) results: Vec<Result<Vec<Recorded>, CommitError>>,
+    /// What is owed to stores, latest objects left out.
+    pub(super) owed: Vec<OwedPut>,
+    /// Files of the spool that nothing is owed of any more, with their bytes.
+    pub(super) dropped: Vec<(SnapshotId, u64)>,
+}
+
 /// What a picture's rows came to.
 #[derive(Debug, Default)]
-struct RecordedPicture {
+pub(super) struct RecordedPicture {
     recorded: Vec<Recorded>,
     /// What is owed to stores of it, latest objects left out.
     owed: Vec<OwedPut>,
@@ -35,12 +46,36 @@ struct Made<'a> {
     sha256: [u8; 32],
 }
 
+impl Recording {
+    /// Of so many pictures.
+    pub(super) fn of(written: Result<Vec<Result<RecordedPicture, DbError>>, DbError>, pictures: usize) -> Self {
+        let mut recording = Self::default();
+        match written {
+            Ok(recorded) => {
+                fail_point::pass("rows_committed");
+                for picture in recorded {
+                    let picture = picture.map(|RecordedPicture { recorded, owed, dropped }| {
+                        recording.owed.extend(owed);
+                        recording.dropped.extend(dropped);
+                        recorded
+                    });
+                    recording.results.push(picture.map_err(CommitError::from));
+                }
+            }
+            Err(error) => recording.results = vec![Err(error.into()); pictures],
+        }
+        recording
+    }
+}
+
 impl CommitParts {
-    /// One transaction for the whole batch, in which a picture that fails undoes only itself.
-    pub(super) async fn write_rows(&self, spooled: Arc<Vec<Spooled>>) -> Vec<Result<Vec<Recorded>, CommitError>> {
-        let parts = self.clone();
-        let pictures = spooled.len();
-        let write = move |tx: &Tx<'_>| {
+    /// One operation for the whole batch, in which a picture that fails undoes only itself.
+    pub(super) fn rows_of(
+        &self,
+        spooled: &Arc<Vec<Spooled>>,
+    ) -> impl FnOnce(&Tx<'_>) -> Result<Vec<Result<RecordedPicture, DbError>>, DbError> + Send + use<> {
+        let (parts, spooled) = (self.clone(), Arc::clone(spooled));
+        move |tx| {
             let catalog = Arc::clone(&parts.catalog.borrow());
             let announcing = Announcing {
                 catalog: &catalog,
@@ -54,23 +89,6 @@ impl CommitParts {
             }
             let record = |picture: &Spooled| tx.nested(|tx| parts.record_picture(tx, &announcing, picture));
             spooled.iter().map(record).collect::<Result<Vec<_>, DbError>>()
-        };
-        match self.db.write(write).await {
-            Ok(recorded) => {
-                fail_point::pass("rows_committed");
-                let (mut owed, mut dropped) = (Vec::new(), Vec::new());
-                let result = |result: Result<RecordedPicture, DbError>| {
-                    let picture = result.map_err(CommitError::from)?;
-                    owed.extend(picture.owed);
-                    dropped.extend(picture.dropped);
-                    Ok(picture.recorded)
-                };
-                let recorded = recorded.into_iter().map(result).collect();
-                self.storer_signal.committed(owed);
-                self.drop_files(dropped).await;
-                recorded
-            }
-            Err(error) => vec![Err(error.into()); pictures],
         }
     }
 
@@ -151,16 +169,6 @@ impl CommitParts {
                 Ok(own)
             }
         }
-    }
-
-    async fn drop_files(&self, dropped: Vec<(SnapshotId, u64)>) {
-        if dropped.is_empty() {
-            return;
-        }
-        let spool = Arc::clone(&self.spool);
-        let drop_all = move || dropped.into_iter().for_each(|(id, bytes)| spool.remove(id, bytes));
-        // A panic in there leaves files to the next start.
-        let _ = tokio::task::spawn_blocking(drop_all).await;
     }
 
     fn record_rendition(

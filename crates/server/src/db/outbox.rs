@@ -17,11 +17,11 @@ use framehook_domain::stream::StreamId;
 use framehook_domain::time::UnixMs;
 use rusqlite::{OptionalExtension as _, params};
 
-pub(super) use claim::watch_due;
 pub use claim::{
     Claim, ClaimId, Due, EndpointRow, Which, all_due, claim, endpoint, first_due, newly_due, take_back_lost_claims,
     void_old_claims,
 };
+pub(super) use claim::{NEWLY_DUE, watch_due};
 pub use endpoint::{EndpointOwed, endpoints};
 pub(super) use ledger::first_id_of;
 pub use ledger::{
@@ -154,15 +154,16 @@ fn new_endpoint(
     Ok(EndpointId(tx.last_insert_rowid()))
 }
 
-/// Makes the deliveries of a picture's event due, now that the picture can be fetched. Returns how many.
+/// Makes the deliveries of a picture's event due, now that the picture can be fetched.
 ///
 /// # Errors
 /// Those of the database.
-pub fn object_is_stored(tx: &Tx<'_>, event: EventId, now: UnixMs) -> Result<usize, DbError> {
+pub fn object_is_stored(tx: &Tx<'_>, event: EventId, now: UnixMs) -> Result<(), DbError> {
     let mut due = tx.prepare_cached(
         "UPDATE delivery SET state = 'due', due_ms = ?2, step_ms = 0 WHERE event_id = ?1 AND state = 'waiting'",
     )?;
-    Ok(due.execute(params![blob(event.0), now.0])?)
+    due.execute(params![blob(event.0), now.0])?;
+    Ok(())
 }
 
 /// Writes into a picture's event where the picture is: its key, which may have been taken at commit, and its URL.

@@ -152,6 +152,11 @@ impl OwedPut {
     pub fn place(&self) -> String {
         format!("{}/{}", self.store, self.bucket)
     }
+
+    /// Where it goes.
+    pub fn kept_at(&self) -> Place {
+        Place { store: self.store.clone(), bucket: self.bucket.clone() }
+    }
 }
 
 const OWED_COLUMNS: &str =
@@ -372,8 +377,8 @@ pub fn is_owed(conn: &Connection, id: SnapshotId) -> Result<bool, DbError> {
 /// What a put that was taken found in its picture's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Marked {
-    /// It was owed and is stored now, which made so many deliveries due.
-    Stored { due: usize },
+    /// It was owed and is stored now.
+    Stored,
     /// A person has discarded it meanwhile: nobody is told of the object.
     Discarded,
     /// It was stored by an earlier put.
@@ -408,7 +413,8 @@ pub fn mark_stored(
         )?
         .execute(params![blob(put.id.0), wall.0])?;
     if changed > 0 {
-        return Ok(Marked::Stored { due: outbox::object_is_stored(tx, put.event, now)? });
+        outbox::object_is_stored(tx, put.event, now)?;
+        return Ok(Marked::Stored);
     }
     let mut discarded = tx.prepare_cached("SELECT 1 FROM snapshot WHERE id = ?1 AND put_state = 'discarded'")?;
     Ok(if discarded.exists([blob(put.id.0)])? { Marked::Discarded } else { Marked::Already })

@@ -1,21 +1,18 @@
-//! The one thread that writes: group commit, checkpoints, and the end of everything when the disk lies.
+//! The one connection that writes: group commit, checkpoints, and the end of everything when the disk lies.
 
-use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::config::DbConfig;
+use rusqlite::hooks::Action;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, MAIN_DB};
-use tokio::sync::{mpsc, oneshot};
 
 use super::dir_lock::DirLock;
 use super::error::{is_busy, is_fatal, is_full};
 use super::stats::Stats;
-use super::{DbError, Tx};
+use super::{DbError, Tx, outbox};
 use crate::clock::Clock;
 use crate::fatal::Fatal;
 
@@ -28,32 +25,7 @@ pub(super) const BATCH_OPERATIONS_MAX: usize = 1024;
 const CHECKPOINT_PAGES: u64 = 4096;
 
 /// The part named in [`Fatal`].
-const PART: &str = "database";
-
-/// What reaches the writer's thread.
-pub(super) enum Message {
-    Operation(Box<dyn Operation>),
-    Close(oneshot::Sender<()>),
-}
-
-impl Message {
-    pub(super) fn operation<T, F>(work: F, answer: oneshot::Sender<Result<T, DbError>>) -> Self
-    where
-        T: Send + 'static,
-        F: FnOnce(&Tx<'_>) -> Result<T, DbError> + Send + 'static,
-    {
-        Self::Operation(Box::new(Pending { work: Some(work), done: None, keeps: |_: &T| true, answer }))
-    }
-
-    pub(super) fn checked_operation<T, R, F>(work: F, answer: oneshot::Sender<Result<Result<T, R>, DbError>>) -> Self
-    where
-        T: Send + 'static,
-        R: Send + 'static,
-        F: FnOnce(&Tx<'_>) -> Result<Result<T, R>, DbError> + Send + 'static,
-    {
-        Self::Operation(Box::new(Pending { work: Some(work), done: None, keeps: Result::is_ok, answer }))
-    }
-}
+pub(super) const PART: &str = "database";
 
 /// One caller's work, with its types erased so that a batch can hold many.
 pub(super) trait Operation: Send {
@@ -71,17 +43,39 @@ pub(super) enum Verdict {
     Undo(Option<DbError>),
 }
 
-struct Pending<T, F> {
+/// An operation of `work` that tells `answer` how it ended.
+pub(super) fn operation<T, F, A>(work: F, answer: A) -> Box<dyn Operation>
+where
+    T: Send + 'static,
+    F: FnOnce(&Tx<'_>) -> Result<T, DbError> + Send + 'static,
+    A: FnOnce(Result<T, DbError>) + Send + 'static,
+{
+    Box::new(Pending { work: Some(work), done: None, keeps: |_: &T| true, answer })
+}
+
+/// The same of work that may refuse by its own rules.
+pub(super) fn checked_operation<T, R, F, A>(work: F, answer: A) -> Box<dyn Operation>
+where
+    T: Send + 'static,
+    R: Send + 'static,
+    F: FnOnce(&Tx<'_>) -> Result<Result<T, R>, DbError> + Send + 'static,
+    A: FnOnce(Result<Result<T, R>, DbError>) + Send + 'static,
+{
+    Box::new(Pending { work: Some(work), done: None, keeps: Result::is_ok, answer })
+}
+
+struct Pending<T, F, A> {
     work: Option<F>,
     done: Option<Result<T, DbError>>,
     keeps: fn(&T) -> bool,
-    answer: oneshot::Sender<Result<T, DbError>>,
+    answer: A,
 }
 
-impl<T, F> Operation for Pending<T, F>
+impl<T, F, A> Operation for Pending<T, F, A>
 where
     T: Send,
     F: FnOnce(&Tx<'_>) -> Result<T, DbError> + Send,
+    A: FnOnce(Result<T, DbError>) + Send,
 {
     fn run(&mut self, tx: &Tx<'_>) -> Verdict {
         let work = self.work.take().expect("an operation runs once");
@@ -97,20 +91,28 @@ where
     }
 
     fn answer(self: Box<Self>, stored: Result<(), DbError>) {
-        let result = match stored {
-            Ok(()) => self.done.unwrap_or(Err(DbError::Stopped)),
+        let Self { done, answer, .. } = *self;
+        answer(match stored {
+            Ok(()) => done.unwrap_or(Err(DbError::Stopped)),
             Err(error) => Err(error),
-        };
-        // A caller that stopped waiting does not care.
-        let _ = self.answer.send(result);
+        });
     }
 }
+
+/// Makes the operation that joins every transaction in which a delivery fell due; `None`: nobody is there any more to have it.
+pub(super) type Joining = Box<dyn Fn() -> Option<Box<dyn Operation>> + Send>;
+
+/// Where that is kept.
+pub(super) type Joins = Arc<Mutex<Option<Joining>>>;
 
 pub(super) struct Writer {
     conn: Connection,
     clock: Clock,
     fatal: Fatal,
     stats: Arc<Stats>,
+    joins: Joins,
+    /// Whether a delivery fell due since this was asked last. One whose transaction did not last may have set it too.
+    is_due_noted: Arc<AtomicBool>,
     /// WAL pages at which the next checkpoint is tried.
     checkpoint_at: u64,
     /// Held until the connection is closed: fields drop in order.
@@ -142,33 +144,33 @@ impl Writer {
             counted.syncs.fetch_add(1, Ordering::Relaxed);
             Ok(())
         }))?;
-        Ok(Self { conn, clock, fatal, stats, checkpoint_at: CHECKPOINT_PAGES, _lock: lock })
+        let is_due_noted = Arc::<AtomicBool>::default();
+        let noted = Arc::clone(&is_due_noted);
+        conn.update_hook(Some(move |action, _: &str, table: &str, _| {
+            if action == Action::SQLITE_INSERT && table == outbox::NEWLY_DUE {
+                noted.store(true, Ordering::Relaxed);
+            }
+        }))?;
+        let joins = Joins::default();
+        Ok(Self { conn, clock, fatal, stats, joins, is_due_noted, checkpoint_at: CHECKPOINT_PAGES, _lock: lock })
     }
 
-    pub(super) fn start(mut self, waiting: mpsc::Receiver<Message>) -> io::Result<()> {
-        let fatal = self.fatal.clone();
-        let run = move || {
-            let closed = catch_unwind(AssertUnwindSafe(|| self.run(waiting)));
-            match closed {
-                Ok(answers) => {
-                    self.close();
-                    for answer in answers {
-                        let _ = answer.send(());
-                    }
-                }
-                Err(_) => {
-                    fatal.raise(PART, "the writer panicked");
-                    self.close();
-                }
-            }
-        };
-        thread::Builder::new().name("db-writer".to_owned()).spawn(run)?;
-        Ok(())
+    /// Where to say what joins its transactions.
+    pub(super) fn joins(&self) -> Joins {
+        Arc::clone(&self.joins)
+    }
+
+    /// Ends in order: moves the WAL into the file and closes it.
+    pub(super) fn end(mut self) {
+        if !self.fatal.is_raised() {
+            self.checkpoint(CheckpointMode::TRUNCATE);
+        }
+        self.close();
     }
 
     /// Closes the file. SQLite's last connection moves the WAL into it and syncs both, which after a failed sync would be
     /// the second try that proves nothing: then the WAL is left to the next start.
-    fn close(self) {
+    pub(super) fn close(self) {
         if self.fatal.is_raised()
             && let Err(error) = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
         {
@@ -177,30 +179,10 @@ impl Writer {
         }
     }
 
-    /// Runs until the queue is closed and empty. Returns whom to tell that the file is closed.
-    fn run(&mut self, mut waiting: mpsc::Receiver<Message>) -> Vec<oneshot::Sender<()>> {
-        let mut closings = Vec::new();
-        while let Some(first) = waiting.blocking_recv() {
-            // Take what waits by now and no more: an idle writer adds no delay, a busy one finds a batch.
-            let mut batch: Vec<Box<dyn Operation>> = Vec::new();
-            let mut next = Some(first);
-            while let Some(message) = next {
-                match message {
-                    Message::Operation(operation) => batch.push(operation),
-                    Message::Close(answer) => {
-                        waiting.close();
-                        closings.push(answer);
-                    }
-                }
-                next = if batch.len() < BATCH_OPERATIONS_MAX { waiting.try_recv().ok() } else { None };
-            }
-            self.store(batch);
-            self.checkpoint_if_due();
-        }
-        if !self.fatal.is_raised() {
-            self.checkpoint(CheckpointMode::TRUNCATE);
-        }
-        closings
+    /// Writes a batch, and what has gathered in the WAL when that is due.
+    pub(super) fn write(&mut self, batch: Vec<Box<dyn Operation>>) {
+        self.store(batch);
+        self.checkpoint_if_due();
     }
 
     /// Stores a batch, in one commit unless SQLite itself rolls a part of it back.
@@ -230,6 +212,13 @@ impl Writer {
                     break;
                 }
             }
+            if ended.is_ok()
+                && !self.conn.is_autocommit()
+                && let Some(mut joining) = self.joining()
+            {
+                ended = self.run_one(joining.as_mut());
+                ran.push(joining);
+            }
             // A lone operation that was undone leaves nothing to commit.
             if ended.is_ok() && !self.conn.is_autocommit() {
                 ended = self.commit();
@@ -241,6 +230,15 @@ impl Writer {
                 operation.answer(ended.clone());
             }
         }
+    }
+
+    /// What is to be done in a transaction in which a delivery fell due.
+    fn joining(&self) -> Option<Box<dyn Operation>> {
+        if !self.is_due_noted.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        let joins = self.joins.lock().unwrap_or_else(PoisonError::into_inner);
+        joins.as_ref().and_then(|make| make())
     }
 
     /// Runs one operation in its savepoint. An error means that the whole transaction is gone.

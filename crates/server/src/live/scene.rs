@@ -9,7 +9,7 @@ use framehook_domain::pick::Subscription;
 use framehook_domain::stream::{PublishAddress, StreamId};
 use framehook_domain::time::{Mono, NameZone, UnixMs};
 use tempfile::TempDir;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::{Lives, Parts, Push};
 use crate::clock::Clock;
@@ -23,7 +23,7 @@ use crate::pipeline::{self, Pipeline};
 use crate::push_log::PushLog;
 use crate::shutdown::Stage;
 use crate::store::spool::{Spool, SpoolLimits};
-use crate::store::{Local, LocalStore, Room, Stores};
+use crate::store::{Local, LocalStore, Room, Storer, StorerParts, Stores};
 use crate::telemetry::Telemetry;
 use crate::timeline::Timeline;
 
@@ -58,6 +58,21 @@ impl Scene {
         let stores = Stores::new(Local::new(Arc::new(files), "http://127.0.0.1:8080/objects", None));
         let catalog = watch::Sender::new(Arc::new(Catalog::empty()));
         let (timeline, stage) = (Timeline::new(clock), Stage::new("scene", fatal.clone()));
+        let telemetry = Telemetry::new(clock);
+        // It does not run.
+        let storer = Storer::new(StorerParts {
+            db: db.clone(),
+            spool: Arc::clone(&spool),
+            stores: stores.clone(),
+            clock,
+            timeline: timeline.clone(),
+            entropy: entropy.clone(),
+            telemetry: Arc::clone(&telemetry),
+            conditions: Arc::default(),
+            signal: Arc::default(),
+            slots: 2,
+            stage: stage.clone(),
+        });
         let committer = Committer::start(
             CommitParts {
                 db: db.clone(),
@@ -68,13 +83,12 @@ impl Scene {
                 entropy: entropy.clone(),
                 zone: NameZone::default(),
                 stores: stores.clone(),
-                telemetry: Telemetry::new(clock),
-                storer_signal: Arc::default(),
+                telemetry: Arc::clone(&telemetry),
+                storer,
                 latest_signal: Arc::default(),
             },
             &stage,
         );
-        let telemetry = Telemetry::new(clock);
         let keyframes = Arc::new(Keyframes::new(64 << 20));
         let pipeline = Pipeline::new(pipeline::Parts {
             clock,
@@ -93,7 +107,6 @@ impl Scene {
             timeline,
             entropy: entropy.clone(),
             app_id: 1_250_000_000,
-            notifier_wake: Arc::new(Notify::new()),
         };
         let lives = Lives::new(Parts {
             clock,

@@ -219,10 +219,6 @@ async fn settle_attempt(
     match settler.settle(ended).await {
         Ok(is_settled) => {
             fail_point::pass("attempt_settled");
-            if matches!(next, Some(Next::After(_))) {
-                // The notifier does not know yet when that is.
-                parts.wake.notify_one();
-            }
             // Else it was cancelled meanwhile, or replayed: what comes of it is no longer this attempt's to say.
             if is_settled {
                 tell(parts, claim, &attempted, next);

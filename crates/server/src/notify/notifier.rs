@@ -1,5 +1,9 @@
 //! The driver: claims deliveries that are due, as far as receivers have room, and starts an attempt of each.
+//!
+//! What falls due is claimed in the transaction that makes it due ([`Db::join_due`]). So a transaction is made to claim only
+//! when a due time comes, or when an attempt ends and gives its slot to what waited for one.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,6 +13,7 @@ use framehook_domain::dispatch::{Felt, LaneFacts, Limits, Ticket};
 use framehook_domain::retry::DeadReason;
 use framehook_domain::time::Mono;
 use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::Schedules;
 use super::attempt::{run_attempt, tell_buried};
@@ -17,9 +22,9 @@ use super::replays::Recovered;
 use super::rounds::{Look, Overdue, Round, Rounds};
 use super::settler::Settler;
 use crate::clock::Clock;
-use crate::db::outbox::{self, Burial, Claim, ClaimId, EndpointId, EndpointRow};
+use crate::db::outbox::{self, Burial, Buried, Claim, ClaimId, EndpointId, EndpointRow};
 use crate::db::secret::Vault;
-use crate::db::{Db, DbError, dues};
+use crate::db::{Db, DbError, Tx, dues};
 use crate::entropy::Entropy;
 use crate::shutdown::Stage;
 use crate::telemetry::Telemetry;
@@ -58,8 +63,6 @@ pub struct NotifierParts {
     pub entropy: Entropy,
     pub timeline: Timeline,
     pub telemetry: Arc<Telemetry>,
-    /// Signalled when deliveries have become due.
-    pub wake: Arc<Notify>,
     /// Where it is noted which receivers answer.
     pub recovered: Recovered,
     pub schedules: Schedules,
@@ -83,7 +86,30 @@ pub struct Notifier {
     ended: Mutex<Vec<Ended>>,
     /// Whether something waits for the slot of an attempt that ends: the last look has left something that is or falls due, or
     /// another look is under way.
-    is_slot_awaited: AtomicBool,
+    is_slot_awaited: Arc<AtomicBool>,
+    /// Signalled when such a slot is free.
+    wake: Notify,
+    /// What was claimed by looks that joined others' transactions and has not been started yet: as much as there are slots at
+    /// most.
+    joined: Mutex<Joined>,
+    has_joined: Notify,
+}
+
+/// What looks have come to together.
+#[derive(Default)]
+struct Joined {
+    claimed: Claimed,
+    /// Of the last of them that failed.
+    error: Option<DbError>,
+}
+
+/// What a look at the outbox has claimed.
+#[derive(Default)]
+struct Claimed {
+    claims: Vec<(Claim, Slot)>,
+    buried: Vec<Option<Buried>>,
+    /// After which time another look can give something, if nothing happens meanwhile.
+    next: Option<Duration>,
 }
 
 /// An attempt's end, not yet told to [`Rounds`].
@@ -97,14 +123,24 @@ struct Ended {
 impl Notifier {
     pub fn new(parts: NotifierParts) -> Arc<Self> {
         let rounds = Mutex::new(Rounds::new(parts.limits));
-        Arc::new(Self { parts, rounds, ended: Mutex::default(), is_slot_awaited: AtomicBool::new(true) })
+        let is_slot_awaited = Arc::new(AtomicBool::new(true));
+        Arc::new(Self {
+            parts,
+            rounds,
+            ended: Mutex::default(),
+            is_slot_awaited,
+            wake: Notify::new(),
+            joined: Mutex::default(),
+            has_joined: Notify::new(),
+        })
     }
 
     /// Runs until `stage` is told to end; attempts under way then are tasks of the stage and finish.
     pub async fn run(self: Arc<Self>, stage: Stage) {
         let token = stage.token();
         // It ends after the last attempt, each of which holds it.
-        let settler = Settler::start(self.parts.db.clone(), self.parts.timeline.clone(), &stage);
+        let NotifierParts { db, timeline, .. } = &self.parts;
+        let settler = Settler::start(db.clone(), timeline.clone(), Arc::clone(&self.is_slot_awaited), &stage);
         let mut catalog = self.parts.catalog.clone();
         // The configuration may have changed while no process ran.
         catalog.mark_changed();
@@ -112,10 +148,11 @@ impl Notifier {
         let mut looked_for_lost = self.parts.clock.mono();
         let mut is_some_held = false;
         loop {
-            let woken = self.parts.wake.notified();
+            let mut woken = pin!(self.wake.notified());
             let round = async {
                 if !recovered {
                     self.recover().await?;
+                    self.join_what_falls_due(token.clone());
                     recovered = true;
                 }
                 if catalog.has_changed().unwrap_or(false) {
@@ -137,19 +174,42 @@ impl Notifier {
                 // However many there are: between two portions everybody else has a turn.
                 Ok(if is_some_held { Some(Duration::ZERO) } else { next })
             };
-            let wait = match round.await {
-                Ok(next) => next.map_or(LOOK_EVERY, |wait| wait.min(LOOK_EVERY)),
-                Err(DbError::Stopped) => return,
-                Err(error) => {
-                    tracing::warn!(error = %Chain(&error), "owed callbacks could not be taken up");
-                    DB_WAIT
+            let Some(mut wait) = self.wait_after(round.await) else { return };
+            let mut waited_since = self.parts.clock.mono();
+            loop {
+                tokio::select! {
+                    () = token.cancelled() => return,
+                    () = &mut woken => break,
+                    changed = catalog.changed() => {
+                        if changed.is_ok() {
+                            catalog.mark_changed();
+                        }
+                        break;
+                    }
+                    () = self.has_joined.notified() => {
+                        let Joined { claimed, error } = std::mem::take(&mut *self.joined());
+                        let next = self.start(claimed, &stage, &settler);
+                        let Some(next) = self.wait_after(error.map_or(Ok(next), Err)) else { return };
+                        // It may be older than the look before: what that said stands too.
+                        let now = self.parts.clock.mono();
+                        wait = next.min(wait.saturating_sub(now.since(waited_since)));
+                        waited_since = now;
+                    }
+                    () = tokio::time::sleep(wait) => break,
                 }
-            };
-            tokio::select! {
-                () = token.cancelled() => return,
-                () = woken => {}
-                changed = catalog.changed() => if changed.is_ok() { catalog.mark_changed() },
-                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// How long to wait after a look for the next. `None`: there will be none.
+    fn wait_after(&self, looked: Result<Option<Duration>, DbError>) -> Option<Duration> {
+        match looked {
+            Ok(next) => Some(next.map_or(LOOK_EVERY, |wait| wait.min(LOOK_EVERY))),
+            Err(DbError::Stopped) => None,
+            Err(error) => {
+                self.rounds().distrust();
+                tracing::warn!(error = %Chain(&error), "owed callbacks could not be taken up");
+                Some(DB_WAIT)
             }
         }
     }
@@ -187,7 +247,7 @@ impl Notifier {
     /// than its own step.
     async fn recover(&self) -> Result<(), DbError> {
         let (epoch, timeline) = (self.parts.db.epoch(), self.parts.timeline.clone());
-        let recover = move |tx: &crate::db::Tx<'_>| {
+        let recover = move |tx: &Tx<'_>| {
             let now = timeline.now();
             Ok((outbox::void_old_claims(tx, epoch, now)?, dues::clamp_deliveries(tx, now)?))
         };
@@ -199,12 +259,13 @@ impl Notifier {
     }
 
     /// Takes back claims whose attempt ended without a trace: it panicked, or its outcome was refused by the database.
-    async fn take_back_lost_claims(&self) -> Result<(), DbError> {
+    async fn take_back_lost_claims(self: &Arc<Self>) -> Result<(), DbError> {
         let (epoch, timeline) = (self.parts.db.epoch(), self.parts.timeline.clone());
-        // Claims are made by this task alone, so none can come between this look and the next.
-        let held = self.rounds().claims.clone();
-        let take_back = move |tx: &crate::db::Tx<'_>| {
+        let notifier = Arc::clone(self);
+        let take_back = move |tx: &Tx<'_>| {
             let due = timeline.now().plus(LOST_CLAIM_WAIT);
+            // Claims are made where this runs, so none is in the database that is not among these.
+            let held = notifier.rounds().claims.clone();
             outbox::take_back_lost_claims(tx, epoch, &held, due, LOST_CLAIM_WAIT)
         };
         let lost = self.parts.db.write(take_back).await?;
@@ -218,7 +279,7 @@ impl Notifier {
         loop {
             let catalog = Arc::clone(&self.parts.catalog.borrow());
             let wall = self.parts.clock.wall();
-            let bury = move |tx: &crate::db::Tx<'_>| {
+            let bury = move |tx: &Tx<'_>| {
                 let has_url = |template, kind| {
                     catalog.callback_template(template).is_some_and(|template| template.urls.of(kind).is_some())
                 };
@@ -238,7 +299,7 @@ impl Notifier {
     /// Gives up what has waited for too long for a receiver that is paused: one portion. Tells whether there may be more.
     async fn bury_held(self: &Arc<Self>) -> Result<bool, DbError> {
         let notifier = Arc::clone(self);
-        let bury = move |tx: &crate::db::Tx<'_>| {
+        let bury = move |tx: &Tx<'_>| {
             let NotifierParts { clock, timeline, held_max, .. } = &notifier.parts;
             let mono = clock.mono();
             let before = timeline.at(mono).minus(*held_max);
@@ -261,29 +322,61 @@ impl Notifier {
         Ok(count == BURIED_AT_ONCE)
     }
 
+    /// Claims whatever falls due from now on in the transaction that makes it due, until `token` ends it.
+    fn join_what_falls_due(self: &Arc<Self>, token: CancellationToken) {
+        // The database must not keep alive what keeps it open.
+        let notifier = Arc::downgrade(self);
+        self.parts.db.join_due(move || {
+            let notifier = notifier.upgrade().filter(|_| !token.is_cancelled())?;
+            let told = Arc::clone(&notifier);
+            let claim = move |tx: &Tx<'_>| notifier.claim_in(tx);
+            Some((claim, move |claimed| told.take_joined(claimed)))
+        });
+    }
+
+    fn take_joined(&self, claimed: Result<Claimed, DbError>) {
+        {
+            let mut joined = self.joined();
+            match claimed {
+                Ok(claimed) => joined.claimed.add(claimed),
+                Err(error) => joined.error = Some(error),
+            }
+        }
+        self.has_joined.notify_one();
+    }
+
     /// Claims what is due and starts its attempts. Tells after which time there may be more.
     async fn claim(self: &Arc<Self>, stage: &Stage, settler: &Settler) -> Result<Option<Duration>, DbError> {
-        let (notifier, catalog) = (Arc::clone(self), Arc::clone(&self.parts.catalog.borrow()));
-        let claim = move |tx: &crate::db::Tx<'_>| {
-            let NotifierParts { vault, clock, timeline, .. } = &notifier.parts;
-            let (mono, epoch) = (clock.mono(), notifier.parts.db.epoch());
-            let look = Look { epoch, catalog: &catalog, vault, mono, now: timeline.at(mono), wall: clock.wall() };
-            // Said before the slots are taken back that were given back by now: whoever gives one back later sees it, or
-            // what this look came to.
-            notifier.is_slot_awaited.store(true, Ordering::SeqCst);
-            let mut rounds = notifier.rounds();
-            let Round { claims, buried, next } = rounds.claim(tx, &look)?;
-            notifier.is_slot_awaited.store(rounds.is_anything_due(), Ordering::SeqCst);
-            drop(rounds);
-            // From here on a claim takes its slot along: if the transaction fails after all, they are given back together.
-            let with_slot = |(claim, ticket): (Claim, Ticket)| {
-                let notifier = Arc::clone(&notifier);
-                let slot = Slot { claim: claim.id, notifier, ticket: Some(ticket), felt: Felt::Nothing };
-                (claim, slot)
-            };
-            Ok((claims.into_iter().map(with_slot).collect::<Vec<_>>(), buried, next))
+        let notifier = Arc::clone(self);
+        let claimed = self.parts.db.write(move |tx| notifier.claim_in(tx)).await?;
+        Ok(self.start(claimed, stage, settler))
+    }
+
+    /// Claims what is due, as a part of a transaction.
+    fn claim_in(self: &Arc<Self>, tx: &Tx<'_>) -> Result<Claimed, DbError> {
+        let NotifierParts { catalog, vault, clock, timeline, db, .. } = &self.parts;
+        let catalog = Arc::clone(&catalog.borrow());
+        let (mono, epoch) = (clock.mono(), db.epoch());
+        let look = Look { epoch, catalog: &catalog, vault, mono, now: timeline.at(mono), wall: clock.wall() };
+        // Said before the slots are taken back that were given back by now: whoever gives one back later sees it, or what
+        // this look came to.
+        self.is_slot_awaited.store(true, Ordering::SeqCst);
+        let mut rounds = self.rounds();
+        let Round { claims, buried, next } = rounds.claim(tx, &look)?;
+        self.is_slot_awaited.store(rounds.is_anything_due(), Ordering::SeqCst);
+        drop(rounds);
+        // From here on a claim takes its slot along: if the transaction fails after all, they are given back together.
+        let with_slot = |(claim, ticket): (Claim, Ticket)| {
+            let notifier = Arc::clone(self);
+            let slot = Slot { claim: claim.id, notifier, ticket: Some(ticket), felt: Felt::Nothing };
+            (claim, slot)
         };
-        let (claims, buried, next) = self.parts.db.write(claim).await.inspect_err(|_| self.rounds().distrust())?;
+        Ok(Claimed { claims: claims.into_iter().map(with_slot).collect(), buried, next })
+    }
+
+    /// Starts the attempts of what was claimed. Tells after which time there may be more.
+    fn start(self: &Arc<Self>, claimed: Claimed, stage: &Stage, settler: &Settler) -> Option<Duration> {
+        let Claimed { claims, buried, next } = claimed;
         for buried in buried {
             self.parts.telemetry.metrics.given_up();
             if let Some(buried) = buried {
@@ -297,7 +390,7 @@ impl Notifier {
                 slot.give_back(felt);
             });
         }
-        Ok(next)
+        next
     }
 
     fn rounds(&self) -> MutexGuard<'_, Rounds> {
@@ -308,8 +401,22 @@ impl Notifier {
         rounds
     }
 
+    fn joined(&self) -> MutexGuard<'_, Joined> {
+        self.joined.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn ended(&self) -> MutexGuard<'_, Vec<Ended>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claimed {
+    fn add(&mut self, other: Self) {
+        let Self { claims, buried, next } = other;
+        self.claims.extend(claims);
+        self.buried.extend(buried);
+        // What one of them says stands beside what the other does.
+        self.next = self.next.into_iter().chain(next).min();
     }
 }
 
@@ -336,7 +443,7 @@ impl Drop for Slot {
         self.notifier.ended().push(Ended { claim: self.claim, ticket, felt: self.felt, at });
         // Where nothing waits, a look would find nothing.
         if self.notifier.is_slot_awaited.load(Ordering::SeqCst) {
-            self.notifier.parts.wake.notify_one();
+            self.notifier.wake.notify_one();
         }
     }
 }

@@ -76,7 +76,6 @@ pub struct Replayer {
     pub store_places: StorePlaces,
     pub clock: Clock,
     pub timeline: Timeline,
-    pub notifier_wake: Arc<Notify>,
     /// Wakes who carries out replays of many deliveries.
     pub replays_wake: Arc<Notify>,
 }
@@ -103,7 +102,6 @@ impl Replayer {
         };
         // Not `write_checked`: a refusal for a picture that is gone is noted with the delivery, and stays.
         self.db.write(replay).await??;
-        self.notifier_wake.notify_one();
         Ok(())
     }
 

@@ -263,7 +263,7 @@ impl Replays {
 
     /// Makes a part's next deliveries due. Returns how many were looked at.
     async fn take_up(&self, replay: &Replay, part: Part, limit: usize) -> Result<usize, ReplayError> {
-        let Replayer { db, clock, timeline, notifier_wake, .. } = &self.replayer;
+        let Replayer { db, clock, timeline, .. } = &self.replayer;
         let (of, now) = (replay.clone(), timeline.now());
         let find = db.read(move |conn| {
             // Whether its own URL is busy was asked for all parts together.
@@ -283,9 +283,7 @@ impl Replays {
             replays::take_up(tx, &replay, &portion, &pictures, timeline.now(), clock.wall())?;
             Ok(pictures.len())
         };
-        let taken = db.write(write).await?;
-        notifier_wake.notify_one();
-        Ok(taken)
+        Ok(db.write(write).await?)
     }
 
     /// What the stores say about the pictures of these deliveries, in their order. A store that will not tell, however long one

@@ -131,7 +131,7 @@ impl Rounds {
     /// Those of the database; nothing is under way then that was not before.
     pub(super) fn claim(&mut self, tx: &Tx<'_>, look: &Look<'_>) -> Result<Round, DbError> {
         let mut given = Given::default();
-        let looked = self.find_waiting(tx, look).and_then(|()| self.give_out(tx, look, &mut given));
+        let looked = self.find_waiting(tx, look).and_then(|read| self.give_out(tx, look, read, &mut given));
         match looked {
             Ok(()) => {
                 let next = if given.buried.is_empty() { self.next(look) } else { Some(Duration::ZERO) };
@@ -195,7 +195,8 @@ impl Rounds {
         self.claims.remove(&claim);
     }
 
-    fn find_waiting(&mut self, tx: &Tx<'_>, look: &Look<'_>) -> Result<(), DbError> {
+    /// Looks up what has changed since the last look. Gives what was read of it.
+    fn find_waiting(&mut self, tx: &Tx<'_>, look: &Look<'_>) -> Result<HashMap<EndpointId, Rows>, DbError> {
         let newly_due = outbox::newly_due(tx)?;
         let followed = self.lanes.follow(look.catalog);
         let (waiting, dispatch) = (&self.waiting, &self.dispatch);
@@ -203,37 +204,51 @@ impl Rounds {
         if self.is_stale || followed {
             self.waiting.clear();
             let due = outbox::all_due(tx)?;
-            self.find(tx, look, &due)?;
+            let read = self.find(tx, look, &due)?;
             self.is_stale = false;
+            Ok(read)
         } else {
-            self.find(tx, look, &newly_due)?;
+            self.find(tx, look, &newly_due)
         }
-        Ok(())
     }
 
-    /// Looks up when something of each of these endpoints is due.
-    fn find(&mut self, tx: &Tx<'_>, look: &Look<'_>, ids: &[EndpointId]) -> Result<(), DbError> {
+    /// Looks up when something of each of these endpoints is due. Gives what was read, where that may be all that there is.
+    fn find(&mut self, tx: &Tx<'_>, look: &Look<'_>, ids: &[EndpointId]) -> Result<HashMap<EndpointId, Rows>, DbError> {
+        let mut read = HashMap::new();
         if ids.is_empty() {
-            return Ok(());
+            return Ok(read);
         }
-        let first = outbox::first_due(tx, ids, Which::Any, 1)?;
+        // Of few endpoints mostly one delivery has fallen due, and one row more tells that it is the only one.
+        let limit = if ids.len() > READ_TOGETHER { 1 } else { 2 };
+        let mut first = outbox::first_due(tx, ids, Which::Any, limit)?;
         for &id in ids {
-            let due = first.get(&id).and_then(|due| due.first());
-            let (Some(due), Some((row, lane))) = (due, self.lanes.of(tx, look.catalog, look.vault, id)?) else {
+            let due = first.remove(&id).unwrap_or_default();
+            let (Some(due_first), Some((row, lane))) =
+                (due.first().copied(), self.lanes.of(tx, look.catalog, look.vault, id)?)
+            else {
                 self.waiting.remove(&id);
                 continue;
             };
-            self.waiting.insert(id, Waiting { row, lane, first: due.at, first_begun: None });
+            self.waiting.insert(id, Waiting { row, lane, first: due_first.at, first_begun: None });
+            if limit > 1 {
+                let is_all = due.len() < limit;
+                read.insert(id, Rows { which: Which::Any, due: due.into(), is_all });
+            }
         }
-        Ok(())
+        Ok(read)
     }
 
     /// Gives out what is due: turn by turn, until the slots, the receivers' room or the deliveries come to an end.
-    fn give_out(&mut self, tx: &Tx<'_>, look: &Look<'_>, given: &mut Given) -> Result<(), DbError> {
+    fn give_out(
+        &mut self,
+        tx: &Tx<'_>,
+        look: &Look<'_>,
+        mut read: HashMap<EndpointId, Rows>,
+        given: &mut Given,
+    ) -> Result<(), DbError> {
         let is_due = self.waiting.iter().filter(|(_, waiting)| waiting.first <= look.now);
         let turn = |dispatch: &Dispatch, id: EndpointId| Reverse((dispatch.turn(Flow(id.0)), id));
         let mut turns: BinaryHeap<_> = is_due.map(|(id, _)| turn(&self.dispatch, *id)).collect();
-        let mut read: HashMap<EndpointId, Rows> = HashMap::new();
         while let Some(Reverse((_, id))) = turns.pop() {
             let Some((which, room, is_probe)) = self.room(id, look) else { continue };
             if !read.get(&id).is_some_and(|rows| rows.can_tell(which)) {

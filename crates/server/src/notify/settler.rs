@@ -1,7 +1,10 @@
-//! Writes outcomes down together: one operation, and so one sync at most, for all that ended while the one before was on
-//! its way to the disk.
+//! Writes outcomes down together: one operation for all that ended while the one before was on its way to the disk.
+//!
+//! Nobody waits for a delivery to be known as delivered, so that goes along with what else is written, if anything is
+//! before long. A crash meanwhile makes such a callback be sent again, as it would be if its answer had come that much later.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use framehook_domain::retry::DeadReason;
@@ -16,6 +19,10 @@ use crate::timeline::Timeline;
 /// Outcomes written in one operation at most: some milliseconds of the writer's time, so that a picture's commit behind it
 /// does not wait for long. With their answers of a KiB and more they are half a megabyte.
 const GROUP_MAX: usize = 512;
+
+/// How long a group waits at most for something to go along with. More than the 50 ms between two pictures at 20 a second,
+/// of which each brings a transaction or two.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Outcomes that may wait for the group before theirs. Attempts beyond it wait in turn, and hold their slots meanwhile.
 const QUEUE_MAX: usize = 1024;
@@ -60,6 +67,14 @@ struct Waiting {
     answer: oneshot::Sender<Result<bool, DbError>>,
 }
 
+/// Who writes.
+struct Writing {
+    db: Db,
+    timeline: Timeline,
+    /// Whether something waits for the slots that attempts keep until their outcomes are written.
+    is_slot_awaited: Arc<AtomicBool>,
+}
+
 /// Where attempts hand their outcomes in. Clones share one queue; what waits in it is written down when the last is gone.
 #[derive(Clone, Debug)]
 pub(super) struct Settler {
@@ -68,15 +83,16 @@ pub(super) struct Settler {
 
 impl Settler {
     /// Starts the task that writes, in `stage`.
-    pub(super) fn start(db: Db, timeline: Timeline, stage: &Stage) -> Self {
+    pub(super) fn start(db: Db, timeline: Timeline, is_slot_awaited: Arc<AtomicBool>, stage: &Stage) -> Self {
         let (queue, mut waiting) = mpsc::channel(QUEUE_MAX);
+        let writing = Writing { db, timeline, is_slot_awaited };
         stage.spawn_vital("settler", async move {
             let mut group = Vec::new();
-            // It takes what waits and never waits for more: a lone outcome is written at once.
+            // It takes what waits and never waits for more.
             while waiting.recv_many(&mut group, GROUP_MAX).await > 0 {
                 let (ended, answers): (Vec<_>, Vec<_>) =
                     group.drain(..).map(|Waiting { ended, answer }| (ended, answer)).unzip();
-                for (answer, settled) in answers.into_iter().zip(write(&db, &timeline, ended).await) {
+                for (answer, settled) in answers.into_iter().zip(writing.write(ended).await) {
                     // Whoever stopped waiting does not care.
                     let _ = answer.send(settled);
                 }
@@ -96,31 +112,40 @@ impl Settler {
     }
 }
 
-async fn write(db: &Db, timeline: &Timeline, group: Vec<Ended>) -> Vec<Result<bool, DbError>> {
-    let group: Arc<[Ended]> = group.into();
-    match write_together(db, timeline, Arc::clone(&group)).await {
-        Ok(settled) => settled.into_iter().map(Ok).collect(),
-        Err(error) if group.len() == 1 || matches!(error, DbError::Stopped) => vec![Err(error); group.len()],
-        // One of them cannot be written: the others can.
-        Err(_) => {
-            let mut settled = Vec::with_capacity(group.len());
-            for ended in group.iter() {
-                let alone = write_together(db, timeline, [ended.clone()].into()).await;
-                settled.push(alone.map(|settled| settled == [true]));
+impl Writing {
+    async fn write(&self, group: Vec<Ended>) -> Vec<Result<bool, DbError>> {
+        let group: Arc<[Ended]> = group.into();
+        match self.write_together(Arc::clone(&group)).await {
+            Ok(settled) => settled.into_iter().map(Ok).collect(),
+            Err(error) if group.len() == 1 || matches!(error, DbError::Stopped) => vec![Err(error); group.len()],
+            // One of them cannot be written: the others can.
+            Err(_) => {
+                let mut settled = Vec::with_capacity(group.len());
+                for ended in group.iter() {
+                    let alone = self.write_together([ended.clone()].into()).await;
+                    settled.push(alone.map(|settled| settled == [true]));
+                }
+                settled
             }
-            settled
         }
     }
-}
 
-async fn write_together(db: &Db, timeline: &Timeline, group: Arc<[Ended]>) -> Result<Vec<bool>, DbError> {
-    let epoch = db.epoch();
-    let make = || {
-        let (group, timeline) = (Arc::clone(&group), timeline.clone());
-        move |tx: &Tx<'_>| {
-            let settlements: Vec<_> = group.iter().map(|ended| ended.settlement(&timeline)).collect();
-            outbox::settle(tx, epoch, &settlements)
+    async fn write_together(&self, group: Arc<[Ended]>) -> Result<Vec<bool>, DbError> {
+        let epoch = self.db.epoch();
+        let make = || {
+            let (group, timeline) = (Arc::clone(&group), self.timeline.clone());
+            move |tx: &Tx<'_>| {
+                let settlements: Vec<_> = group.iter().map(|ended| ended.settlement(&timeline)).collect();
+                outbox::settle(tx, epoch, &settlements)
+            }
+        };
+        let is_delivered = |ended: &Ended| matches!(ended.end, End::Delivered);
+        if group.iter().all(is_delivered) && !self.is_slot_awaited.load(Ordering::SeqCst) {
+            match self.db.write_along(PATIENCE, make()).await {
+                Err(error) if error.is_passing() => {}
+                written => return written,
+            }
         }
-    };
-    db.write_until_done(make).await
+        self.db.write_until_done(make).await
+    }
 }

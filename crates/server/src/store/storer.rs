@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use framehook_domain::id::SnapshotId;
 use framehook_domain::time::{Mono, UnixMs};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::conditions::{Conditions, Failure};
 use super::lane::{Committed, Lane};
 use super::put_signal::{PutSignal, Told};
-use super::settled::SettledFiles;
 use super::spool::Spool;
-use super::{Bucket, Retry, StoreError, Stores, Upload, backoff};
+use super::{Bucket, LocalStore, ObjectStore, Retry, StoreError, Stores, Upload, backoff};
 use crate::audit::{Caller, Change};
 use crate::clock::Clock;
 use crate::db::snapshot::{self, FailedPut, Marked, OwedPut, OwedTo, Place};
@@ -51,8 +50,6 @@ pub struct StorerParts {
     pub conditions: Arc<Conditions>,
     /// Where the committer hands over what it has committed.
     pub signal: Arc<PutSignal>,
-    /// Signalled when deliveries have become due.
-    pub notifier_wake: Arc<Notify>,
     /// Puts at a time into each bucket, at least 2, of each who puts there.
     pub slots: usize,
     /// Whose tasks the puts are.
@@ -157,8 +154,6 @@ impl Storer {
     /// Runs until its stage is told to end; puts under way then are tasks of the stage and finish.
     pub async fn run(self: Arc<Self>) {
         let token = self.parts.stage.token();
-        // Its task ends after the last put, each of which holds it.
-        let settled = SettledFiles::start(Arc::clone(&self.parts.spool), &self.parts.stage);
         let mut look_at = self.parts.clock.mono();
         let mut look_again = self.parts.conditions.look_again();
         loop {
@@ -166,9 +161,9 @@ impl Storer {
             let Told { committed, should_look } = self.parts.signal.take();
             let now = self.parts.clock.mono();
             // The first look puts in order what an earlier process owed; it finds what was committed meanwhile too.
-            let are_started = *self.is_prepared.borrow() && self.start_committed(committed, now, &settled);
+            let are_started = *self.is_prepared.borrow() && self.start_committed(committed, now);
             if should_look || !are_started || now >= look_at {
-                let wait = match self.look(&settled).await {
+                let wait = match self.look().await {
                     Ok(wait) => wait.min(LOOK_EVERY),
                     Err(DbError::Stopped) => return,
                     Err(error) => {
@@ -189,30 +184,83 @@ impl Storer {
         }
     }
 
-    async fn look(self: &Arc<Self>, settled: &SettledFiles) -> Result<Duration, DbError> {
+    async fn look(self: &Arc<Self>) -> Result<Duration, DbError> {
         if !*self.is_prepared.borrow() {
             self.prepare().await?;
             self.is_prepared.send_replace(true);
         }
-        self.start_due(settled).await
+        self.start_due().await
     }
 
     /// Starts the puts of pictures that have just been committed. `false`: some have to be found by a look, because others
     /// wait already or their bucket is not to be asked now.
-    fn start_committed(self: &Arc<Self>, committed: Vec<OwedPut>, now: Mono, settled: &SettledFiles) -> bool {
+    fn start_committed(self: &Arc<Self>, committed: Vec<OwedPut>, now: Mono) -> bool {
         let mut are_started = true;
         for put in committed {
-            let place = Place { store: put.store.clone(), bucket: put.bucket.clone() };
-            let may_begin = || self.parts.conditions.begin(&place, now);
-            let committed =
-                self.lanes().entry(place.clone()).or_default().take_up_committed(self.parts.slots, put.id, may_begin);
-            match committed {
-                Committed::Begun => self.start(place, put, settled.clone()),
+            let place = put.kept_at();
+            match self.begin(&place, put.id, now) {
+                Committed::Begun => self.start(place, put),
                 Committed::Known => {}
                 Committed::Waits => are_started = false,
             }
         }
         are_started
+    }
+
+    /// Gives a slot to a picture that was just committed, if it need not wait for one.
+    fn begin(&self, place: &Place, id: SnapshotId, now: Mono) -> Committed {
+        let may_begin = || self.parts.conditions.begin(place, now);
+        self.lanes().entry(place.clone()).or_default().take_up_committed(self.parts.slots, id, may_begin)
+    }
+
+    /// Tells of what was just committed.
+    pub fn signal(&self, committed: Vec<OwedPut>) {
+        self.parts.signal.committed(committed);
+    }
+
+    /// Takes over what was just committed, on a thread that may block. What its store keeps on this machine is put there before
+    /// this returns: a lone picture then needs no other thread from its receipt to its object.
+    pub fn take_over(self: &Arc<Self>, committed: Vec<OwedPut>) {
+        let _running = self.parts.stage.hold();
+        let is_prepared = *self.is_prepared.borrow();
+        let (here, elsewhere): (Vec<_>, Vec<_>) =
+            committed.into_iter().partition(|put| is_prepared && put.store == LocalStore::NAME);
+        if !elsewhere.is_empty() {
+            self.parts.signal.committed(elsewhere);
+        }
+        for put in here {
+            let place = put.kept_at();
+            match self.begin(&place, put.id, self.parts.clock.mono()) {
+                Committed::Begun => self.put_here(place, put),
+                Committed::Known => {}
+                Committed::Waits => self.parts.signal.look(),
+            }
+        }
+    }
+
+    /// Puts a picture into the local store, on this thread. What may take longer goes on in a task.
+    fn put_here(self: &Arc<Self>, place: Place, put: OwedPut) {
+        let began = self.parts.clock.mono();
+        let (local, spooled) = (self.parts.stores.local(), self.parts.spool.path(put.id));
+        let result = local.files().put(&put.bucket, &put.key, &spooled).and_then(|()| self.new_url(local, &put));
+        let took = self.parts.clock.mono().since(began);
+        if let Ok(url) = &result {
+            fail_point::pass("put_acknowledged");
+            let put = Arc::new(put.clone());
+            match self.parts.db.write_here(self.mark(&put, url.clone())) {
+                Ok(Marked::Discarded) => {}
+                Ok(marked) => {
+                    self.note(&place, &put, took, None);
+                    self.tell(&put, marked);
+                    self.parts.spool.remove(put.id, put.file_size_bytes);
+                    return self.give_back(&place, put.id, Ended::Settled);
+                }
+                Err(error) if error.is_passing() => {}
+                Err(_) => return,
+            }
+        }
+        let storer = Arc::clone(self);
+        self.parts.stage.spawn(async move { storer.end(place, put, took, result).await });
     }
 
     /// Brings due times near that an earlier clock has put far away, and finds a store for pictures that had none.
@@ -250,7 +298,7 @@ impl Storer {
     }
 
     /// Starts a put for everything that is due and has a slot. Tells how long there is nothing more to start.
-    async fn start_due(self: &Arc<Self>, settled: &SettledFiles) -> Result<Duration, DbError> {
+    async fn start_due(self: &Arc<Self>) -> Result<Duration, DbError> {
         let (now, mono) = (self.parts.timeline.now(), self.parts.clock.mono());
         let fresh_since = self.parts.clock.wall().minus(FRESH);
         let slots = self.parts.slots;
@@ -282,7 +330,7 @@ impl Storer {
         for (place, fresh, backlog, next_due) in self.parts.db.read_puts(look).await? {
             wait = next_due.map_or(wait, |due| wait.min(due.since(now)));
             for put in self.take_up(&place, fresh, backlog, mono) {
-                self.start(place.clone(), put, settled.clone());
+                self.start(place.clone(), put);
             }
             wait = self.parts.conditions.wait(&place, mono).map_or(wait, |again| wait.min(again));
         }
@@ -296,21 +344,32 @@ impl Storer {
         lane.take_up(self.parts.slots, fresh, backlog, || self.parts.conditions.begin(place, now))
     }
 
-    fn start(self: &Arc<Self>, place: Place, put: OwedPut, settled: SettledFiles) {
+    fn start(self: &Arc<Self>, place: Place, put: OwedPut) {
         let storer = Arc::clone(self);
         self.parts.stage.spawn(async move {
-            let id = put.id;
-            let Ok(ended) = storer.put(&place, put, &settled).await else {
-                // It stays among those that run: a put whose outcome nobody can learn must not be made again and again
-                // while the process ends, least of all after a failed sync.
-                return;
-            };
-            let has_queue = storer.lanes().get_mut(&place).is_some_and(|lane| lane.end(id));
-            storer.parts.conditions.end(&place, storer.parts.clock.mono());
-            if has_queue || matches!(ended, Ended::Failed) {
-                storer.parts.signal.look();
-            }
+            let began = storer.parts.clock.mono();
+            let result = storer.put_into_store(&put).await;
+            let took = storer.parts.clock.mono().since(began);
+            storer.end(place, put, took, result).await;
         });
+    }
+
+    /// Writes down how a put ended and gives its slot back.
+    async fn end(&self, place: Place, put: OwedPut, took: Duration, result: Result<Option<String>, StoreError>) {
+        let id = put.id;
+        // It stays among those that run otherwise: a put whose outcome nobody can learn must not be made again and again
+        // while the process ends, least of all after a failed sync.
+        if let Ok(ended) = self.settle(&place, put, took, result).await {
+            self.give_back(&place, id, ended);
+        }
+    }
+
+    fn give_back(&self, place: &Place, id: SnapshotId, ended: Ended) {
+        let has_queue = self.lanes().get_mut(place).is_some_and(|lane| lane.end(id));
+        self.parts.conditions.end(place, self.parts.clock.mono());
+        if has_queue || matches!(ended, Ended::Failed) {
+            self.parts.signal.look();
+        }
     }
 
     /// How every place does that something is owed to, or that has failed since the start.
@@ -345,33 +404,37 @@ impl Storer {
         self.parts.db.read(count).await
     }
 
-    async fn put(&self, place: &Place, put: OwedPut, settled: &SettledFiles) -> Result<Ended, Unwritten> {
-        let began = self.parts.clock.mono();
-        let result = self.put_into_store(&put).await;
+    async fn settle(
+        &self,
+        place: &Place,
+        put: OwedPut,
+        took: Duration,
+        result: Result<Option<String>, StoreError>,
+    ) -> Result<Ended, Unwritten> {
         if matches!(result, Err(StoreError::SpoolMissing { .. })) && !self.is_owed(put.id).await {
             // Somebody discarded it after it was found.
             return Ok(Ended::Settled);
         }
-        let failure = match &result {
-            Ok(_) => None,
-            Err(error) => Some((error.name(), error.fault(), error as &dyn std::error::Error)),
-        };
-        let now = self.parts.clock.mono();
+        self.note(place, &put, took, result.as_ref().err());
+        match result {
+            Ok(pic_full_url) => self.stored(put, pic_full_url).await.map(|()| Ended::Settled),
+            Err(error) => self.failed(&put, &error).await.map(|()| Ended::Failed),
+        }
+    }
+
+    /// Tells how a put ended, and learns from it how its bucket does.
+    fn note(&self, place: &Place, put: &OwedPut, took: Duration, error: Option<&StoreError>) {
         PutEnded {
             trace: put.trace,
             snapshot: put.id,
             store: &put.place(),
             key: &put.key,
             attempt: put.attempts.saturating_add(1),
-            took: now.since(began),
-            failure,
+            took,
+            failure: error.map(|error| (error.name(), error.fault(), error as &dyn std::error::Error)),
         }
         .emit(&self.parts.telemetry);
-        self.parts.learn(place, result.as_ref().err(), now);
-        match result {
-            Ok(pic_full_url) => self.stored(put, pic_full_url, settled).await.map(|()| Ended::Settled),
-            Err(error) => self.failed(&put, &error).await.map(|()| Ended::Failed),
-        }
+        self.parts.learn(place, error, self.parts.clock.mono());
     }
 
     /// Puts a picture, and tells where it can be fetched if that was not known when it was committed, or if the URL that was
@@ -388,7 +451,12 @@ impl Storer {
             is_overwritten: false,
         };
         store.put(bucket, &put.key, upload).await?;
-        let now = self.parts.clock.wall();
+        self.new_url(&*store, put)
+    }
+
+    /// Where a picture that was just put can be fetched, if what was said at its commit does not hold.
+    fn new_url(&self, store: &dyn ObjectStore, put: &OwedPut) -> Result<Option<String>, StoreError> {
+        let (bucket, now) = (Bucket { region: &put.region, name: &put.bucket }, self.parts.clock.wall());
         match &put.pic_full_url {
             Some(url) if store.opens_for_long(bucket, &put.key, url, now) => Ok(None),
             Some(_) | None => store.full_url(bucket, &put.key, now).map(Some),
@@ -400,35 +468,12 @@ impl Storer {
         self.parts.db.read(move |conn| snapshot::is_owed(conn, id)).await.unwrap_or(true)
     }
 
-    async fn stored(
-        &self,
-        put: OwedPut,
-        pic_full_url: Option<String>,
-        settled: &SettledFiles,
-    ) -> Result<(), Unwritten> {
+    async fn stored(&self, put: OwedPut, pic_full_url: Option<String>) -> Result<(), Unwritten> {
         fail_point::pass("put_acknowledged");
-        let (timeline, wall) = (self.parts.timeline.clone(), self.parts.clock.wall());
         let put = Arc::new(put);
-        let written = self
-            .parts
-            .db
-            .write_until_done(|| {
-                let (put, timeline, url) = (Arc::clone(&put), timeline.clone(), pic_full_url.clone());
-                move |tx: &Tx<'_>| snapshot::mark_stored(tx, &put, url.as_deref(), timeline.now(), wall)
-            })
-            .await;
+        let written = self.parts.db.write_until_done(|| self.mark(&put, pic_full_url.clone())).await;
         let marked = written.map_err(|_| Unwritten)?;
-        fail_point::pass("stored_committed");
-        if let Marked::Stored { due } = marked {
-            if due > 0 {
-                self.parts.notifier_wake.notify_one();
-            }
-            self.parts.telemetry.tell(Some(&put.stream), || Happening::SnapshotStored {
-                snapshot_id: put.id.0,
-                store: put.place(),
-                key: put.key.clone(),
-            });
-        }
+        self.tell(&put, marked);
         let bucket = Bucket { region: &put.region, name: &put.bucket };
         if marked == Marked::Discarded
             && let Some(store) = self.parts.stores.named(&put.store)
@@ -436,8 +481,31 @@ impl Storer {
         {
             tracing::warn!(snapshot = %put.id, error = %Chain(&error), "a discarded picture stays in its store");
         }
-        settled.remove(put.id, put.file_size_bytes).await;
+        let (spool, id, bytes) = (Arc::clone(&self.parts.spool), put.id, put.file_size_bytes);
+        // Joined so that the put's slot covers it: deleting must keep up with writing.
+        let _ = tokio::task::spawn_blocking(move || spool.remove(id, bytes)).await;
         Ok(())
+    }
+
+    /// Writes down that a picture is stored.
+    fn mark(
+        &self,
+        put: &Arc<OwedPut>,
+        pic_full_url: Option<String>,
+    ) -> impl FnOnce(&Tx<'_>) -> Result<Marked, DbError> + Send + use<> {
+        let (put, timeline, wall) = (Arc::clone(put), self.parts.timeline.clone(), self.parts.clock.wall());
+        move |tx| snapshot::mark_stored(tx, &put, pic_full_url.as_deref(), timeline.now(), wall)
+    }
+
+    fn tell(&self, put: &OwedPut, marked: Marked) {
+        fail_point::pass("stored_committed");
+        if marked == Marked::Stored {
+            self.parts.telemetry.tell(Some(&put.stream), || Happening::SnapshotStored {
+                snapshot_id: put.id.0,
+                store: put.place(),
+                key: put.key.clone(),
+            });
+        }
     }
 
     async fn failed(&self, put: &OwedPut, error: &StoreError) -> Result<(), Unwritten> {

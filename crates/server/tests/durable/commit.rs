@@ -200,6 +200,21 @@ fn a_full_spool_says_so_before_any_work_is_done() {
 }
 
 #[test]
+fn the_spool_takes_no_more_than_it_may_however_many_pictures_were_begun() {
+    let place = Place::new(telling_nobody());
+    let process = place.start_with(only_commit());
+    let bytes = process.commit(&room()).file_size_bytes;
+    process.stop();
+    let spool = SpoolLimits { bytes_max: 2 * bytes, disk_reserve_bytes: 0 };
+    let process = place.start_with(Settings { spool, ..only_commit() });
+    process.commit(&room());
+    let refused = process.block_on(process.committer.commit(process.picture(&room(), &template())));
+    assert!(matches!(refused, Err(CommitError::SpoolFull)), "{refused:?}");
+    assert_eq!(process.spool.bytes(), 2 * bytes);
+    assert_eq!(fs::read_dir(place.dir().join("spool")).expect("a directory").count(), 2);
+}
+
+#[test]
 fn the_reserve_of_the_disk_is_left_alone() {
     let place = Place::new(telling_nobody());
     let spool = SpoolLimits { bytes_max: u64::MAX, disk_reserve_bytes: 1 << 60 };

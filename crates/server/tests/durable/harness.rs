@@ -152,9 +152,23 @@ impl Place {
         let local = Local::new(Arc::clone(&files), "http://127.0.0.1:8080/objects", signer);
         let config = Config::parse(&settings.object_stores, &Sources::default()).expect("a configuration");
         let stores = Stores::open(local, &config.object_stores, clock).expect("stores");
-        let (storer_signal, latest_signal) = (Arc::<PutSignal>::default(), Arc::<PutSignal>::default());
-        let notifier_wake = Arc::new(Notify::new());
+        let latest_signal = Arc::<PutSignal>::default();
         let [commits, puts, attempts] = ["commits", "puts", "attempts"].map(|name| Stage::new(name, fatal.clone()));
+        let storer_parts = StorerParts {
+            db: db.clone(),
+            spool: Arc::clone(&spool),
+            stores: stores.clone(),
+            clock,
+            timeline: timeline.clone(),
+            entropy: entropy.clone(),
+            telemetry: Arc::clone(&telemetry),
+            conditions: Arc::default(),
+            signal: Arc::default(),
+            slots: 4,
+            stage: puts.clone(),
+        };
+        let latest = LatestStorer::new(StorerParts { signal: Arc::clone(&latest_signal), ..storer_parts.clone() });
+        let storer = Storer::new(storer_parts);
         let committer = Committer::start(
             CommitParts {
                 db: db.clone(),
@@ -166,27 +180,11 @@ impl Place {
                 zone: NameZone::default(),
                 stores: stores.clone(),
                 telemetry: Arc::clone(&telemetry),
-                storer_signal: Arc::clone(&storer_signal),
-                latest_signal: Arc::clone(&latest_signal),
+                storer: Arc::clone(&storer),
+                latest_signal,
             },
             &commits,
         );
-        let storer_parts = StorerParts {
-            db: db.clone(),
-            spool: Arc::clone(&spool),
-            stores: stores.clone(),
-            clock,
-            timeline: timeline.clone(),
-            entropy: entropy.clone(),
-            telemetry: Arc::clone(&telemetry),
-            conditions: Arc::default(),
-            signal: storer_signal,
-            notifier_wake: Arc::clone(&notifier_wake),
-            slots: 4,
-            stage: puts.clone(),
-        };
-        let latest = LatestStorer::new(StorerParts { signal: latest_signal, ..storer_parts.clone() });
-        let storer = Storer::new(storer_parts);
         let policy = AddressPolicy::new(vec![settings.allow.parse().expect("a block")]);
         let tls = Tls::new(None).expect("system roots");
         let client = Arc::new(Client::new(Resolver::new(policy), tls, None, ClientLimits::default(), &attempts));
@@ -200,7 +198,6 @@ impl Place {
             entropy: entropy.clone(),
             timeline: timeline.clone(),
             telemetry: Arc::clone(&telemetry),
-            wake: Arc::clone(&notifier_wake),
             recovered: recovered.clone(),
             schedules: Schedules { snapshot: settings.schedule, push: settings.schedule },
             deadline: settings.deadline,
@@ -227,7 +224,6 @@ impl Place {
             timeline: timeline.clone(),
             entropy: entropy.clone(),
             app_id: 1_250_000_000,
-            notifier_wake: Arc::clone(&notifier_wake),
         };
         let (watched, token) = (Arc::clone(&spool), commits.token());
         commits.spawn(async move { watched.watch_disk(token).await });
@@ -239,7 +235,6 @@ impl Place {
             store_places: StorePlaces::default(),
             clock,
             timeline,
-            notifier_wake,
             replays_wake,
         };
         if settings.notifies {

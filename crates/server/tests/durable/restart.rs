@@ -75,7 +75,6 @@ fn a_claim_of_this_process_is_not_taken_back() {
     let place = Place::new(telling_room(&receiver.url("/")));
     let process = place.start();
     owe(&process, &receiver.url("/"), 1);
-    process.log.notifier_wake.notify_one();
     receiver.wait_for(1, PATIENCE).expect("an attempt");
     // Another delivery comes and goes while the first is still under way.
     receiver.reply_always(Reply::Status(200));

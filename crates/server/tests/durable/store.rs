@@ -6,6 +6,7 @@ use std::path::Path;
 
 use framehook_domain::fault::Fault;
 use framehook_server::audit::Caller;
+use framehook_server::commit::Recorded;
 use framehook_server::db::outbox::{self, State};
 use framehook_server::entropy::Entropy;
 use framehook_server::fatal::Fatal;
@@ -13,7 +14,7 @@ use framehook_server::store::{LocalStore, Retry, StoreError};
 use framehook_testkit::receiver::{Receiver, Reply};
 use framehook_testkit::wait;
 
-use crate::harness::{PATIENCE, Place, Settings, room, telling_room};
+use crate::harness::{PATIENCE, Place, Process, Settings, room, telling_room};
 
 fn open(root: &Path) -> LocalStore {
     LocalStore::open(root, Entropy::system(), Fatal::new()).expect("a store")
@@ -222,20 +223,25 @@ fn unfinished(place: &Place) -> usize {
     fs::read_dir(place.dir().join("objects/.unfinished")).expect("a directory").count()
 }
 
-#[test]
-fn a_picture_discarded_while_it_is_put_is_in_no_store_afterwards() {
-    let place = Place::new(telling_room("http://127.0.0.1:1/"));
-    let _memory = store_by_copying(&place);
+/// A process that puts a picture by copying it, and comes to no end with that before what is given beside it is dropped, as it
+/// must be before the process, which waits for its threads.
+fn hang_a_put(place: &Place) -> (Process, HangingPut, Recorded) {
     let process = place.start_with(Settings { stores: false, notifies: false, ..Settings::default() });
     let recorded = process.commit(&room());
     let picture = process.spool.path(recorded.snapshot_id);
     process.stop();
-    let hanging = HangingPut::of(picture.clone());
+    let hanging = HangingPut::of(picture);
     let process = place.start_with(Settings { notifies: false, ..Settings::default() });
-    // Let go before the process, which waits for its threads.
-    let hanging = hanging;
-    wait::until("the put to be under way", PATIENCE, || (unfinished(&place) == 1).then_some(())).expect("under way");
+    wait::until("the put to be under way", PATIENCE, || (unfinished(place) == 1).then_some(())).expect("under way");
+    (process, hanging, recorded)
+}
 
+#[test]
+fn a_picture_discarded_while_it_is_put_is_in_no_store_afterwards() {
+    let place = Place::new(telling_room("http://127.0.0.1:1/"));
+    let _memory = store_by_copying(&place);
+    let (process, hanging, recorded) = hang_a_put(&place);
+    let picture = process.spool.path(recorded.snapshot_id);
     // The name goes with the discard; the pipe itself is still there for the put that reads it.
     let writer = fs::OpenOptions::new().read(true).write(true).open(&picture).expect("the pipe");
     assert!(process.block_on(process.storer.discard(recorded.snapshot_id, &Caller::Control)).expect("written"));
@@ -253,16 +259,8 @@ fn a_picture_discarded_while_it_is_put_is_in_no_store_afterwards() {
 fn a_picture_that_another_put_has_stored_meanwhile_keeps_its_object() {
     let place = Place::new(telling_room("http://127.0.0.1:1/"));
     let _memory = store_by_copying(&place);
-    let process = place.start_with(Settings { stores: false, notifies: false, ..Settings::default() });
-    let recorded = process.commit(&room());
+    let (process, hanging, recorded) = hang_a_put(&place);
     let picture = process.spool.path(recorded.snapshot_id);
-    process.stop();
-    let hanging = HangingPut::of(picture.clone());
-    let process = place.start_with(Settings { notifies: false, ..Settings::default() });
-    // Let go before the process, which waits for its threads.
-    let hanging = hanging;
-    wait::until("the put to be under way", PATIENCE, || (unfinished(&place) == 1).then_some(())).expect("under way");
-
     let store = "UPDATE snapshot SET put_state = 'stored', settled_ms = 1";
     process.block_on(process.db.write(move |tx| Ok(tx.execute(store, [])?))).expect("written");
     drop(hanging);

@@ -9,6 +9,7 @@ use framehook_domain::id::{DeliveryId, SnapshotId, TemplateId};
 use framehook_domain::retry::DeadReason;
 use framehook_domain::stream::StreamId;
 use framehook_domain::time::UnixMs;
+use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{Buried, EndpointId};
@@ -60,6 +61,9 @@ pub enum Which {
     /// Those that have had an attempt in this round.
     Begun,
 }
+
+/// The table that [`watch_due`] makes.
+pub(in crate::db) const NEWLY_DUE: &str = "newly_due";
 
 /// Makes the connection note every endpoint for which something falls due, whatever statement does it and only if its
 /// transaction lasts, so that a look at the outbox needs to look at those alone.
@@ -144,12 +148,17 @@ pub fn first_due(
     which: Which,
     limit: usize,
 ) -> Result<HashMap<EndpointId, Vec<Due>>, DbError> {
-    let mut first = tx.prepare_cached(match which {
-        Which::Any => FIRST_ANY,
-        Which::Begun => FIRST_BEGUN,
-    })?;
     let asked: Vec<i64> = endpoints.iter().map(|endpoint| endpoint.0).collect();
-    let mut rows = first.query(params![list(&asked), stored(limit)])?;
+    let mut first = tx.prepare_cached(match (which, &asked[..]) {
+        (Which::Any, [_]) => FIRST_ANY_OF_ONE,
+        (Which::Any, _) => FIRST_ANY,
+        (Which::Begun, _) => FIRST_BEGUN,
+    })?;
+    let asked = match which {
+        Which::Any => one_or_list(&asked),
+        Which::Begun => Value::Text(list(&asked)),
+    };
+    let mut rows = first.query(params![asked, stored(limit)])?;
     let mut found: HashMap<EndpointId, Vec<Due>> = HashMap::new();
     while let Some(row) = rows.next()? {
         let due = Due { row: row.get("rowid")?, at: UnixMs(row.get("due_ms")?) };
@@ -160,6 +169,10 @@ pub fn first_due(
     Ok(found)
 }
 
+// Most looks find something due for one endpoint: what unpacks a list would be half of their work.
+const FIRST_ANY_OF_ONE: &str =
+    "SELECT rowid, due_ms, endpoint_id FROM delivery WHERE state = 'due' AND endpoint_id = ?1
+     ORDER BY due_ms LIMIT ?2";
 // The conditions stand in the text: SQLite uses their partial indexes only then. CROSS JOIN keeps the order of the tables.
 const FIRST_ANY: &str = "SELECT delivery.rowid, due_ms, endpoint_id FROM json_each(?1) AS asked CROSS JOIN delivery
      WHERE delivery.rowid IN (SELECT rowid FROM delivery AS first WHERE state = 'due' AND endpoint_id = asked.value
@@ -172,6 +185,22 @@ const FIRST_BEGUN: &str = "SELECT delivery.rowid, due_ms, endpoint_id FROM json_
 /// Rows of the database or endpoints, for a statement about all of them.
 fn list(numbers: &[i64]) -> String {
     serde_json::json!(numbers).to_string()
+}
+
+/// The parameter of a statement about one, or of one about a list.
+fn one_or_list(numbers: &[i64]) -> Value {
+    match numbers {
+        [one] => Value::Integer(*one),
+        many => Value::Text(list(many)),
+    }
+}
+
+macro_rules! claimed_columns {
+    () => {
+        "SELECT delivery.id AS id, claims, attempts, attempts - round_start AS tried, waited_ms,
+            event.body AS body, event.domain AS domain, event.app AS app, event.stream AS stream,
+            snapshot.trace AS trace, snapshot.create_time_ms AS create_time_ms"
+    };
 }
 
 /// Claims deliveries that were found to be due in the same transaction, each with where it goes: two statements, however many
@@ -187,9 +216,10 @@ pub fn claim(
     due: &[(Due, Arc<EndpointRow>)],
 ) -> Result<Vec<Result<Claim, Option<Buried>>>, DbError> {
     let asked: Vec<i64> = due.iter().map(|(due, _)| due.row).collect();
-    let asked = list(&asked);
-    tx.prepare_cached(CLAIM)?.execute(params![asked, epoch.0])?;
-    let mut select = tx.prepare_cached(CLAIMED)?;
+    let (claim, claimed) = if asked.len() == 1 { (CLAIM_ONE, CLAIMED_ONE) } else { (CLAIM, CLAIMED) };
+    let asked = one_or_list(&asked);
+    tx.prepare_cached(claim)?.execute(params![asked, epoch.0])?;
+    let mut select = tx.prepare_cached(claimed)?;
     let mut rows = select.query([asked])?;
     let mut claims = Vec::with_capacity(due.len());
     for (due, endpoint) in due {
@@ -207,12 +237,19 @@ pub fn claim(
 
 const CLAIM: &str = "UPDATE delivery SET state = 'claimed', claim_epoch = ?2, claims = claims + 1
      WHERE rowid IN (SELECT value FROM json_each(?1))";
-const CLAIMED: &str = "SELECT delivery.id AS id, claims, attempts, attempts - round_start AS tried, waited_ms,
-            event.body AS body, event.domain AS domain, event.app AS app, event.stream AS stream,
-            snapshot.trace AS trace, snapshot.create_time_ms AS create_time_ms
-     FROM json_each(?1) AS claimed CROSS JOIN delivery ON delivery.rowid = claimed.value
+const CLAIM_ONE: &str = "UPDATE delivery SET state = 'claimed', claim_epoch = ?2, claims = claims + 1 WHERE rowid = ?1";
+const CLAIMED: &str = concat!(
+    claimed_columns!(),
+    " FROM json_each(?1) AS claimed CROSS JOIN delivery ON delivery.rowid = claimed.value
          LEFT JOIN event ON event.id = delivery.event_id LEFT JOIN snapshot ON snapshot.id = event.snapshot_id
-     ORDER BY claimed.key";
+     ORDER BY claimed.key"
+);
+const CLAIMED_ONE: &str = concat!(
+    claimed_columns!(),
+    " FROM delivery
+         LEFT JOIN event ON event.id = delivery.event_id LEFT JOIN snapshot ON snapshot.id = event.snapshot_id
+     WHERE delivery.rowid = ?1"
+);
 
 fn read_claim(row: &Row<'_>, endpoint: &Arc<EndpointRow>) -> Result<Claim, DbError> {
     let trace = uuid_opt(row, "trace")?.map(SnapshotId);
@@ -417,9 +454,12 @@ mod tests {
         let rows = [
             ("SELECT min(endpoint_id) FROM delivery WHERE state = 'due' AND endpoint_id > ?1 AND ?2", "delivery_due"),
             (FIRST_ANY, "delivery_due"),
+            (FIRST_ANY_OF_ONE, "delivery_due"),
             (FIRST_BEGUN, "delivery_begun"),
             (CLAIM, "INTEGER PRIMARY KEY"),
             (CLAIMED, "INTEGER PRIMARY KEY"),
+            (CLAIM_ONE, "INTEGER PRIMARY KEY"),
+            (CLAIMED_ONE, "INTEGER PRIMARY KEY"),
         ];
         for (sql, index) in rows {
             let plan = planned::plan(&conn, sql);

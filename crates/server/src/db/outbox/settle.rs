@@ -44,6 +44,26 @@ pub enum Verdict {
     Dead(DeadReason),
 }
 
+/// What a verdict makes of a delivery's row.
+struct Ends {
+    state: State,
+    /// `None`: it stays what it was.
+    due: Option<UnixMs>,
+    step: Duration,
+    settled: Option<UnixMs>,
+}
+
+impl Verdict {
+    fn ends(self, wall: UnixMs) -> Ends {
+        let settled = |state| Ends { state, due: None, step: Duration::ZERO, settled: Some(wall) };
+        match self {
+            Self::Delivered => settled(State::Delivered),
+            Self::Retry { due, step } => Ends { state: State::Due, due: Some(due), step, settled: None },
+            Self::Dead(_) => settled(State::Dead),
+        }
+    }
+}
+
 /// How a claim ends.
 #[derive(Clone, Debug)]
 pub struct Settlement {
@@ -67,13 +87,16 @@ impl Settlement {
     }
 }
 
-/// Records attempts and ends their claims: two statements, however many they are. For each, in order, whether it ended its
-/// claim; a claim that was over already (a person cancelled the delivery meanwhile, and perhaps sent it again) stays as it
-/// is, and the attempt is recorded all the same, at one more statement.
+/// Records attempts and ends their claims: two statements, however many they are, which for one alone are those that take the
+/// least. For each, in order, whether it ended its claim; a claim that was over already (a person cancelled the delivery
+/// meanwhile, and perhaps sent it again) stays as it is, and the attempt is recorded all the same, at one more statement.
 ///
 /// # Errors
 /// Those of the database.
 pub fn settle(tx: &Tx<'_>, epoch: Epoch, settlements: &[Settlement]) -> Result<Vec<bool>, DbError> {
+    if let [one] = settlements {
+        return Ok(vec![settle_one(tx, epoch, one)?]);
+    }
     // The number of an attempt is given out here, not at the claim: one that a crash cut off has none and is made again.
     let ended = end_claims(tx, settlements)?;
     let mut attempts = Vec::with_capacity(settlements.len());
@@ -92,6 +115,57 @@ pub fn settle(tx: &Tx<'_>, epoch: Epoch, settlements: &[Settlement]) -> Result<V
     Ok(settlements.iter().map(|settlement| is_ended(settlement.claim)).collect())
 }
 
+fn settle_one(tx: &Tx<'_>, epoch: Epoch, settlement: &Settlement) -> Result<bool, DbError> {
+    let Settlement { claim, attempted, verdict, wall } = settlement;
+    let Ends { state, due, step, settled } = verdict.ends(*wall);
+    let ended = tx
+        .prepare_cached(END_ONE)?
+        .query_row(
+            params![
+                blob(claim.delivery.0),
+                stored(claim.number),
+                state.name(),
+                due.map(|due| due.0),
+                stored(step.as_millis()),
+                settled.map(|settled| settled.0),
+                settlement.outcome(),
+                attempted.is_some(),
+            ],
+            |row| row.get::<_, u32>(0),
+        )
+        .optional()?;
+    let Some(attempted) = attempted else { return Ok(ended.is_some()) };
+    let number = match ended {
+        Some(number) => Some(number),
+        None => count_stray(tx, claim.delivery)?,
+    };
+    if let Some(number) = number {
+        let Attempted { started, duration, outcome, error, response, url } = &**attempted;
+        tx.prepare_cached(RECORD_ONE)?.execute(params![
+            blob(claim.delivery.0),
+            number,
+            epoch.0,
+            started.0,
+            stored(duration.as_millis()),
+            outcome.status(),
+            outcome.name(),
+            error,
+            response,
+            url,
+        ])?;
+    }
+    Ok(ended.is_some())
+}
+
+const END_ONE: &str =
+    "UPDATE delivery SET state = ?3, due_ms = coalesce(?4, due_ms), step_ms = ?5, waited_ms = waited_ms + ?5,
+            settled_ms = ?6, outcome = ?7, claim_epoch = NULL, attempts = attempts + ?8
+     WHERE id = ?1 AND state = 'claimed' AND claims = ?2
+     RETURNING attempts";
+const RECORD_ONE: &str =
+    "INSERT INTO attempt (delivery_id, number, epoch, started_ms, duration_ms, status, outcome, error, response, url)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+
 /// A claim that has ended, and the attempts recorded of its delivery then.
 struct End {
     claim: u64,
@@ -101,19 +175,15 @@ struct End {
 fn end_claims(tx: &Tx<'_>, settlements: &[Settlement]) -> Result<HashMap<DeliveryId, End>, DbError> {
     let json = |settlement: &Settlement| {
         let Settlement { claim, attempted, verdict, wall } = settlement;
-        let (state, due, step, settled) = match *verdict {
-            Verdict::Delivered => (State::Delivered, None, Duration::ZERO, Some(wall.0)),
-            Verdict::Retry { due, step } => (State::Due, Some(due.0), step, None),
-            Verdict::Dead(_) => (State::Dead, None, Duration::ZERO, Some(wall.0)),
-        };
+        let Ends { state, due, step, settled } = verdict.ends(*wall);
         json!({
             "id": claim.delivery.0.simple().to_string(),
             "claim": claim.number,
             "attempts": u8::from(attempted.is_some()),
             "state": state.name(),
-            "due": due,
+            "due": due.map(|due| due.0),
             "step": stored(step.as_millis()),
-            "settled": settled,
+            "settled": settled.map(|settled| settled.0),
             "outcome": settlement.outcome(),
         })
     };
@@ -371,6 +441,38 @@ mod tests {
     }
 
     #[test]
+    fn one_outcome_alone_ends_as_it_does_among_others() {
+        let everything = |conn: &Connection| -> Vec<(Row, Option<String>)> {
+            let attempts =
+                "SELECT group_concat(number || status || outcome || url, ' ') FROM attempt WHERE delivery_id = ?1";
+            let of = |id| conn.query_row(attempts, [blob(delivery(id).0)], |row| row.get(0)).unwrap();
+            (1..=3).map(|id| (row(conn, id), of(id))).collect()
+        };
+        let retry = Verdict::Retry { due: UnixMs(500), step: Duration::from_millis(400) };
+        let ended = Settlement {
+            attempted: None,
+            ..settlement(1, 2, Outcome::Delivered, Verdict::Dead(DeadReason::TemplateDeleted))
+        };
+        let rows = [
+            settlement(1, 2, Outcome::Delivered, Verdict::Delivered),
+            settlement(1, 2, Outcome::Status(503), retry),
+            settlement(1, 2, Outcome::Status(500), Verdict::Dead(DeadReason::Exhausted)),
+            // The claim was over.
+            settlement(1, 1, Outcome::Status(500), Verdict::Dead(DeadReason::Exhausted)),
+            ended,
+        ];
+        for one in rows {
+            let (alone, among) = (claimed(), claimed());
+            let nobody = settlement(9, 1, Outcome::Delivered, Verdict::Delivered);
+            let settled = settle(&Tx { conn: &alone }, Epoch(1), std::slice::from_ref(&one)).unwrap();
+            let of_two = settle(&Tx { conn: &among }, Epoch(1), &[one.clone(), nobody]).unwrap();
+            assert_eq!(settled, of_two[..1], "{one:?}");
+            assert_eq!(everything(&alone), everything(&among), "{one:?}");
+            assert_ne!(everything(&alone), everything(&claimed()), "{one:?} changes something");
+        }
+    }
+
+    #[test]
     fn many_outcomes_take_as_many_statements_as_one() {
         let statements = |settlements: &[Settlement]| {
             let (mut conn, count) = (claimed(), Arc::new(AtomicUsize::new(0)));
@@ -472,7 +574,9 @@ mod tests {
     #[test]
     fn settling_finds_each_delivery_by_its_id() {
         let conn = claimed();
-        let plan = planned::plan(&conn, END);
-        assert!(plan.contains("SEARCH delivery USING INDEX sqlite_autoindex_delivery_1 (id=?)"), "{plan}");
+        for statement in [END, END_ONE] {
+            let plan = planned::plan(&conn, statement);
+            assert!(plan.contains("SEARCH delivery USING INDEX sqlite_autoindex_delivery_1 (id=?)"), "{plan}");
+        }
     }
 }
