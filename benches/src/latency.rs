@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::Args;
 use framehook_testkit::receiver::Receiver;
-use framehook_testkit::server::{Server, ServerSpec};
+use framehook_testkit::server::Server;
 
 use self::background::Background;
 use self::report::{Report, Row};
@@ -24,7 +24,7 @@ use crate::document::Section;
 use crate::load::LoadReport;
 use crate::machine::{self, Machine};
 use crate::packages::{self, Need};
-use crate::subject::{INTERVAL, Subject, framehook_executable};
+use crate::subject::{INTERVAL, Subject};
 use crate::workshop::Workshop;
 
 const SECTION: Section = Section("latency");
@@ -78,7 +78,7 @@ pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<()> {
     packages::require(&[Need::Ffmpeg])?;
     let clip = clip::HD720.make(workshop)?;
     let receiver = Receiver::start()?;
-    let server = ServerSpec::new(framehook_executable(workshop)?).config(config(&receiver)).start()?;
+    let server = workshop.server()?.config(config(&receiver)).start()?;
     let timed = Timed::start(&clip, &server, options.streams)?;
     // First pictures are taken while everybody joins, and the store makes its folders for them.
     std::thread::sleep(GOP);

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use framehook_testkit::receiver::Receiver;
-use framehook_testkit::server::ServerSpec;
 use serde::Serialize;
 
 use self::report::Report;
@@ -25,7 +24,7 @@ use crate::load::{Load, LoadReport};
 use crate::machine::{self, Machine};
 use crate::packages::{self, Need};
 use crate::picture;
-use crate::subject::{INTERVAL, Subject, framehook_config, framehook_executable};
+use crate::subject::{INTERVAL, Subject, framehook_config};
 use crate::workshop::Workshop;
 
 const SECTION: Section = Section("rest");
@@ -109,7 +108,7 @@ fn measure(
     round: u32,
 ) -> Result<Run> {
     let receiver = Receiver::start()?;
-    let server = ServerSpec::new(framehook_executable(workshop)?).config(config(dues, &receiver)).start()?;
+    let server = workshop.server()?.config(config(dues, &receiver)).start()?;
     // They join over an interval, so that pictures fall due evenly, and have another one to run evenly.
     let before = INTERVAL + INTERVAL + Duration::from_secs(u64::from(GOP_SECONDS));
     let duration = before + window + Duration::from_secs(2);

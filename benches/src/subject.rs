@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use framehook_testkit::metrics::Metrics;
 use framehook_testkit::process::Process;
-use framehook_testkit::server::{Server, ServerSpec};
+use framehook_testkit::server::Server;
 use framehook_testkit::wait;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -323,8 +323,8 @@ template = "bench"
 
 /// The server with a picture of each stream every `interval`, or without pictures.
 pub(crate) fn framehook(group: Group, workshop: &Workshop, interval: Option<Duration>) -> Result<Running> {
-    let executable = framehook_executable(workshop)?;
-    let server = group.enter(|| ServerSpec::new(executable).config(framehook_config(interval)).start())?;
+    let spec = workshop.server()?.config(framehook_config(interval));
+    let server = group.enter(|| spec.start())?;
     Ok(Running { rtmp: server.rtmp_address(), group, program: Program::Framehook(Box::new(server)) })
 }
 

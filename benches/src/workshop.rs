@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use framehook_testkit::server::ServerSpec;
+use tempfile::TempDir;
 
 /// The folders of this build.
 #[derive(Debug)]
@@ -14,6 +16,8 @@ pub(crate) struct Workshop {
     /// `target/bench`: clips, the floor program, results.
     pub(crate) cache: PathBuf,
     pub(crate) repository: PathBuf,
+    /// What servers leave behind, until all has been measured.
+    runs: TempDir,
 }
 
 impl Workshop {
@@ -23,7 +27,16 @@ impl Workshop {
         let cache = executables.parent().context("a build folder lies in `target`")?.join("bench");
         fs::create_dir_all(&cache).with_context(|| format!("make {}", cache.display()))?;
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("this crate lies in the repository")?;
-        Ok(Self { executables, cache, repository: repository.to_owned() })
+        let runs = TempDir::with_prefix("framehook-bench-").context("make a folder")?;
+        Ok(Self { executables, cache, repository: repository.to_owned(), runs })
+    }
+
+    /// The server of this build; `framehook-render` lies beside it. Its files stay until all has been measured: where ext4 has no
+    /// journal, it passes over what was deleted within the last minutes one by one whenever a file is made, so that a run would
+    /// pay for what the one before has left.
+    pub(crate) fn server(&self) -> Result<ServerSpec> {
+        let executable = self.executable("framehook", "cargo build --release")?;
+        Ok(ServerSpec::new(executable).left_in(self.runs.path()))
     }
 
     /// The Python that has the vendors' SDKs.

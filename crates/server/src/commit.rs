@@ -29,6 +29,7 @@ use crate::shutdown::Stage;
 use crate::store::spool::{Spool, SpoolError};
 use crate::store::{PutSignal, Storer, Stores};
 use crate::telemetry::Telemetry;
+use crate::telemetry::happening::Happening;
 use crate::timeline::Timeline;
 
 /// Pictures that may wait for the batch before theirs. Callers beyond it wait; rendering is bounded by its own limit.
@@ -96,6 +97,27 @@ pub struct Recorded {
     pub rendition: Option<String>,
     pub width: u32,
     pub height: u32,
+}
+
+impl Recorded {
+    fn taken(&self, rendered: &Rendered) -> Happening {
+        let (rule, task) = match self.subscriber {
+            Some(Subscriber::Rule(rule)) => (Some(rule.0), None),
+            Some(Subscriber::Task(task)) => (None, Some(task.to_string())),
+            None => (None, None),
+        };
+        Happening::SnapshotTaken {
+            snapshot_id: self.snapshot_id.0,
+            sequence: rendered.sequence.to_string(),
+            rule,
+            task,
+            rendition: self.rendition.clone(),
+            width: self.width,
+            height: self.height,
+            file_size_bytes: self.file_size_bytes,
+            create_time_ms: rendered.create_time.0,
+        }
+    }
 }
 
 /// Why a picture was not committed. Nothing of it is left behind.
@@ -266,19 +288,21 @@ impl CommitParts {
 
     /// Commits a picture on one thread, which the storer may keep for as long as it likes.
     async fn commit_lone(&self, lone: Waiting) {
-        let (parts, (tell, told)) = (self.clone(), oneshot::channel());
+        let (parts, (tell, told), running) = (self.clone(), oneshot::channel(), self.storer.hold());
         let commit = tokio::task::spawn_blocking(move || {
             let Waiting { rendered, answer } = lone;
             let (result, owed) = parts.commit_here(rendered);
             let _ = answer.send(result);
             let _ = tell.send(());
             parts.storer.take_over(owed);
+            drop(running);
         });
         // Its end without a word is a panic, which is this task's own then.
         if told.await.is_err()
-            && let Err(panic) = commit.await
+            && let Err(ended) = commit.await
+            && let Ok(panic) = ended.try_into_panic()
         {
-            std::panic::resume_unwind(panic.into_panic());
+            std::panic::resume_unwind(panic);
         }
     }
 
@@ -290,7 +314,8 @@ impl CommitParts {
         };
         let written = self.db.write_here(self.rows_of(&spooled));
         let Recording { mut results, owed, dropped } = Recording::of(written, 1);
-        self.discard_unwanted(&spooled, &results);
+        self.tell_taken(&spooled, &results);
+        unwanted(&spooled, &results).for_each(|picture| discard_picture(&self.spool, &picture.rendered));
         dropped.into_iter().for_each(|(id, bytes)| self.spool.remove(id, bytes));
         (results.pop().unwrap_or(Err(CommitError::Stopped)), owed)
     }
@@ -335,29 +360,41 @@ impl CommitParts {
         let spooled = Arc::new(spooled);
         let written = self.db.write(self.rows_of(&spooled)).await;
         let Recording { results, owed, dropped } = Recording::of(written, spooled.len());
+        self.tell_taken(&spooled, &results);
         self.storer.signal(owed);
-        if dropped.is_empty() && results.iter().all(Result::is_ok) {
-            return results;
+        let unwanted: Vec<Rendered> = unwanted(&spooled, &results).map(|picture| picture.rendered.clone()).collect();
+        if !dropped.is_empty() || !unwanted.is_empty() {
+            let spool = Arc::clone(&self.spool);
+            let remove = move || {
+                unwanted.iter().for_each(|rendered| discard_picture(&spool, rendered));
+                dropped.into_iter().for_each(|(id, bytes)| spool.remove(id, bytes));
+            };
+            // A panic in there leaves files to the next start.
+            let _ = tokio::task::spawn_blocking(remove).await;
         }
-        let parts = self.clone();
-        let remove = move || {
-            parts.discard_unwanted(&spooled, &results);
-            dropped.into_iter().for_each(|(id, bytes)| parts.spool.remove(id, bytes));
-            results
-        };
-        // A panic in there leaves files to the next start.
-        tokio::task::spawn_blocking(remove).await.unwrap_or_default()
+        results
     }
 
-    /// Removes the files of pictures that have no row. Not when the database has stopped: a commit whose sync failed may be
-    /// on the disk all the same, and the next start asks the rows which files are wanted. Blocks.
-    fn discard_unwanted(&self, spooled: &[Spooled], results: &[Result<Vec<Recorded>, CommitError>]) {
-        for (picture, result) in spooled.iter().zip(results) {
-            if matches!(result, Err(error) if !matches!(error, CommitError::Stopped)) {
-                discard_picture(&self.spool, &picture.rendered);
+    /// Tells listeners of pictures that are durable, before anybody can tell more of them.
+    fn tell_taken(&self, spooled: &[Spooled], results: &[Result<Vec<Recorded>, CommitError>]) {
+        for (Spooled { rendered, .. }, result) in spooled.iter().zip(results) {
+            let Ok(recorded) = result else { continue };
+            for picture in recorded {
+                self.telemetry.tell(Some(&rendered.stream), || picture.taken(rendered));
             }
         }
     }
+}
+
+/// The pictures whose files are of no use, since they have no row. Not when the database has stopped: a commit whose sync
+/// failed may be on the disk all the same, and the next start asks the rows which files are wanted.
+fn unwanted<'a>(
+    spooled: &'a [Spooled],
+    results: &[Result<Vec<Recorded>, CommitError>],
+) -> impl Iterator<Item = &'a Spooled> {
+    let is_unwanted =
+        |result: &Result<_, CommitError>| matches!(result, Err(error) if !matches!(error, CommitError::Stopped));
+    spooled.iter().zip(results).filter(move |(_, result)| is_unwanted(result)).map(|(picture, _)| picture)
 }
 
 /// Pictures with their places in the batch, and what became of each.

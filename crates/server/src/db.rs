@@ -43,7 +43,6 @@ use std::ops::Deref;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -200,7 +199,7 @@ impl Db {
         answered.await.map_err(|_| DbError::Stopped)?
     }
 
-    /// Like [`Db::write`], on the calling thread, which may block.
+    /// Like [`Db::write`], for a thread that may block: where nobody else is writing, it does so itself.
     ///
     /// # Errors
     /// As [`Db::write`].
@@ -210,17 +209,12 @@ impl Db {
         F: FnOnce(&Tx<'_>) -> Result<T, DbError> + Send + 'static,
     {
         let (answer, answered) = std::sync::mpsc::sync_channel(1);
-        let mut written = Err(TryRecvError::Empty);
-        let is_answered = || {
-            written = answered.try_recv();
-            !matches!(written, Err(TryRecvError::Empty))
-        };
-        self.queue.write_here(operation(work, move |result| drop(answer.send(result))), is_answered);
-        written.unwrap_or(Err(DbError::Stopped))
+        self.queue.write_here(operation(work, move |result| drop(answer.send(result))));
+        answered.recv().unwrap_or(Err(DbError::Stopped))
     }
 
     /// Like [`Db::write`] for what nobody waits for: `work` goes with the next transaction, whoever brings that about, and
-    /// with one of its own after `patience`.
+    /// with one of its own after `patience`. Such work has no bound of its own: a caller has one of them at a time.
     ///
     /// # Errors
     /// As [`Db::write`].
@@ -239,7 +233,8 @@ impl Db {
     }
 
     /// Runs the work that `make` makes in every transaction from now on in which a delivery falls due, before it is committed,
-    /// and tells what came with it how that ended. Work that fails undoes only itself. Where `make` gives nothing, nothing is run.
+    /// and tells what came with it how that ended. Work that fails undoes only itself, unless SQLite gives up the whole
+    /// transaction. Where `make` gives nothing, nothing is run.
     pub fn join_due<T, W, A>(&self, make: impl Fn() -> Option<(W, A)> + Send + 'static)
     where
         T: Send + 'static,

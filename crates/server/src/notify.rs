@@ -2,8 +2,8 @@
 //!
 //! The [`Notifier`] finds its work in the database: it claims deliveries that are due, as far as their receivers have room
 //! (`notifier`, `rounds`), makes one attempt of each (`attempt`) and settles it, in one transaction with the attempt's record
-//! and with everything else that ended meanwhile (`settler`). A signal only wakes it earlier, so a restart is the same as a
-//! nudge.
+//! and with everything else that ended meanwhile (`settler`). That a transaction claims what it makes due only makes it earlier,
+//! so a restart is the same as a nudge.
 
 pub mod address;
 mod attempt;

@@ -12,15 +12,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use framehook_domain::id::{PushSequence, SnapshotId, uuid_v7};
-use framehook_domain::pick::{CommittingPick, SkipReason, Subscriber, TASKS_MAX, Want};
+use framehook_domain::pick::{CommittingPick, SkipReason, TASKS_MAX, Want};
 use framehook_domain::template::{self, Objects, Rendition, SnapshotTemplate};
-use framehook_domain::time::{Mono, UnixMs};
+use framehook_domain::time::Mono;
 use framehook_media::AccessUnit;
 use framehook_render_wire::{FailureReason, IMAGES_BYTES_MAX, ImageFormat, RenditionSpec};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::Clock;
-use crate::commit::{CommitError, Committer, Recorded, Rendered, RenderedRendition, Taken};
+use crate::commit::{CommitError, Committer, Rendered, RenderedRendition, Taken};
 use crate::entropy::Entropy;
 use crate::keyframes::{Arrival, EntryPoint, Keyframes};
 use crate::live::Push;
@@ -29,7 +29,6 @@ use crate::shutdown::Stage;
 use crate::store::Room;
 use crate::telemetry::Telemetry;
 use crate::telemetry::event::{Chain, RenderFailed};
-use crate::telemetry::happening::Happening;
 use look::{Look, Looks};
 use queue::PickQueue;
 
@@ -272,9 +271,8 @@ impl Pipeline {
             answer
         };
         match self.commit_stage.finish(commit).await {
-            Some(Ok(recorded)) => {
+            Some(Ok(_)) => {
                 self.telemetry.metrics.committed_on_demand();
-                tell_taken(&self.telemetry, &push, arrival.wall, &recorded);
                 Ok(snapshot_id)
             }
             Some(Err(CommitError::SpoolFull)) => Err(TakeError::SpoolFull),
@@ -393,11 +391,7 @@ impl Pipeline {
             let answer = committer.commit(rendered).await;
             committing.settle(answer.as_ref().map(drop).map_err(uncommitted_reason));
             match answer {
-                Ok(recorded) => {
-                    let took = committing.clock.mono().since(arrived.mono);
-                    telemetry.metrics.committed(dues, took);
-                    tell_taken(&telemetry, &committing.push, arrived.wall, &recorded);
-                }
+                Ok(_) => telemetry.metrics.committed(dues, committing.clock.mono().since(arrived.mono)),
                 Err(error) => {
                     if let Some(left_out) = telemetry.admit("commit", uncommitted_reason(&error).name()) {
                         let stream = committing.push.stream();
@@ -440,30 +434,6 @@ impl Committing {
 impl Drop for Committing {
     fn drop(&mut self) {
         self.settle(Err(SkipReason::CommitFailed));
-    }
-}
-
-/// Tells listeners of pictures that are durable.
-fn tell_taken(telemetry: &Telemetry, push: &Push, create_time: UnixMs, recorded: &[Recorded]) {
-    for picture in recorded {
-        telemetry.tell(Some(push.stream()), || {
-            let (rule, task) = match picture.subscriber {
-                Some(Subscriber::Rule(rule)) => (Some(rule.0), None),
-                Some(Subscriber::Task(task)) => (None, Some(task.to_string())),
-                None => (None, None),
-            };
-            Happening::SnapshotTaken {
-                snapshot_id: picture.snapshot_id.0,
-                sequence: push.sequence().to_string(),
-                rule,
-                task,
-                rendition: picture.rendition.clone(),
-                width: picture.width,
-                height: picture.height,
-                file_size_bytes: picture.file_size_bytes,
-                create_time_ms: create_time.0,
-            }
-        });
     }
 }
 

@@ -45,8 +45,8 @@ impl Timeline {
         self.at(self.clock.mono())
     }
 
-    /// An instant of this process, comparable with every stored due time. Call it on the database's thread when the result
-    /// is stored, so that no re-anchoring comes in between.
+    /// An instant of this process, comparable with every stored due time. Call it within a write operation when the
+    /// result is stored, so that no re-anchoring comes in between.
     pub fn at(&self, instant: Mono) -> UnixMs {
         let anchor = *self.lock();
         // An instant before the anchor is only a little before it: attempts last seconds.
@@ -88,7 +88,7 @@ impl Timeline {
         Ok(shifted.map(Reanchored::keep))
     }
 
-    /// Runs on the database's thread, where all due times are made, so that none is made between shift and anchor.
+    /// Runs within a write operation, where all due times are made, so that none is made between shift and anchor.
     fn reanchor_after_jump(&self) -> Option<Reanchored> {
         let (wall, mono) = (self.clock.wall(), self.clock.mono());
         let mut anchor = self.lock();
@@ -106,8 +106,8 @@ impl Timeline {
     }
 }
 
-/// A new anchor that is taken back, on the database's thread, if the transaction that shifted the due times fails: its
-/// writer then drops this instead of handing it out.
+/// A new anchor that is taken back, before the next transaction, if the one that shifted the due times fails: its writer then
+/// drops this instead of handing it out.
 struct Reanchored {
     timeline: Timeline,
     before: Option<Anchor>,

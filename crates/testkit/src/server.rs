@@ -32,6 +32,7 @@ pub struct ServerSpec {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     allows_loopback: bool,
+    left_in: Option<PathBuf>,
 }
 
 impl ServerSpec {
@@ -44,6 +45,7 @@ impl ServerSpec {
             arguments: Vec::new(),
             environment: Vec::new(),
             allows_loopback: true,
+            left_in: None,
         }
     }
 
@@ -74,12 +76,21 @@ impl ServerSpec {
         self
     }
 
+    /// Makes its directory in `folder` and leaves it there, for somebody else to remove.
+    #[must_use]
+    pub fn left_in(mut self, folder: &Path) -> Self {
+        self.left_in = Some(folder.to_owned());
+        self
+    }
+
     /// Starts with a new data directory and waits until the ports are bound.
     ///
     /// # Errors
     /// When the server ends or does not bind in time; the message repeats its log.
     pub fn start(self) -> Result<Server> {
-        let dir = TempDir::with_prefix("framehook-test-").context("make a data directory")?;
+        let parent = self.left_in.clone().unwrap_or_else(std::env::temp_dir);
+        let mut dir = TempDir::with_prefix_in("framehook-test-", parent).context("make a data directory")?;
+        dir.disable_cleanup(self.left_in.is_some());
         let (process, addresses) = launch(&self, dir.path(), Addresses::ANY)?;
         Ok(Server { spec: self, dir, addresses, process, earlier_logs: String::new() })
     }
@@ -104,7 +115,7 @@ impl Addresses {
     };
 }
 
-/// A running server. Killed when dropped; its data directory goes with it.
+/// A running server. Killed when dropped; its data directory goes with it, unless it was to be left.
 #[derive(Debug)]
 pub struct Server {
     spec: ServerSpec,

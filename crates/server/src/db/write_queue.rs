@@ -1,14 +1,14 @@
 //! Operations on their way to the database, and who writes them.
 //!
-//! Whoever holds the writer writes all that waits, in one commit. A thread that may block takes it itself, so that its
-//! operation needs no other thread; for everybody else there is one thread that does nothing but this.
+//! Whoever holds the writer writes all that waits, in one commit. A thread that may block takes it itself if nobody has it, so
+//! that its operation needs no other thread; for everybody else there is one thread that does nothing but this.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -36,10 +36,12 @@ pub(super) struct WriteQueue {
 #[derive(Default)]
 struct Waiting {
     operations: VecDeque<Queued>,
-    /// What goes with the next batch, whoever brings that about.
+    /// What goes with the next batch, whoever brings that about. Whoever hands it in has few of them at a time.
     along: Vec<Box<dyn Operation>>,
     /// Whether what goes along has waited for long enough.
     is_hurried: bool,
+    /// Whether a thread that had other things to do has left the WAL to the writer's own.
+    is_checkpoint_due: bool,
     is_closed: bool,
     /// Whether the file is closed too.
     is_over: bool,
@@ -121,8 +123,9 @@ impl WriteQueue {
         self.bell.notify_one();
     }
 
-    /// Writes an operation on this thread, with all that waits. It is answered when this returns.
-    pub(super) fn write_here(&self, operation: Box<dyn Operation>, mut is_answered: impl FnMut() -> bool) {
+    /// Writes an operation on this thread, with all that waits. Where the writer is in other hands, or has too much to do for
+    /// one batch, its own thread writes the operation: who waited for the writer here could be overtaken again and again.
+    pub(super) fn write_here(&self, operation: Box<dyn Operation>) {
         {
             let mut waiting = self.waiting();
             if waiting.is_closed {
@@ -130,9 +133,17 @@ impl WriteQueue {
             }
             waiting.operations.push_back(Queued { operation, _room: None });
         }
-        // One that others wrote meanwhile is answered; one behind a full batch is not after the first.
-        while !is_answered() {
-            self.write_batch();
+        let writer = match self.writer.try_lock() {
+            Ok(writer) => Some(writer),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        if let Some(writer) = writer {
+            let is_checkpoint_due = self.write_batch(writer);
+            self.waiting().is_checkpoint_due |= is_checkpoint_due;
+        }
+        if !self.waiting().is_idle() {
+            self.bell.notify_one();
         }
     }
 
@@ -170,10 +181,15 @@ impl WriteQueue {
     /// The writer's thread: writes for those that do not, until the queue is closed and empty. Then closes the file.
     fn serve(&self) {
         while self.wait() {
-            self.write_batch();
+            let is_checkpoint_due =
+                self.write_batch(self.writer()) | std::mem::take(&mut self.waiting().is_checkpoint_due);
+            if is_checkpoint_due {
+                self.guarded(&mut self.writer(), Writer::checkpoint_if_due);
+            }
         }
-        if let Some(writer) = self.writer().take() {
-            writer.end();
+        let writer = self.writer().take();
+        if catch_unwind(AssertUnwindSafe(|| writer.map(Writer::end))).is_err() {
+            self.fatal.raise(PART, "the writer panicked");
         }
         let mut waiting = self.waiting();
         waiting.is_over = true;
@@ -184,21 +200,25 @@ impl WriteQueue {
 
     /// Waits until there is something to write. `false`: there will be nothing any more.
     fn wait(&self) -> bool {
-        let is_idle = |waiting: &mut Waiting| waiting.is_empty() && !waiting.is_closed;
+        let is_idle = |waiting: &mut Waiting| waiting.is_idle() && !waiting.is_closed;
         let waiting = self.bell.wait_while(self.waiting(), is_idle).unwrap_or_else(PoisonError::into_inner);
         !waiting.is_done()
     }
 
-    /// Takes what waits by now and no more, and writes it: an idle writer adds no delay, a busy one finds a batch.
-    fn write_batch(&self) {
-        let mut writer = self.writer();
-        let Some(open) = writer.as_mut() else { return };
+    /// Takes what waits by now and no more, and writes it: an idle writer adds no delay, a busy one finds a batch. Tells whether
+    /// the WAL has grown so long that it is to be moved into the file, which nobody's answer should wait for.
+    fn write_batch(&self, mut writer: MutexGuard<'_, Option<Writer>>) -> bool {
         let batch = self.waiting().take_batch();
-        if batch.is_empty() {
-            return;
+        if !batch.is_empty() {
+            self.guarded(&mut writer, |writer| writer.store(batch));
         }
-        let written = catch_unwind(AssertUnwindSafe(|| open.write(batch)));
-        if written.is_err() {
+        writer.as_ref().is_some_and(Writer::is_checkpoint_due)
+    }
+
+    /// Works with the writer, unless it is closed. A panic closes it: what it has left half-way nobody knows.
+    fn guarded(&self, writer: &mut MutexGuard<'_, Option<Writer>>, work: impl FnOnce(&mut Writer)) {
+        let Some(open) = writer.as_mut() else { return };
+        if catch_unwind(AssertUnwindSafe(|| work(open))).is_err() {
             self.fatal.raise(PART, "the writer panicked");
             self.refuse_more();
             // Their callers are told that it has stopped.
@@ -220,9 +240,9 @@ impl WriteQueue {
 }
 
 impl Waiting {
-    /// Whether nothing waits that is to be written now.
-    fn is_empty(&self) -> bool {
-        self.operations.is_empty() && (self.along.is_empty() || !self.is_hurried)
+    /// Whether there is nothing to do now.
+    fn is_idle(&self) -> bool {
+        self.operations.is_empty() && (self.along.is_empty() || !self.is_hurried) && !self.is_checkpoint_due
     }
 
     /// Whether nothing will ever wait again.

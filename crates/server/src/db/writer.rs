@@ -179,14 +179,8 @@ impl Writer {
         }
     }
 
-    /// Writes a batch, and what has gathered in the WAL when that is due.
-    pub(super) fn write(&mut self, batch: Vec<Box<dyn Operation>>) {
-        self.store(batch);
-        self.checkpoint_if_due();
-    }
-
     /// Stores a batch, in one commit unless SQLite itself rolls a part of it back.
-    fn store(&mut self, batch: Vec<Box<dyn Operation>>) {
+    pub(super) fn store(&mut self, batch: Vec<Box<dyn Operation>>) {
         let mut rest = batch.into_iter();
         while rest.len() > 0 {
             if self.fatal.is_raised() {
@@ -331,7 +325,15 @@ impl Writer {
         error.into()
     }
 
-    fn checkpoint_if_due(&mut self) {
+    /// Whether enough has gathered in the WAL.
+    pub(super) fn is_checkpoint_due(&self) -> bool {
+        let pages = self.stats.wal_pages.load(Ordering::Relaxed);
+        // It is asked again where it has been begun anew since.
+        pages >= self.checkpoint_at || (pages < CHECKPOINT_PAGES && self.checkpoint_at > CHECKPOINT_PAGES)
+    }
+
+    /// Moves what has gathered in the WAL into the file, if it is enough.
+    pub(super) fn checkpoint_if_due(&mut self) {
         let pages = self.stats.wal_pages.load(Ordering::Relaxed);
         if pages < CHECKPOINT_PAGES {
             self.checkpoint_at = CHECKPOINT_PAGES;

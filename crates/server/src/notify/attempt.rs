@@ -77,8 +77,8 @@ impl Target {
 }
 
 /// Makes the attempt of a claimed delivery and settles it. Waits out a full disk with the outcome in hand. Tells what it
-/// says about the receiver.
-pub(super) async fn run_attempt(parts: &NotifierParts, settler: &Settler, claim: &Claim) -> Felt {
+/// says about the receiver, and when that was known.
+pub(super) async fn run_attempt(parts: &NotifierParts, settler: &Settler, claim: &Claim) -> (Felt, Mono) {
     let catalog = Arc::clone(&parts.catalog.borrow());
     let started = parts.clock.wall();
     let (mut plan, mut retry_after, mut wants_dead_letters) = (Plan::default(), None, false);
@@ -92,8 +92,9 @@ pub(super) async fn run_attempt(parts: &NotifierParts, settler: &Settler, claim:
             attempted(started, &target.endpoint, report)
         }
         Err(NoTarget::TemplateDeleted) => {
+            let ended = parts.clock.mono();
             bury(parts, settler, claim).await;
-            return Felt::Nothing;
+            return (Felt::Nothing, ended);
         }
         Err(NoTarget::Unusable(why)) => Attempted {
             started,
@@ -120,7 +121,7 @@ pub(super) async fn run_attempt(parts: &NotifierParts, settler: &Settler, claim:
     }
     report(parts, claim, &attempted, next);
     settle_attempt(parts, settler, claim, attempted, next, ended).await;
-    felt
+    (felt, ended)
 }
 
 /// How long the receiver asked us to wait before we try again.

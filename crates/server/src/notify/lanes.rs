@@ -51,6 +51,11 @@ impl Lanes {
         changed
     }
 
+    /// Forgets where every endpoint leads.
+    pub(super) fn forget_endpoints(&mut self) {
+        self.known.clear();
+    }
+
     /// Forgets endpoints that nothing waits for, and receivers that are not engaged, once there are many of them.
     pub(super) fn evict_idle(&mut self, is_waiting: impl Fn(EndpointId) -> bool, is_engaged: impl Fn(Lane) -> bool) {
         if self.known.len().max(self.names.len()) < self.evict_at {

@@ -1,11 +1,12 @@
 //! The driver: claims deliveries that are due, as far as receivers have room, and starts an attempt of each.
 //!
-//! What falls due is claimed in the transaction that makes it due ([`Db::join_due`]). So a transaction is made to claim only
-//! when a due time comes, or when an attempt ends and gives its slot to what waited for one.
+//! What falls due is claimed in the transaction that makes it due ([`Db::join_due`]). So a transaction is made to claim when a
+//! due time comes, when an attempt ends and gives its slot to what waited for one, and when the configuration changes; and every
+//! few seconds, in case something went wrong.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use framehook_domain::catalog::Catalog;
@@ -13,6 +14,7 @@ use framehook_domain::dispatch::{Felt, LaneFacts, Limits, Ticket};
 use framehook_domain::retry::DeadReason;
 use framehook_domain::time::Mono;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Schedules;
@@ -31,7 +33,7 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::event::{Chain, EndpointOverdue};
 use crate::timeline::Timeline;
 
-/// How long the notifier sleeps at most without being woken, in case a signal was lost with the task that owed it.
+/// How long the notifier sleeps at most without being woken, in case anything was forgotten.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Wait before claiming again when the database failed: without it no outcome could be written down either.
@@ -91,19 +93,18 @@ pub struct Notifier {
     wake: Notify,
     /// What was claimed by looks that joined others' transactions and has not been started yet: as much as there are slots at
     /// most.
-    joined: Mutex<Joined>,
+    joined: Mutex<Claimed>,
     has_joined: Notify,
 }
 
-/// What looks have come to together.
-#[derive(Default)]
-struct Joined {
-    claimed: Claimed,
-    /// Of the last of them that failed.
-    error: Option<DbError>,
+/// A look at the outbox whose transaction may still fail.
+struct Tentative {
+    notifier: Arc<Notifier>,
+    /// `None` once it lasts.
+    claimed: Option<Claimed>,
 }
 
-/// What a look at the outbox has claimed.
+/// What was claimed.
 #[derive(Default)]
 struct Claimed {
     claims: Vec<(Claim, Slot)>,
@@ -174,11 +175,18 @@ impl Notifier {
                 // However many there are: between two portions everybody else has a turn.
                 Ok(if is_some_held { Some(Duration::ZERO) } else { next })
             };
-            let Some(mut wait) = self.wait_after(round.await) else { return };
-            let mut waited_since = self.parts.clock.mono();
+            let wait = match round.await {
+                Ok(next) => next.map_or(LOOK_EVERY, |wait| wait.min(LOOK_EVERY)),
+                Err(DbError::Stopped) => return,
+                Err(error) => {
+                    tracing::warn!(error = %Chain(&error), "owed callbacks could not be taken up");
+                    DB_WAIT
+                }
+            };
+            let mut look_at = Instant::now() + wait;
             loop {
                 tokio::select! {
-                    () = token.cancelled() => return,
+                    () = token.cancelled() => return self.start_last(&stage, &settler).await,
                     () = &mut woken => break,
                     changed = catalog.changed() => {
                         if changed.is_ok() {
@@ -187,29 +195,12 @@ impl Notifier {
                         break;
                     }
                     () = self.has_joined.notified() => {
-                        let Joined { claimed, error } = std::mem::take(&mut *self.joined());
-                        let next = self.start(claimed, &stage, &settler);
-                        let Some(next) = self.wait_after(error.map_or(Ok(next), Err)) else { return };
+                        let next = self.start_joined(&stage, &settler);
                         // It may be older than the look before: what that said stands too.
-                        let now = self.parts.clock.mono();
-                        wait = next.min(wait.saturating_sub(now.since(waited_since)));
-                        waited_since = now;
+                        look_at = next.map_or(look_at, |next| look_at.min(Instant::now() + next));
                     }
-                    () = tokio::time::sleep(wait) => break,
+                    () = tokio::time::sleep_until(look_at) => break,
                 }
-            }
-        }
-    }
-
-    /// How long to wait after a look for the next. `None`: there will be none.
-    fn wait_after(&self, looked: Result<Option<Duration>, DbError>) -> Option<Duration> {
-        match looked {
-            Ok(next) => Some(next.map_or(LOOK_EVERY, |wait| wait.min(LOOK_EVERY))),
-            Err(DbError::Stopped) => None,
-            Err(error) => {
-                self.rounds().distrust();
-                tracing::warn!(error = %Chain(&error), "owed callbacks could not be taken up");
-                Some(DB_WAIT)
             }
         }
     }
@@ -329,31 +320,42 @@ impl Notifier {
         self.parts.db.join_due(move || {
             let notifier = notifier.upgrade().filter(|_| !token.is_cancelled())?;
             let told = Arc::clone(&notifier);
-            let claim = move |tx: &Tx<'_>| notifier.claim_in(tx);
-            Some((claim, move |claimed| told.take_joined(claimed)))
+            let look = move |tx: &Tx<'_>| notifier.look(tx);
+            Some((look, move |look| told.add_joined(look)))
         });
     }
 
-    fn take_joined(&self, claimed: Result<Claimed, DbError>) {
-        {
-            let mut joined = self.joined();
-            match claimed {
-                Ok(claimed) => joined.claimed.add(claimed),
-                Err(error) => joined.error = Some(error),
-            }
-        }
+    fn add_joined(&self, look: Result<Tentative, DbError>) {
+        let claimed = match look {
+            Ok(look) => look.keep(),
+            // Whose transaction it was says what is wrong. A look of our own finds what this one did not claim.
+            Err(_) => Claimed { next: Some(DB_WAIT), ..Claimed::default() },
+        };
+        self.joined().add(claimed);
         self.has_joined.notify_one();
+    }
+
+    fn start_joined(self: &Arc<Self>, stage: &Stage, settler: &Settler) -> Option<Duration> {
+        let claimed = std::mem::take(&mut *self.joined());
+        self.start(claimed, stage, settler)
+    }
+
+    /// Starts what was claimed before nothing joins transactions any more: what is claimed is sent.
+    async fn start_last(self: &Arc<Self>, stage: &Stage, settler: &Settler) {
+        // After this one they are all told of. Where it fails nothing can be written down any more, sent or not.
+        let _ = self.parts.db.write(|_| Ok(())).await;
+        self.start_joined(stage, settler);
     }
 
     /// Claims what is due and starts its attempts. Tells after which time there may be more.
     async fn claim(self: &Arc<Self>, stage: &Stage, settler: &Settler) -> Result<Option<Duration>, DbError> {
         let notifier = Arc::clone(self);
-        let claimed = self.parts.db.write(move |tx| notifier.claim_in(tx)).await?;
-        Ok(self.start(claimed, stage, settler))
+        let look = self.parts.db.write(move |tx| notifier.look(tx)).await?;
+        Ok(self.start(look.keep(), stage, settler))
     }
 
     /// Claims what is due, as a part of a transaction.
-    fn claim_in(self: &Arc<Self>, tx: &Tx<'_>) -> Result<Claimed, DbError> {
+    fn look(self: &Arc<Self>, tx: &Tx<'_>) -> Result<Tentative, DbError> {
         let NotifierParts { catalog, vault, clock, timeline, db, .. } = &self.parts;
         let catalog = Arc::clone(&catalog.borrow());
         let (mono, epoch) = (clock.mono(), db.epoch());
@@ -367,11 +369,11 @@ impl Notifier {
         drop(rounds);
         // From here on a claim takes its slot along: if the transaction fails after all, they are given back together.
         let with_slot = |(claim, ticket): (Claim, Ticket)| {
-            let notifier = Arc::clone(self);
-            let slot = Slot { claim: claim.id, notifier, ticket: Some(ticket), felt: Felt::Nothing };
+            let slot = Slot { claim: claim.id, notifier: Arc::downgrade(self), ticket: Some(ticket), ended: None };
             (claim, slot)
         };
-        Ok(Claimed { claims: claims.into_iter().map(with_slot).collect(), buried, next })
+        let claimed = Claimed { claims: claims.into_iter().map(with_slot).collect(), buried, next };
+        Ok(Tentative { notifier: Arc::clone(self), claimed: Some(claimed) })
     }
 
     /// Starts the attempts of what was claimed. Tells after which time there may be more.
@@ -386,8 +388,8 @@ impl Notifier {
         for (claim, slot) in claims {
             let (notifier, settler) = (Arc::clone(self), settler.clone());
             stage.spawn(async move {
-                let felt = run_attempt(&notifier.parts, &settler, &claim).await;
-                slot.give_back(felt);
+                let ended = run_attempt(&notifier.parts, &settler, &claim).await;
+                slot.give_back(ended);
             });
         }
         next
@@ -401,7 +403,7 @@ impl Notifier {
         rounds
     }
 
-    fn joined(&self) -> MutexGuard<'_, Joined> {
+    fn joined(&self) -> MutexGuard<'_, Claimed> {
         self.joined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -420,30 +422,59 @@ impl Claimed {
     }
 }
 
+impl Tentative {
+    /// Its transaction lasts.
+    fn keep(mut self) -> Claimed {
+        self.claimed.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Tentative {
+    /// Its transaction did not last. This comes before the next one, which must not trust what was read in this.
+    fn drop(&mut self) {
+        let Some(claimed) = self.claimed.take() else { return };
+        // Whatever waits for their slots is found by the look that comes after a failure.
+        claimed.claims.into_iter().for_each(|(_, slot)| slot.undo());
+        self.notifier.rounds().undo();
+    }
+}
+
 /// A claim's slot, given back however its attempt ends.
 struct Slot {
-    notifier: Arc<Notifier>,
     claim: ClaimId,
+    /// What was claimed and never started must not keep it alive.
+    notifier: Weak<Notifier>,
     /// `None` once it is given back.
     ticket: Option<Ticket>,
-    /// What an attempt that breaks off says about its receiver, until one has ended.
-    felt: Felt,
+    /// What its attempt says about the receiver, and when that was known. `None`: it broke off.
+    ended: Option<(Felt, Mono)>,
 }
 
 impl Slot {
-    fn give_back(mut self, felt: Felt) {
-        self.felt = felt;
+    fn give_back(mut self, ended: (Felt, Mono)) {
+        self.ended = Some(ended);
+    }
+
+    /// It was never taken.
+    fn undo(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) -> Option<Arc<Notifier>> {
+        let (ticket, notifier) = (self.ticket.take()?, self.notifier.upgrade()?);
+        let (felt, at) = self.ended.unwrap_or((Felt::Nothing, notifier.parts.clock.mono()));
+        notifier.ended().push(Ended { claim: self.claim, ticket, felt, at });
+        Some(notifier)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let Some(ticket) = self.ticket.take() else { return };
-        let at = self.notifier.parts.clock.mono();
-        self.notifier.ended().push(Ended { claim: self.claim, ticket, felt: self.felt, at });
         // Where nothing waits, a look would find nothing.
-        if self.notifier.is_slot_awaited.load(Ordering::SeqCst) {
-            self.notifier.wake.notify_one();
+        if let Some(notifier) = self.end()
+            && notifier.is_slot_awaited.load(Ordering::SeqCst)
+        {
+            notifier.wake.notify_one();
         }
     }
 }

@@ -44,7 +44,7 @@ pub(super) struct Round {
 #[derive(Debug)]
 pub(super) struct Rounds {
     pub(super) dispatch: Dispatch,
-    /// The claims whose attempts are under way.
+    /// The claims whose attempts are under way or about to be.
     pub(super) claims: HashSet<ClaimId>,
     /// Every endpoint with something in state `due`, whether its time has come or not.
     waiting: HashMap<EndpointId, Waiting>,
@@ -125,6 +125,13 @@ impl Rounds {
         self.is_stale = true;
     }
 
+    /// What the last look has read did not last: not even that an endpoint leads where its row said, as its number may go to
+    /// another.
+    pub(super) fn undo(&mut self) {
+        self.distrust();
+        self.lanes.forget_endpoints();
+    }
+
     /// Claims what is due, as far as its receivers have room.
     ///
     /// # Errors
@@ -138,7 +145,7 @@ impl Rounds {
                 Ok(Round { claims: given.claims, buried: given.buried, next })
             }
             Err(error) => {
-                self.is_stale = true;
+                self.undo();
                 for (claim, ticket) in given.claims {
                     self.give_back(claim.id, ticket, Felt::Nothing, look.mono);
                 }

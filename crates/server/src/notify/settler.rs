@@ -1,7 +1,7 @@
 //! Writes outcomes down together: one operation for all that ended while the one before was on its way to the disk.
 //!
 //! Nobody waits for a delivery to be known as delivered, so that goes along with what else is written, if anything is
-//! before long. A crash meanwhile makes such a callback be sent again, as it would be if its answer had come that much later.
+//! before long; so does, of necessity, what ends behind it. A crash meanwhile makes such a callback be sent again, as it would be if its answer had come that much later.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,7 +50,7 @@ pub(super) enum End {
 }
 
 impl Ended {
-    /// As it is stored. Call it on the database's thread, so that no re-anchoring of the timeline comes in between.
+    /// As it is stored. Call it within a write operation, so that no re-anchoring of the timeline comes in between.
     fn settlement(&self, timeline: &Timeline) -> Settlement {
         let Self { claim, ref attempted, end, wall } = *self;
         let verdict = match end {
@@ -122,7 +122,7 @@ impl Writing {
             Err(_) => {
                 let mut settled = Vec::with_capacity(group.len());
                 for ended in group.iter() {
-                    let alone = self.write_together([ended.clone()].into()).await;
+                    let alone = self.write_now([ended.clone()].into()).await;
                     settled.push(alone.map(|settled| settled == [true]));
                 }
                 settled
@@ -131,21 +131,25 @@ impl Writing {
     }
 
     async fn write_together(&self, group: Arc<[Ended]>) -> Result<Vec<bool>, DbError> {
-        let epoch = self.db.epoch();
-        let make = || {
-            let (group, timeline) = (Arc::clone(&group), self.timeline.clone());
-            move |tx: &Tx<'_>| {
-                let settlements: Vec<_> = group.iter().map(|ended| ended.settlement(&timeline)).collect();
-                outbox::settle(tx, epoch, &settlements)
-            }
-        };
         let is_delivered = |ended: &Ended| matches!(ended.end, End::Delivered);
         if group.iter().all(is_delivered) && !self.is_slot_awaited.load(Ordering::SeqCst) {
-            match self.db.write_along(PATIENCE, make()).await {
+            match self.db.write_along(PATIENCE, self.settling(&group)).await {
                 Err(error) if error.is_passing() => {}
                 written => return written,
             }
         }
-        self.db.write_until_done(make).await
+        self.write_now(group).await
+    }
+
+    async fn write_now(&self, group: Arc<[Ended]>) -> Result<Vec<bool>, DbError> {
+        self.db.write_until_done(|| self.settling(&group)).await
+    }
+
+    fn settling(&self, group: &Arc<[Ended]>) -> impl FnOnce(&Tx<'_>) -> Result<Vec<bool>, DbError> + Send + use<> {
+        let (group, timeline, epoch) = (Arc::clone(group), self.timeline.clone(), self.db.epoch());
+        move |tx| {
+            let settlements: Vec<_> = group.iter().map(|ended| ended.settlement(&timeline)).collect();
+            outbox::settle(tx, epoch, &settlements)
+        }
     }
 }

@@ -1,8 +1,9 @@
 use bytes::Bytes;
 use framehook_domain::id::{RuleId, TaskId};
-use framehook_domain::pick::Subscription;
+use framehook_domain::pick::{Subscriber, Subscription};
 use framehook_domain::refusal::PushEnd;
 use framehook_domain::template::StoreTarget;
+use framehook_domain::time::UnixMs;
 use framehook_media::{Codec, DecoderConfig};
 use framehook_render_wire::{Failure, Size};
 

@@ -1,5 +1,7 @@
-//! The local store behind the port: its blocking work on threads of its own, and the URLs of its objects.
+//! The local store behind the port: its blocking work on threads that may, and the URLs of its objects.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 
 use framehook_domain::object_key::pic_full_url;
@@ -42,6 +44,15 @@ impl Local {
         self.signer.is_some()
     }
 
+    /// Puts a file under a key, on the calling thread, which may block. A panic is a failed put, as it is elsewhere.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub(super) fn put_here(&self, bucket: &str, key: &str, file: &Path) -> Result<(), StoreError> {
+        let put = || self.files.put(bucket, key, file);
+        catch_unwind(AssertUnwindSafe(put)).unwrap_or_else(|_| Err(panicked(bucket, key, "the put panicked")))
+    }
+
     /// Runs `work` on the files where it may block.
     fn blocking<T: Send + 'static>(
         &self,
@@ -54,13 +65,14 @@ impl Local {
             let names = (bucket.clone(), key.clone());
             match tokio::task::spawn_blocking(move || work(&files, &bucket, &key)).await {
                 Ok(done) => done,
-                Err(panic) => {
-                    let (bucket, key) = names;
-                    Err(StoreError::Failed { bucket, key, source: std::io::Error::other(panic) })
-                }
+                Err(panic) => Err(panicked(&names.0, &names.1, panic)),
             }
         })
     }
+}
+
+fn panicked(bucket: &str, key: &str, panic: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StoreError {
+    StoreError::Failed { bucket: bucket.to_owned(), key: key.to_owned(), source: std::io::Error::other(panic) }
 }
 
 impl ObjectStore for Local {

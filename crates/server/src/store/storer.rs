@@ -7,6 +7,7 @@ use std::time::Duration;
 use framehook_domain::id::SnapshotId;
 use framehook_domain::time::{Mono, UnixMs};
 use tokio::sync::watch;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::conditions::{Conditions, Failure};
 use super::lane::{Committed, Lane};
@@ -151,7 +152,7 @@ impl Storer {
         }
     }
 
-    /// Runs until its stage is told to end; puts under way then are tasks of the stage and finish.
+    /// Runs until its stage is told to end; puts under way then belong to the stage and finish.
     pub async fn run(self: Arc<Self>) {
         let token = self.parts.stage.token();
         let mut look_at = self.parts.clock.mono();
@@ -218,45 +219,45 @@ impl Storer {
         self.parts.signal.committed(committed);
     }
 
-    /// Takes over what was just committed, on a thread that may block. What its store keeps on this machine is put there before
-    /// this returns: a lone picture then needs no other thread from its receipt to its object.
-    pub fn take_over(self: &Arc<Self>, committed: Vec<OwedPut>) {
-        let _running = self.parts.stage.hold();
-        let is_prepared = *self.is_prepared.borrow();
-        let (here, elsewhere): (Vec<_>, Vec<_>) =
-            committed.into_iter().partition(|put| is_prepared && put.store == LocalStore::NAME);
-        if !elsewhere.is_empty() {
-            self.parts.signal.committed(elsewhere);
-        }
-        for put in here {
-            let place = put.kept_at();
-            match self.begin(&place, put.id, self.parts.clock.mono()) {
-                Committed::Begun => self.put_here(place, put),
-                Committed::Known => {}
-                Committed::Waits => self.parts.signal.look(),
-            }
+    /// Makes the end of the storer's stage wait for a thread that will [take over](Storer::take_over) what it commits.
+    pub fn hold(&self) -> TaskTrackerToken {
+        self.parts.stage.hold()
+    }
+
+    /// Takes over what was just committed, on a thread that may block. A lone image that its store keeps on this machine is put
+    /// there before this returns, so that it needs no other thread from its receipt to its object. Several are put side by side.
+    pub fn take_over(self: &Arc<Self>, mut committed: Vec<OwedPut>) {
+        let is_here = |put: &mut OwedPut| put.store == LocalStore::NAME;
+        let is_lone = committed.len() == 1 && *self.is_prepared.borrow();
+        let Some(put) = committed.pop_if(|put| is_lone && is_here(put)) else {
+            return self.signal(committed);
+        };
+        let place = put.kept_at();
+        match self.begin(&place, put.id, self.parts.clock.mono()) {
+            Committed::Begun => self.put_here(place, put),
+            Committed::Known => {}
+            Committed::Waits => self.parts.signal.look(),
         }
     }
 
     /// Puts a picture into the local store, on this thread. What may take longer goes on in a task.
     fn put_here(self: &Arc<Self>, place: Place, put: OwedPut) {
         let began = self.parts.clock.mono();
-        let (local, spooled) = (self.parts.stores.local(), self.parts.spool.path(put.id));
-        let result = local.files().put(&put.bucket, &put.key, &spooled).and_then(|()| self.new_url(local, &put));
+        let local = self.parts.stores.local();
+        let result = local
+            .put_here(&put.bucket, &put.key, &self.parts.spool.path(put.id))
+            .and_then(|()| self.new_url(local, &put));
         let took = self.parts.clock.mono().since(began);
         if let Ok(url) = &result {
             fail_point::pass("put_acknowledged");
             let put = Arc::new(put.clone());
-            match self.parts.db.write_here(self.mark(&put, url.clone())) {
-                Ok(Marked::Discarded) => {}
-                Ok(marked) => {
-                    self.note(&place, &put, took, None);
-                    self.tell(&put, marked);
-                    self.parts.spool.remove(put.id, put.file_size_bytes);
-                    return self.give_back(&place, put.id, Ended::Settled);
-                }
-                Err(error) if error.is_passing() => {}
-                Err(_) => return,
+            if let Ok(marked @ (Marked::Stored | Marked::Already)) =
+                self.parts.db.write_here(self.mark(&put, url.clone()))
+            {
+                self.note(&place, &put, took, None);
+                self.tell(&put, marked);
+                self.parts.spool.remove(put.id, put.file_size_bytes);
+                return self.give_back(&place, put.id, Ended::Settled);
             }
         }
         let storer = Arc::clone(self);
@@ -357,10 +358,11 @@ impl Storer {
     /// Writes down how a put ended and gives its slot back.
     async fn end(&self, place: Place, put: OwedPut, took: Duration, result: Result<Option<String>, StoreError>) {
         let id = put.id;
-        // It stays among those that run otherwise: a put whose outcome nobody can learn must not be made again and again
-        // while the process ends, least of all after a failed sync.
-        if let Ok(ended) = self.settle(&place, put, took, result).await {
-            self.give_back(&place, id, ended);
+        match self.settle(&place, put, took, result).await {
+            Ok(ended) => self.give_back(&place, id, ended),
+            // It stays among those that run: a put whose outcome nobody can learn must not be made again and again while the
+            // process ends, least of all after a failed sync.
+            Err(Unwritten) => self.parts.conditions.end(&place, self.parts.clock.mono()),
         }
     }
 

@@ -12,7 +12,10 @@ use framehook_server::db::secret::Vault;
 use framehook_server::db::{Db, DbError, DirLock, OpenError};
 use framehook_server::entropy::Entropy;
 use framehook_server::fatal::Fatal;
+use framehook_testkit::wait;
 use tokio::task::JoinSet;
+
+use crate::harness::PATIENCE;
 
 struct Opened {
     db: Db,
@@ -72,6 +75,91 @@ async fn operations_that_wait_together_share_a_commit() {
     assert!(stats.statements > before.statements && !stats.commit_time.is_zero());
     assert_eq!(stats.queued, 0);
     assert_eq!(notes(&db).await.len() as u64, OPERATIONS);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threads_write_for_each_other_and_for_tasks() {
+    const EACH: usize = 50;
+    let dir = dir();
+    let Opened { db, .. } = open(dir.path());
+    let before = db.stats();
+    let mut writes = JoinSet::new();
+    for writer in 0..8 {
+        let db = db.clone();
+        writes.spawn_blocking(move || {
+            (0..EACH).for_each(|number| db.write_here(note(format!("here {writer} {number}"))).expect("written"));
+        });
+    }
+    for writer in 0..8 {
+        let db = db.clone();
+        writes.spawn(async move {
+            for number in 0..EACH {
+                db.write(note(format!("task {writer} {number}"))).await.expect("written");
+            }
+        });
+    }
+    writes.join_all().await;
+    assert_eq!(notes(&db).await.len(), 16 * EACH);
+    assert_eq!(db.stats().operations - before.operations, 16 * EACH as u64);
+    let refused = tokio::task::spawn_blocking(move || {
+        let fails = db.write_here(|tx| {
+            note("half".into())(tx)?;
+            Err::<(), _>(DbError::Damaged { what: "a test" })
+        });
+        (fails, db)
+    });
+    let (fails, db) = refused.await.expect("no panic");
+    assert!(matches!(fails, Err(DbError::Damaged { what: "a test" })));
+    assert!(!notes(&db).await.contains("half"));
+}
+
+#[tokio::test]
+async fn what_goes_along_is_written_with_something_else_or_after_its_patience() {
+    const FOR_EVER: std::time::Duration = std::time::Duration::from_secs(3600);
+    let dir = dir();
+    let Opened { db, .. } = open(dir.path());
+    let before = db.stats().commits;
+    let mut along = std::pin::pin!(db.write_along(FOR_EVER, note("along".into())));
+    poll_fn(|context| {
+        assert!(along.as_mut().poll(context).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    assert!(notes(&db).await.is_empty());
+    db.write(note("other".into())).await.expect("written");
+    along.await.expect("written with it");
+    assert_eq!(db.stats().commits - before, 1);
+
+    db.write_along(std::time::Duration::from_millis(1), note("alone".into())).await.expect("written by itself");
+    assert_eq!(db.stats().commits - before, 2);
+
+    let (last, ()) = tokio::join!(db.write_along(FOR_EVER, note("last".into())), db.close());
+    last.expect("written before the end");
+    let reopened = open(dir.path());
+    let expected = ["alone", "along", "last", "other"].map(str::to_owned);
+    assert_eq!(notes(&reopened.db).await, BTreeSet::from(expected));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_on_a_thread_that_writes_stops_the_database_for_all() {
+    let dir = dir();
+    let Opened { db, fatal } = open(dir.path());
+    db.write(note("before".into())).await.expect("written");
+    let along = tokio::spawn({
+        let db = db.clone();
+        async move { db.write_along(std::time::Duration::from_secs(3600), note("along".into())).await }
+    });
+    let panics = db.clone();
+    let panicked =
+        tokio::task::spawn_blocking(move || panics.write_here(|_| -> Result<(), DbError> { panic!("a test") }));
+    assert!(matches!(panicked.await.expect("it is told"), Err(DbError::Stopped)));
+    assert_eq!(fatal.wait().await.part, "database");
+    assert!(matches!(db.write(note("after".into())).await, Err(DbError::Stopped)));
+    assert!(matches!(along.await.expect("no panic"), Err(DbError::Stopped)), "whoever waits is told");
+    db.close().await;
+    drop(db);
+    let reopened = open(dir.path());
+    assert_eq!(notes(&reopened.db).await, BTreeSet::from(["before".to_owned()]));
 }
 
 #[tokio::test]
@@ -311,6 +399,16 @@ async fn the_wal_is_moved_into_the_file_as_it_grows() {
     }
     let stats = db.stats();
     assert!(stats.checkpoints >= 1, "{stats:?}");
+    // A thread that writes by itself leaves that to the writer's own, which has come to its end with the last when it has written
+    // another.
+    db.write(|_| Ok(())).await.expect("written");
+    let stats = db.stats();
+    let here = db.clone();
+    let write =
+        move || (12..24).for_each(|n| here.write_here(note(format!("{n}{}", "x".repeat(2 << 20)))).expect("written"));
+    tokio::task::spawn_blocking(write).await.expect("no panic");
+    wait::until("another time", PATIENCE, || (db.stats().checkpoints > stats.checkpoints).then_some(()))
+        .expect("moved");
     db.close().await;
     assert!(!dir.path().join("framehook.db-wal").exists(), "an orderly end leaves one file");
 }

@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bytes::Bytes;
+use framehook_server::audit::Caller;
 use framehook_server::commit::CommitError;
+use framehook_server::db::DbError;
 use framehook_server::db::outbox::State;
+use framehook_server::notify::ReplayError;
 use framehook_testkit::receiver::Receiver;
 use framehook_testkit::wait;
 use tempfile::TempDir;
@@ -105,6 +108,29 @@ fn a_full_disk_sheds_new_pictures_keeps_what_is_owed_and_recovers() {
     receiver.wait_for(owed.len() + 1, PATIENCE).expect("everything owed");
     process.commit(&room());
     wait::until("all delivered", PATIENCE, || (process.count(State::Delivered) == 7).then_some(())).expect("delivered");
+    process.stop();
+}
+
+/// Of a transaction that the disk had no room for nothing is remembered, not even where an endpoint leads that was new in it: its
+/// number goes to the next.
+#[test]
+fn what_had_no_room_is_not_taken_for_what_comes_after_it() {
+    let Some(disk) = SmallDisk::mount(16, "full_disk::what_had_no_room_is_not_taken_for_what_comes_after_it") else {
+        return;
+    };
+    let [receiver, refused, meant] = [(); 3].map(|()| Receiver::start().expect("a receiver"));
+    let place = Place::at(&disk.dir.path().join("data"), telling_room(&receiver.url("/")));
+    let process = place.start();
+    process.commit(&room());
+    let id = process.wait_for_state(State::Delivered).row.id;
+    let replay = |url: &str| process.block_on(process.replayer.replay(&Caller::Control, id, Some(url)));
+    let filler = disk.fill();
+    let error = replay(&refused.url("/")).expect_err("no room");
+    assert!(matches!(error, ReplayError::Db(DbError::Full)), "{error:?}");
+    fs::remove_file(filler).expect("room again");
+    replay(&meant.url("/")).expect("there is room");
+    meant.wait_for(1, PATIENCE).expect("it is sent where the second replay said");
+    assert_eq!((refused.requests().len(), receiver.requests().len()), (0, 1));
     process.stop();
 }
 

@@ -87,27 +87,30 @@ fn a_picture_is_claimed_as_it_is_stored_and_followed_by_no_look() {
     assert!(commits < 3 * PICTURES + PICTURES / 2, "{commits} transactions for {PICTURES} pictures");
 }
 
-/// That a callback was delivered is written down with the next picture, so that each has two transactions of its own.
+/// That a callback was delivered is written down with the next picture, if that comes before long.
 #[test]
 fn what_was_delivered_is_written_down_along_with_something_else() {
-    const PICTURES: usize = 20;
+    const PICTURES: usize = 10;
     let receiver = receiver();
     let place = Place::new(telling_room(&receiver.url("/")));
     let process = place.start();
-    let before = process.db.stats();
-    for pictures in 1..=PICTURES {
-        process.commit(&room());
-        receiver.wait_for(pictures, PATIENCE).expect("a callback");
-    }
-    let settled = || (process.count(State::Delivered) == PICTURES).then_some(());
-    wait::until("all to be settled", PATIENCE, settled).expect("settled");
-    let (commits, operations) = {
+    let mut pictures = 0;
+    // A busy machine may take too long for each of them; not for ever.
+    wait::until("outcomes that went along", PATIENCE, || {
+        let before = process.db.stats();
+        for _ in 0..PICTURES {
+            process.commit(&room());
+            pictures += 1;
+            receiver.wait_for(pictures, PATIENCE).expect("a callback");
+        }
+        let all_settled = || (process.count(State::Delivered) == pictures).then_some(());
+        wait::until("all to be settled", PATIENCE, all_settled).expect("settled");
         let after = process.db.stats();
-        (after.commits - before.commits, after.operations - before.operations)
-    };
-    // The answer to a callback may come while the next picture is being recorded already: then it waits for that to be stored.
-    assert!(commits < 5 * PICTURES as u64 / 2, "{commits} transactions for {PICTURES} pictures");
-    assert!(operations > 3 * PICTURES as u64, "{operations} operations");
+        assert!(after.operations - before.operations > 3 * PICTURES as u64, "outcomes are operations too");
+        // Two of each, one for the last outcome, and one of the notifier that comes every few seconds.
+        (after.commits - before.commits <= 2 * PICTURES as u64 + 2).then_some(())
+    })
+    .expect("two transactions of each picture");
 }
 
 #[test]

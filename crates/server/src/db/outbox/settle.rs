@@ -442,24 +442,33 @@ mod tests {
 
     #[test]
     fn one_outcome_alone_ends_as_it_does_among_others() {
-        let everything = |conn: &Connection| -> Vec<(Row, Option<String>)> {
-            let attempts =
-                "SELECT group_concat(number || status || outcome || url, ' ') FROM attempt WHERE delivery_id = ?1";
-            let of = |id| conn.query_row(attempts, [blob(delivery(id).0)], |row| row.get(0)).unwrap();
-            (1..=3).map(|id| (row(conn, id), of(id))).collect()
+        let all = |conn: &Connection, table: &str| -> Vec<String> {
+            let mut select = conn.prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2")).unwrap();
+            let columns = select.column_count();
+            let row = |row: &rusqlite::Row<'_>| {
+                let column = |index| row.get::<_, rusqlite::types::Value>(index).map(|value| format!("{value:?}"));
+                (0..columns).map(column).collect::<Result<Vec<_>, _>>().map(|row| row.join(" "))
+            };
+            select.query_map([], row).unwrap().collect::<Result<_, _>>().unwrap()
         };
+        let everything = |conn: &Connection| [all(conn, "delivery"), all(conn, "attempt")];
+        let failed = |number, verdict| {
+            let mut one = settlement(1, number, Outcome::Status(503), verdict);
+            let attempted = Arc::make_mut(one.attempted.as_mut().unwrap());
+            (attempted.response, attempted.error) =
+                (Some("\0 \"busy\" \\ 快照".to_owned()), Some("an error".to_owned()));
+            one
+        };
+        let delivered = settlement(1, 2, Outcome::Delivered, Verdict::Delivered);
         let retry = Verdict::Retry { due: UnixMs(500), step: Duration::from_millis(400) };
-        let ended = Settlement {
-            attempted: None,
-            ..settlement(1, 2, Outcome::Delivered, Verdict::Dead(DeadReason::TemplateDeleted))
-        };
+        let dead = Verdict::Dead(DeadReason::Exhausted);
         let rows = [
-            settlement(1, 2, Outcome::Delivered, Verdict::Delivered),
-            settlement(1, 2, Outcome::Status(503), retry),
-            settlement(1, 2, Outcome::Status(500), Verdict::Dead(DeadReason::Exhausted)),
+            failed(2, retry),
+            failed(2, dead),
             // The claim was over.
-            settlement(1, 1, Outcome::Status(500), Verdict::Dead(DeadReason::Exhausted)),
-            ended,
+            failed(1, dead),
+            Settlement { attempted: None, verdict: Verdict::Dead(DeadReason::TemplateDeleted), ..delivered.clone() },
+            delivered,
         ];
         for one in rows {
             let (alone, among) = (claimed(), claimed());
@@ -507,15 +516,21 @@ mod tests {
 
     #[test]
     fn what_a_receiver_answers_is_kept_as_it_is() {
-        let conn = claimed();
         let answer = "\0 \"quoted\" \\ 快照 \u{1f4f7}\r\n\u{fffd}";
         let mut one = settlement(1, 2, Outcome::Status(500), Verdict::Dead(DeadReason::Exhausted));
         let attempted = Arc::make_mut(one.attempted.as_mut().unwrap());
         (attempted.response, attempted.error) = (Some(answer.to_owned()), Some(String::new()));
-        settle(&Tx { conn: &conn }, Epoch(1), &[one]).unwrap();
-        let kept: (String, String) =
-            conn.query_row("SELECT response, error FROM attempt", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-        assert_eq!(kept, (answer.to_owned(), String::new()));
+        let other = settlement(2, 2, Outcome::Delivered, Verdict::Delivered);
+        for settlements in [vec![one.clone()], vec![one, other]] {
+            let conn = claimed();
+            settle(&Tx { conn: &conn }, Epoch(1), &settlements).unwrap();
+            let kept: (String, String) = conn
+                .query_row("SELECT response, error FROM attempt WHERE response IS NOT NULL", [], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
+                .unwrap();
+            assert_eq!(kept, (answer.to_owned(), String::new()), "{settlements:?}");
+        }
     }
 
     #[test]
