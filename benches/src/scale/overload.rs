@@ -32,6 +32,8 @@ const UNFAIR_MAX: f64 = 2.0;
 const BLOCKED_MS_MAX: u64 = 1000;
 /// More than this share of the dues taken is no overload.
 const TAKEN_MAX: f64 = 0.95;
+/// No second may bring more than this many times the pictures of the average one.
+const BURST_MAX: f64 = 2.0;
 /// Within one interval of the load's end nothing more may be skipped.
 const RECOVERY_MAX: Duration = INTERVAL;
 
@@ -46,6 +48,8 @@ pub(super) struct Overload {
     pictures_least: f64,
     pictures_median: f64,
     pictures_most: f64,
+    /// Of all streams in the second that brought most.
+    pictures_in_a_second_most: usize,
     cores: f64,
     idle_bytes: u64,
     most_bytes: u64,
@@ -93,7 +97,9 @@ impl Overload {
         let (end_wall, seconds) = (SystemTime::now(), begin.elapsed().as_secs_f64());
         let cores = (running.group.cpu(running.root())? - begin_cpu).as_secs_f64() / seconds;
         let names = (0..streams - stayed).map(|n| format!("leaves{n}")).chain((0..stayed).map(|n| format!("stays{n}")));
-        let pictures = pictures_by_stream(&running.stored()?, names, begin_wall..end_wall);
+        let stored = running.stored()?;
+        let pictures_in_a_second_most = most_in_a_second(&stored, begin_wall..end_wall);
+        let pictures = pictures_by_stream(&stored, names, begin_wall..end_wall);
         let leaving = leaving.finish()?;
 
         let ended = SystemTime::now();
@@ -111,6 +117,7 @@ impl Overload {
             pictures_least: pictures.least,
             pictures_median: pictures.median,
             pictures_most: pictures.most,
+            pictures_in_a_second_most,
             cores,
             idle_bytes,
             most_bytes,
@@ -150,6 +157,22 @@ impl Overload {
                     window_s / *interval_s as f64
                 ),
             ),
+            judged(
+                self.unaccounted() <= f64::from(*streams),
+                format!(
+                    "Of those dues, {:.0} had neither become a picture nor been counted as skipped (asked: at most the one of each \
+                     stream that is being made at the beginning or the end).",
+                    self.unaccounted()
+                ),
+            ),
+            judged(
+                self.pictures_in_a_second_most as f64 <= self.pictures_per_second() * BURST_MAX,
+                format!(
+                    "The second with the most pictures had {}, of {:.0} on average (asked: at most {BURST_MAX} times as many).",
+                    self.pictures_in_a_second_most,
+                    self.pictures_per_second()
+                ),
+            ),
             format!("Memory: {:.0} MiB idle, {:.0} at most.", mib(self.idle_bytes), mib(self.most_bytes)),
         ];
         let after = format!(
@@ -174,6 +197,28 @@ impl Overload {
         }
         notes
     }
+}
+
+impl Overload {
+    /// Dues of the window of which nothing is known yet, or not any more.
+    fn unaccounted(&self) -> f64 {
+        let Dues { due, taken, skipped } = &self.dues;
+        (due - taken - skipped.values().sum::<f64>()).abs()
+    }
+
+    fn pictures_per_second(&self) -> f64 {
+        self.dues.taken / self.window_s
+    }
+}
+
+/// The most pictures that were stored within one second after `within` began.
+fn most_in_a_second(stored: &[(String, SystemTime)], within: std::ops::Range<SystemTime>) -> usize {
+    let mut seconds: BTreeMap<u64, usize> = BTreeMap::new();
+    for (_, at) in stored.iter().filter(|(_, at)| within.contains(at)) {
+        let since = at.duration_since(within.start).unwrap_or_default();
+        *seconds.entry(since.as_secs()).or_default() += 1;
+    }
+    seconds.into_values().max().unwrap_or(0)
 }
 
 /// Looks until [`AFTER`] has passed, and gives when a due was last skipped. `None` when that was in the last two intervals.
@@ -222,9 +267,17 @@ mod tests {
     }
 
     #[test]
+    fn counts_the_fullest_second() {
+        let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+        let stored = [4_999, 5_000, 5_999, 6_000, 6_500, 6_999, 8_000].map(|millis| (String::new(), at(millis)));
+        assert_eq!(most_in_a_second(&stored, at(5_000)..at(8_000)), 3);
+        assert_eq!(most_in_a_second(&stored, at(9_000)..at(9_500)), 0);
+    }
+
+    #[test]
     fn says_when_streams_lose_unevenly_and_when_there_was_no_overload() {
         let load = LoadReport { late_ms_max: 40, accept_ms_max: 9, ..LoadReport::default() };
-        let dues = |due, taken| Dues { due, taken, skipped: BTreeMap::new() };
+        let dues = |due, taken| Dues { due, taken, skipped: BTreeMap::from([("renderer_busy".to_owned(), 1450.0)]) };
         let overload = Overload {
             streams: 100,
             interval_s: 2,
@@ -233,6 +286,7 @@ mod tests {
             pictures_least: 14.0,
             pictures_median: 15.0,
             pictures_most: 16.0,
+            pictures_in_a_second_most: 50,
             cores: 2.0,
             idle_bytes: 10 << 20,
             most_bytes: 50 << 20,
@@ -243,9 +297,12 @@ mod tests {
             pictures_after_median: 15.0,
         };
         assert!(!overload.notes().join("\n").contains("NOT GOOD"), "{:?}", overload.notes());
-        let bad = Overload { pictures_least: 3.0, dues: dues(3000.0, 2990.0), recovered_ms: None, ..overload };
+        let burst = Overload { pictures_in_a_second_most: 51, ..overload };
+        assert!(burst.notes().join("\n").contains("NOT GOOD: The second with the most pictures had 51, of 25"));
+        let bad = Overload { pictures_least: 3.0, dues: dues(3000.0, 2990.0), recovered_ms: None, ..burst };
         let notes = bad.notes().join("\n");
         assert!(notes.contains("NOT GOOD: Pictures of one stream in that time: 3 at least"), "{notes}");
         assert!(notes.contains("no overload") && notes.contains("skipped to the end"), "{notes}");
+        assert!(notes.contains("NOT GOOD: Of those dues, 1440 had neither"), "{notes}");
     }
 }

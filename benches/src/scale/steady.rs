@@ -19,6 +19,9 @@ use crate::workshop::Workshop;
 /// by. The fewest are no measure by themselves, since what a server costs without any stream is shared by few there.
 const GROWTH_MAX: f64 = 1.2;
 
+/// What a stream may take of memory among the most, in MiB: the 0.2 MB that `bench ingest` asks for.
+const MIB_PER_STREAM_MAX: f64 = 0.19;
+
 const COLUMNS: [Column; 7] = [
     Column::Number("streams"),
     Column::Number("a picture every"),
@@ -116,6 +119,12 @@ impl Steady {
                 "NOT GOOD: a stream among {} costs {growth:.2} times what it costs among fewer (asked: at most \
                  {GROWTH_MAX}).",
                 summary.streams
+            )
+        }));
+        notes.extend(self.rows.last().filter(|row| row.summary.mib_per_stream > MIB_PER_STREAM_MAX).map(|row| {
+            format!(
+                "NOT GOOD: a stream among {} takes {:.3} MiB (asked: at most {MIB_PER_STREAM_MAX}).",
+                row.summary.streams, row.summary.mib_per_stream
             )
         }));
         notes.extend(notes::missing(&summaries, &self.measurements));

@@ -227,9 +227,8 @@ impl Storer {
     /// Takes over what was just committed, on a thread that may block. A lone image that its store keeps on this machine is put
     /// there before this returns, so that it needs no other thread from its receipt to its object. Several are put side by side.
     pub fn take_over(self: &Arc<Self>, mut committed: Vec<OwedPut>) {
-        let is_here = |put: &mut OwedPut| put.store == LocalStore::NAME;
         let is_lone = committed.len() == 1 && *self.is_prepared.borrow();
-        let Some(put) = committed.pop_if(|put| is_lone && is_here(put)) else {
+        let Some(put) = committed.pop_if(|put| is_lone && put.store == LocalStore::NAME) else {
             return self.signal(committed);
         };
         let place = put.kept_at();
