@@ -1,7 +1,8 @@
 //! Writes outcomes down together: one operation for all that ended while the one before was on its way to the disk.
 //!
 //! Nobody waits for a delivery to be known as delivered, so that goes along with what else is written, if anything is
-//! before long; so does, of necessity, what ends behind it. A crash meanwhile makes such a callback be sent again, as it would be if its answer had come that much later.
+//! before long; so does, of necessity, what ends behind it. A crash meanwhile makes such a callback be sent again, as it would
+//! be if its answer had come that much later.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -241,7 +241,7 @@ impl Storer {
 
     /// Puts a picture into the local store, on this thread. What may take longer goes on in a task.
     fn put_here(self: &Arc<Self>, place: Place, put: OwedPut) {
-        let began = self.parts.clock.mono();
+        let (put, began) = (Arc::new(put), self.parts.clock.mono());
         let local = self.parts.stores.local();
         let result = local
             .put_here(&put.bucket, &put.key, &self.parts.spool.path(put.id))
@@ -249,7 +249,6 @@ impl Storer {
         let took = self.parts.clock.mono().since(began);
         if let Ok(url) = &result {
             fail_point::pass("put_acknowledged");
-            let put = Arc::new(put.clone());
             if let Ok(marked @ (Marked::Stored | Marked::Already)) =
                 self.parts.db.write_here(self.mark(&put, url.clone()))
             {
@@ -345,7 +344,7 @@ impl Storer {
     }
 
     fn start(self: &Arc<Self>, place: Place, put: OwedPut) {
-        let storer = Arc::clone(self);
+        let (storer, put) = (Arc::clone(self), Arc::new(put));
         self.parts.stage.spawn(async move {
             let began = storer.parts.clock.mono();
             let result = storer.put_into_store(&put).await;
@@ -355,7 +354,7 @@ impl Storer {
     }
 
     /// Writes down how a put ended and gives its slot back.
-    async fn end(&self, place: Place, put: OwedPut, took: Duration, result: Result<Option<String>, StoreError>) {
+    async fn end(&self, place: Place, put: Arc<OwedPut>, took: Duration, result: Result<Option<String>, StoreError>) {
         let id = put.id;
         match self.settle(&place, put, took, result).await {
             Ok(ended) => self.give_back(&place, id, ended),
@@ -408,7 +407,7 @@ impl Storer {
     async fn settle(
         &self,
         place: &Place,
-        put: OwedPut,
+        put: Arc<OwedPut>,
         took: Duration,
         result: Result<Option<String>, StoreError>,
     ) -> Result<Ended, Unwritten> {
@@ -469,9 +468,8 @@ impl Storer {
         self.parts.db.read(move |conn| snapshot::is_owed(conn, id)).await.unwrap_or(true)
     }
 
-    async fn stored(&self, put: OwedPut, pic_full_url: Option<String>) -> Result<(), Unwritten> {
+    async fn stored(&self, put: Arc<OwedPut>, pic_full_url: Option<String>) -> Result<(), Unwritten> {
         fail_point::pass("put_acknowledged");
-        let put = Arc::new(put);
         let written = self.parts.db.write_until_done(|| self.mark(&put, pic_full_url.clone())).await;
         let marked = written.map_err(|_| Unwritten)?;
         self.tell(&put, marked);
