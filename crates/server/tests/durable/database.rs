@@ -113,6 +113,28 @@ async fn threads_write_for_each_other_and_for_tasks() {
     assert!(!notes(&db).await.contains("half"));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_thread_leaves_to_another_that_writes_is_not_forgotten() {
+    let dir = dir();
+    let Opened { db, .. } = open(dir.path());
+    let ((entered, has_entered), (release, held)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+    let first = db.clone();
+    let writing = tokio::task::spawn_blocking(move || {
+        first.write_here(move |_| {
+            entered.send(()).expect("the test waits");
+            Ok(held.recv())
+        })
+    });
+    has_entered.recv_timeout(PATIENCE).expect("it writes");
+    let (second, (tell, left)) = (db.clone(), tokio::sync::oneshot::channel());
+    // Not a thread of the runtime, whose end would wait for it.
+    std::thread::spawn(move || tell.send(second.write_here(note("left".into()))));
+    // Whichever of them comes first.
+    release.send(()).expect("it waits");
+    tokio::time::timeout(PATIENCE, left).await.expect("in time").expect("no panic").expect("written");
+    writing.await.expect("no panic").expect("written").expect("released");
+}
+
 #[tokio::test]
 async fn what_goes_along_is_written_with_something_else_or_after_its_patience() {
     const FOR_EVER: std::time::Duration = std::time::Duration::from_secs(3600);
