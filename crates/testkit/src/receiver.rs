@@ -394,8 +394,10 @@ mod tests {
         for _ in 3..6 {
             assert!(post(&receiver, "{}").is_err());
         }
-        let answered: Vec<_> = receiver.requests().iter().map(|request| request.answered).collect();
-        assert_eq!(answered, [Some(500), Some(302), Some(200), None, None, None]);
+        // What was answered is noted after its last byte, which we have read by then.
+        let answers = [Some(500), Some(302), Some(200), None, None, None];
+        let noted = |all: &[Request]| all.iter().map(|request| request.answered).eq(answers).then_some(());
+        receiver.wait_until("every answer to be noted", PATIENCE, noted).unwrap();
     }
 
     #[test]
