@@ -3,7 +3,8 @@
 //! One batch is: every picture's file written and synced on a few threads, each of which syncs the directory that names its
 //! files once, and one transaction with the snapshots, their events and the deliveries owed. The committer takes what
 //! waits and never waits for more, so a lone picture costs three syncs and a busy server spreads two of them over many.
-//! A lone picture stays on one thread for all of it: waking others costs more CPU time than what they would do.
+//! A lone picture stays on one thread for all of it: waking others costs more CPU time than what they would do. If it goes to
+//! the local store it is there before its row, so that one transaction says both.
 
 mod record;
 
@@ -22,12 +23,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::record::Recording;
 use crate::clock::Clock;
-use crate::db::snapshot::OwedPut;
 use crate::db::{Db, DbError};
 use crate::entropy::Entropy;
 use crate::shutdown::Stage;
 use crate::store::spool::{Spool, SpoolError};
-use crate::store::{PutSignal, Storer, Stores};
+use crate::store::{Ahead, PutSignal, Storer, Stores};
 use crate::telemetry::Telemetry;
 use crate::telemetry::happening::Happening;
 use crate::timeline::Timeline;
@@ -194,6 +194,8 @@ struct Spooled {
     rendered: Rendered,
     /// Of each rendition, in order.
     sha256: Vec<[u8; 32]>,
+    /// Of a picture that may be put before it is recorded.
+    ahead: Option<Ahead>,
 }
 
 impl Committer {
@@ -255,6 +257,10 @@ impl Rendered {
         })
     }
 
+    fn is_one_numbered_image(&self) -> bool {
+        self.files().count() == 1 && !self.has_latest()
+    }
+
     fn has_latest(&self) -> bool {
         self.pictures.iter().any(|taken| taken.objects.has_latest())
     }
@@ -286,38 +292,45 @@ impl CommitParts {
         }
     }
 
-    /// Commits a picture on one thread, which the storer may keep for as long as it likes.
+    /// Commits a picture on one thread.
     async fn commit_lone(&self, lone: Waiting) {
-        let (parts, (tell, told), running) = (self.clone(), oneshot::channel(), self.storer.hold());
-        let commit = tokio::task::spawn_blocking(move || {
-            let Waiting { rendered, answer } = lone;
-            let (result, owed) = parts.commit_here(rendered);
-            let _ = answer.send(result);
-            let _ = tell.send(());
-            parts.storer.take_over(owed);
-            drop(running);
-        });
-        // Its end without a word is a panic, which is this task's own then.
-        if told.await.is_err()
-            && let Err(ended) = commit.await
-            && let Ok(panic) = ended.try_into_panic()
-        {
-            std::panic::resume_unwind(panic);
+        let Waiting { rendered, answer } = lone;
+        let parts = self.clone();
+        match tokio::task::spawn_blocking(move || parts.commit_here(rendered)).await {
+            Ok(result) => drop(answer.send(result)),
+            Err(ended) => {
+                // A panic is this task's own; there is nothing else that ends it.
+                if let Ok(panic) = ended.try_into_panic() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
         }
     }
 
-    /// Commits a picture on this thread. Tells what is owed of it, too.
-    fn commit_here(&self, rendered: Rendered) -> (Result<Vec<Recorded>, CommitError>, Vec<OwedPut>) {
-        let spooled = match write_share(&self.spool, vec![(0, rendered)]).remove(0).1 {
-            Ok(spooled) => Arc::new(vec![spooled]),
-            Err(error) => return (Err(error), Vec::new()),
-        };
+    /// Commits a picture on this thread.
+    fn commit_here(&self, rendered: Rendered) -> Result<Vec<Recorded>, CommitError> {
+        let mut spooled = write_share(&self.spool, vec![(0, rendered)]).remove(0).1?;
+        spooled.ahead = spooled.rendered.is_one_numbered_image().then(Ahead::default);
+        let spooled = Arc::new(vec![spooled]);
         let written = self.db.write_here(self.rows_of(&spooled));
-        let Recording { mut results, owed, dropped } = Recording::of(written, 1);
+        let Recording { mut results, owed, stored, dropped } = Recording::of(written, 1);
         self.tell_taken(&spooled, &results);
-        unwanted(&spooled, &results).for_each(|picture| discard_picture(&self.spool, &picture.rendered));
+        self.storer.signal(owed);
+        stored.into_iter().for_each(|(put, took)| self.storer.recorded(&put, took));
+        unwanted(&spooled, &results).for_each(|picture| self.give_up(picture));
         dropped.into_iter().for_each(|(id, bytes)| self.spool.remove(id, bytes));
-        (results.pop().unwrap_or(Err(CommitError::Stopped)), owed)
+        results.pop().unwrap_or(Err(CommitError::Stopped))
+    }
+
+    /// Removes all there is of a picture that was not recorded.
+    fn give_up(&self, picture: &Spooled) {
+        let Spooled { rendered, ahead, .. } = picture;
+        let is_taken_back = |id| ahead.as_ref().is_none_or(|ahead| self.storer.take_back(ahead, id));
+        for (id, bytes) in rendered.files() {
+            if is_taken_back(id) {
+                self.spool.discard(id, bytes.len() as u64);
+            }
+        }
     }
 
     /// One result for each picture, in order.
@@ -359,7 +372,8 @@ impl CommitParts {
         }
         let spooled = Arc::new(spooled);
         let written = self.db.write(self.rows_of(&spooled)).await;
-        let Recording { results, owed, dropped } = Recording::of(written, spooled.len());
+        // Nothing of several is put ahead.
+        let Recording { results, owed, stored: _, dropped } = Recording::of(written, spooled.len());
         self.tell_taken(&spooled, &results);
         self.storer.signal(owed);
         let unwanted: Vec<Rendered> = unwanted(&spooled, &results).map(|picture| picture.rendered.clone()).collect();
@@ -428,7 +442,7 @@ fn write_picture(spool: &Spool, rendered: Rendered) -> Result<Spooled, CommitErr
         sum.as_ref().try_into().expect("a SHA-256 sum has 32 bytes")
     };
     let sha256 = renditions.map(sum).collect();
-    Ok(Spooled { rendered, sha256 })
+    Ok(Spooled { rendered, sha256, ahead: None })
 }
 
 fn discard_picture(spool: &Spool, rendered: &Rendered) {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::fatal::Fatal;
 
@@ -57,11 +56,6 @@ impl Stage {
         T: Send + 'static,
     {
         self.tracker.spawn(work).await.ok()
-    }
-
-    /// Makes the end of the stage wait until this is dropped, as if it were a task: for work on a thread.
-    pub fn hold(&self) -> TaskTrackerToken {
-        self.tracker.token()
     }
 
     /// How many tasks of this stage run now.

@@ -6,6 +6,7 @@
 //!
 //! A store is an [`ObjectStore`]; [`Stores`] says which one a bucket is in.
 
+mod ahead;
 mod circuit;
 mod conditions;
 pub mod fs;
@@ -30,6 +31,7 @@ use framehook_domain::fault::Fault;
 use framehook_domain::time::UnixMs;
 use rustix::io::Errno;
 
+pub use ahead::Ahead;
 pub use conditions::Conditions;
 pub use fs::LocalStore;
 pub use latest::LatestStorer;

@@ -1,6 +1,7 @@
 //! The rows of a batch: each picture's snapshots, events and deliveries.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use framehook_domain::callback::{EventKind, SnapshotStored};
 use framehook_domain::id::SnapshotId;
@@ -11,9 +12,10 @@ use framehook_domain::template::Rendition;
 use super::{CommitError, CommitParts, Recorded, Rendered, RenderedRendition, Spooled, Taken};
 use crate::db::latest::{self, Newest, Offered};
 use crate::db::outbox::{Announcing, NewEvent, announce};
-use crate::db::snapshot::{self, NewSnapshot, OwedPut};
+use crate::db::snapshot::{self, NewSnapshot, OwedPut, Place};
 use crate::db::{DbError, Tx, count};
 use crate::fail_point;
+use crate::store::Ahead;
 
 /// What the rows of a batch came to.
 #[derive(Debug, Default)]
@@ -22,6 +24,8 @@ pub(super) struct Recording {
     pub(super) results: Vec<Result<Vec<Recorded>, CommitError>>,
     /// What is owed to stores, latest objects left out.
     pub(super) owed: Vec<OwedPut>,
+    /// What is stored already, and how long that took.
+    pub(super) stored: Vec<(OwedPut, Duration)>,
     /// Files of the spool that nothing is owed of any more, with their bytes.
     pub(super) dropped: Vec<(SnapshotId, u64)>,
 }
@@ -32,6 +36,8 @@ pub(super) struct RecordedPicture {
     recorded: Vec<Recorded>,
     /// What is owed to stores of it, latest objects left out.
     owed: Vec<OwedPut>,
+    /// What is stored of it already, and how long that took.
+    stored: Vec<(OwedPut, Duration)>,
     /// Files of the spool that nothing is owed of any more, with their bytes.
     dropped: Vec<(SnapshotId, u64)>,
 }
@@ -54,8 +60,9 @@ impl Recording {
             Ok(recorded) => {
                 fail_point::pass("rows_committed");
                 for picture in recorded {
-                    let picture = picture.map(|RecordedPicture { recorded, owed, dropped }| {
+                    let picture = picture.map(|RecordedPicture { recorded, owed, stored, dropped }| {
                         recording.owed.extend(owed);
+                        recording.stored.extend(stored);
                         recording.dropped.extend(dropped);
                         recorded
                     });
@@ -98,7 +105,7 @@ impl CommitParts {
         announcing: &Announcing<'_>,
         picture: &Spooled,
     ) -> Result<RecordedPicture, DbError> {
-        let Spooled { rendered, sha256 } = picture;
+        let Spooled { rendered, sha256, ahead } = picture;
         let mut sums = sha256.iter();
         let mut done = RecordedPicture::default();
         for taken in &rendered.pictures {
@@ -106,9 +113,12 @@ impl CommitParts {
                 let sha256 = *sums.next().ok_or(DbError::Damaged { what: "a picture that was not written" })?;
                 let made = Made { rendered, taken, rendition, image, sha256 };
                 if taken.objects.has_sequence() {
-                    let (recorded, owed) = self.record_rendition(tx, announcing, &made)?;
+                    let (recorded, put, took) = self.record_rendition(tx, announcing, &made, ahead.as_ref())?;
                     done.recorded.push(recorded);
-                    done.owed.push(owed);
+                    match took {
+                        Some(took) => done.stored.push((put, took)),
+                        None => done.owed.push(put),
+                    }
                 }
                 if taken.objects.has_latest() {
                     done.dropped.extend(self.record_latest(tx, announcing, &made)?);
@@ -171,17 +181,24 @@ impl CommitParts {
         }
     }
 
+    /// Writes the rows of an image that has an object of its own. Tells of its put, and how long that took if it was made ahead.
     fn record_rendition(
         &self,
         tx: &Tx<'_>,
         announcing: &Announcing<'_>,
         made: &Made<'_>,
-    ) -> Result<(Recorded, OwedPut), DbError> {
+        ahead: Option<&Ahead>,
+    ) -> Result<(Recorded, OwedPut, Option<Duration>), DbError> {
         let Made { rendered, taken, rendition, image, sha256 } = *made;
         let chosen = self.stores.choose(rendition.store);
         let wanted = rendition.pattern.expand(&self.naming(made));
         let key = snapshot::free_key(tx, &chosen.name, &chosen.bucket, wanted, announcing.wall)?;
         let pic_full_url = chosen.full_url(rendition.store, &key, announcing.wall);
+        let place = Place { store: chosen.name.to_string(), bucket: chosen.bucket.clone() };
+        let took = match ahead.filter(|_| pic_full_url.is_some()) {
+            Some(ahead) => self.storer.put_ahead(ahead, &place, key.as_str(), image.snapshot_id)?,
+            None => None,
+        };
         let file_size_bytes = image.bytes.len() as u64;
         // CSS knows one image of a picture, and its receivers get the body that they know.
         let name = (taken.renditions.len() > 1).then_some(rendition.name);
@@ -210,6 +227,7 @@ impl CommitParts {
                 stream: &rendered.stream,
                 sequence: rendered.sequence,
                 snapshot: Some(image.snapshot_id),
+                waits_for_object: took.is_none(),
                 body: &body,
             },
         )?;
@@ -237,17 +255,18 @@ impl CommitParts {
                 bucket: &chosen.bucket,
                 key: key.as_str(),
                 pic_full_url: pic_full_url.as_deref(),
+                is_stored: took.is_some(),
                 put_due: announcing.now,
             },
         )?;
-        let owed = OwedPut {
+        let put = OwedPut {
             id: image.snapshot_id,
             trace: rendered.trace,
             event: event_id,
             stream: rendered.stream.clone(),
-            store: chosen.name.to_string(),
+            store: place.store,
             region: rendition.store.region().to_owned(),
-            bucket: chosen.bucket.clone(),
+            bucket: place.bucket,
             key: key.as_str().to_owned(),
             format: rendition.format,
             retention_days: taken.template.retention_days.map(u32::from),
@@ -268,6 +287,6 @@ impl CommitParts {
             width,
             height,
         };
-        Ok((recorded, owed))
+        Ok((recorded, put, took))
     }
 }

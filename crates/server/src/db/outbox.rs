@@ -63,8 +63,10 @@ pub struct NewEvent<'a> {
     pub kind: EventKind,
     pub stream: &'a StreamId,
     pub sequence: PushSequence,
-    /// The picture it is about. Its deliveries wait until that is stored; without one they are due at once.
+    /// The picture it is about.
     pub snapshot: Option<SnapshotId>,
+    /// Whether its deliveries wait until the picture is stored; else they are due at once.
+    pub waits_for_object: bool,
     pub body: &'a EventBody,
 }
 
@@ -95,7 +97,7 @@ pub fn announce(tx: &Tx<'_>, announcing: &Announcing<'_>, event: &NewEvent<'_>) 
     ])?;
     if let Some(template) = template {
         let endpoint = endpoint_of(tx, template.id, event.kind)?;
-        owe(tx, announcing, id, endpoint, event.snapshot.is_some())?;
+        owe(tx, announcing, id, endpoint, event.waits_for_object)?;
     }
     Ok(id)
 }

@@ -100,7 +100,14 @@ pub fn open_push(
     announce(
         tx,
         announcing,
-        &NewEvent { kind, stream: &opening.stream, sequence: opening.sequence, snapshot: None, body: &body },
+        &NewEvent {
+            kind,
+            stream: &opening.stream,
+            sequence: opening.sequence,
+            snapshot: None,
+            waits_for_object: false,
+            body: &body,
+        },
     )
 }
 
@@ -149,7 +156,14 @@ pub fn close_push(
     announce(
         tx,
         announcing,
-        &NewEvent { kind, stream: &open.stream, sequence: open.sequence, snapshot: None, body: &body },
+        &NewEvent {
+            kind,
+            stream: &open.stream,
+            sequence: open.sequence,
+            snapshot: None,
+            waits_for_object: false,
+            body: &body,
+        },
     )
     .map(Some)
 }

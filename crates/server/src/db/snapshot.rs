@@ -44,6 +44,8 @@ pub struct NewSnapshot<'a> {
     pub key: &'a str,
     /// `None`: it is not known before the picture is stored.
     pub pic_full_url: Option<&'a str>,
+    /// Whether its store has it already.
+    pub is_stored: bool,
     /// When its put falls due, on the timeline.
     pub put_due: UnixMs,
 }
@@ -79,7 +81,7 @@ pub fn free_key(tx: &Tx<'_>, store: &str, bucket: &str, wanted: ObjectKey, wall:
     }
 }
 
-/// Writes a picture's row, owed to its store.
+/// Writes a picture's row: it is owed to its store, or there already.
 ///
 /// # Errors
 /// Those of the database; [`DbError::is_taken`] if its key is not free.
@@ -92,9 +94,9 @@ pub fn insert(tx: &Tx<'_>, new: &NewSnapshot<'_>) -> Result<(), DbError> {
     tx.prepare_cached(
         "INSERT INTO snapshot (id, trace, push_sequence, domain, app, stream, rule_id, task_id, template_id,
              catalog_version, event_id, create_time_ms, recorded_ms, width, height, file_size, sha256, store, region,
-             bucket, object_key, pic_full_url, put_state, put_due_ms, format, rendition)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, 'owed',
-             ?23, ?24, ?25)",
+             bucket, object_key, pic_full_url, put_state, put_due_ms, format, rendition, settled_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23,
+             ?24, ?25, ?26, ?27)",
     )?
     .execute(params![
         blob(new.id.0),
@@ -119,9 +121,11 @@ pub fn insert(tx: &Tx<'_>, new: &NewSnapshot<'_>) -> Result<(), DbError> {
         new.bucket,
         new.key,
         new.pic_full_url,
+        if new.is_stored { "stored" } else { "owed" },
         new.put_due.0,
         new.format.name(),
         new.rendition,
+        new.is_stored.then_some(new.recorded.0),
     ])?;
     Ok(())
 }
@@ -372,6 +376,24 @@ pub fn move_owed(
 pub fn is_owed(conn: &Connection, id: SnapshotId) -> Result<bool, DbError> {
     let mut owed = conn.prepare_cached("SELECT 1 FROM snapshot WHERE id = ?1 AND put_state = 'owed'")?;
     Ok(owed.exists([blob(id.0)])?)
+}
+
+/// Whether a picture has a row.
+///
+/// # Errors
+/// Those of the database.
+pub fn is_recorded(conn: &Connection, id: SnapshotId) -> Result<bool, DbError> {
+    Ok(conn.prepare_cached("SELECT 1 FROM snapshot WHERE id = ?1")?.exists([blob(id.0)])?)
+}
+
+/// Whether some picture, numbered or latest, has a key.
+///
+/// # Errors
+/// Those of the database.
+pub fn has_key(conn: &Connection, store: &str, bucket: &str, key: &str) -> Result<bool, DbError> {
+    let sql = "SELECT 1 FROM snapshot WHERE store = ?1 AND bucket = ?2 AND object_key = ?3
+               UNION ALL SELECT 1 FROM latest_object WHERE store = ?1 AND bucket = ?2 AND object_key = ?3";
+    Ok(conn.prepare_cached(sql)?.exists([store, bucket, key])?)
 }
 
 /// What a put that was taken found in its picture's row.

@@ -90,6 +90,11 @@ impl Conditions {
         self.places().get(place).is_some_and(|condition| condition.circuit.is_open())
     }
 
+    /// Whether the last put into a bucket was taken, or none has been made since the start.
+    pub(super) fn takes_pictures(&self, place: &Place) -> bool {
+        self.places().get(place).is_none_or(|condition| condition.failure.is_none() && condition.unclear_failures == 0)
+    }
+
     /// When a bucket last took pictures again: what was committed before is backlog, however young.
     pub(super) fn recovered(&self, place: &Place) -> Option<UnixMs> {
         self.places().get(place)?.recovered

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -100,34 +100,106 @@ impl LocalStore {
 
     fn put_file(&self, bucket: &str, key: &str, spooled: &Path) -> Result<(), StoreError> {
         let path = self.path(bucket, key)?;
-        let dir =
-            path.parent().ok_or_else(|| StoreError::UnsafeName { bucket: bucket.to_owned(), key: key.to_owned() })?;
         let failed = |source| StoreError::from_io(bucket, key, source);
-        self.make_dir(dir).map_err(failed)?;
-        match fs::hard_link(spooled, &path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+        self.link(&path, spooled)
+            .or_else(|error| match error.kind() {
                 // Ours from a put that was cut off, or something else that must give way: keys are given out once.
-                let source = fs::metadata(spooled).map_err(failed)?;
-                let existing = fs::metadata(&path).map_err(failed)?;
-                if (existing.dev(), existing.ino()) != (source.dev(), source.ino()) {
-                    self.replace(spooled, &path).map_err(failed)?;
-                }
-            }
-            Err(error) if cannot_link(&error) => self.replace(spooled, &path).map_err(failed)?,
-            Err(error) => {
+                io::ErrorKind::AlreadyExists if is_same_file(spooled, &path)? => Ok(()),
+                io::ErrorKind::AlreadyExists => self.replace(spooled, &path),
+                _ if cannot_link(&error) => self.replace(spooled, &path),
+                _ => Err(error),
+            })
+            .map_err(failed)?;
+        fail_point::pass("put_sent");
+        self.sync_name(&path).map_err(failed)
+    }
+
+    /// Puts the file at `spooled` under a key that no picture has, by a link, durably. Blocks. After an error the key may have it
+    /// all the same: whoever does not go on to [put](LocalStore::put) it takes it [back](LocalStore::take_back).
+    ///
+    /// # Errors
+    /// See [`StoreError`]; also where something lies under the key, and where files cannot be linked.
+    pub fn put_new(&self, bucket: &str, key: &str, spooled: &Path) -> Result<(), StoreError> {
+        let path = self.path(bucket, key)?;
+        let failed = |source| StoreError::from_io(bucket, key, source);
+        self.link(&path, spooled).map_err(failed)?;
+        fail_point::pass("put_sent");
+        self.sync_name(&path).map_err(failed)
+    }
+
+    /// Whether a sync has failed, here or elsewhere, after which none is tried again.
+    pub(super) fn has_failed(&self) -> bool {
+        self.fatal.is_raised()
+    }
+
+    /// Removes what lies under a key, durably, if that is the spooled file itself. Blocks.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn take_back(&self, bucket: &str, key: &str, spooled: &Path) -> Result<(), StoreError> {
+        match is_same_file(spooled, &self.path(bucket, key)?) {
+            Ok(true) => self.remove(bucket, key),
+            Ok(false) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(StoreError::from_io(bucket, key, source)),
+        }
+    }
+
+    /// Links a spooled file to a path of an object.
+    fn link(&self, path: &Path, spooled: &Path) -> io::Result<()> {
+        let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        self.make_dir(dir)?;
+        fs::hard_link(spooled, path).inspect_err(|error| {
+            if error.kind() != io::ErrorKind::AlreadyExists && !cannot_link(error) {
                 // Perhaps a person removed the directory: make it again at the next try.
                 self.lock_dirs().remove(dir);
-                return Err(failed(error));
             }
-        }
-        fail_point::pass("put_sent");
+        })
+    }
+
+    /// Makes the name of an object durable.
+    fn sync_name(&self, path: &Path) -> io::Result<()> {
+        let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         sync_dir(dir).map_err(|error| {
             if matches!(&error, DirError::NotTried(error) if error.kind() == io::ErrorKind::NotFound) {
                 self.lock_dirs().remove(dir);
             }
-            failed(self.judge(error))
+            self.judge(error)
         })
+    }
+
+    /// The objects that are the same files as these, by bucket and key: walks through all names that there are. Blocks.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn find(&self, files: &HashSet<FileId>) -> io::Result<Vec<(String, String)>> {
+        let mut found = Vec::new();
+        let mut dirs = vec![self.root.clone()];
+        while let Some(dir) = dirs.pop() {
+            let entries = match fs::read_dir(&dir) {
+                // It was empty and went with its last object.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries?,
+            };
+            for entry in entries {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    dirs.push(entry.path());
+                } else if files.iter().any(|file| file.ino == entry.ino())
+                    && let Some(name) = self.name_of(&entry.path())
+                    && FileId::of(&entry.path()).is_ok_and(|file| files.contains(&file))
+                {
+                    found.push(name);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Bucket and key of an object's path.
+    fn name_of(&self, path: &Path) -> Option<(String, String)> {
+        let (bucket, key) = path.strip_prefix(&self.root).ok()?.to_str()?.split_once('/')?;
+        (bucket != Self::UNFINISHED).then(|| (bucket.to_owned(), key.to_owned()))
     }
 
     fn make_dir(&self, dir: &Path) -> io::Result<()> {
@@ -236,4 +308,26 @@ impl LocalStore {
         self.fatal.raise(PART, &error);
         error
     }
+}
+
+/// Which file it is, whatever its names are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileId {
+    dev: u64,
+    ino: u64,
+}
+
+impl FileId {
+    /// That of the file which has this name.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let found = fs::symlink_metadata(path)?;
+        Ok(Self { dev: found.dev(), ino: found.ino() })
+    }
+}
+
+fn is_same_file(one: &Path, other: &Path) -> io::Result<bool> {
+    Ok(FileId::of(one)? == FileId::of(other)?)
 }

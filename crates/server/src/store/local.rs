@@ -1,7 +1,5 @@
 //! The local store behind the port: its blocking work on threads that may, and the URLs of its objects.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Arc;
 
 use framehook_domain::object_key::pic_full_url;
@@ -42,15 +40,6 @@ impl Local {
     /// Whether objects are given out to signed URLs only.
     pub fn is_signed(&self) -> bool {
         self.signer.is_some()
-    }
-
-    /// Puts a file under a key, on the calling thread, which may block. A panic is a failed put, as it is elsewhere.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub(super) fn put_here(&self, bucket: &str, key: &str, file: &Path) -> Result<(), StoreError> {
-        let put = || self.files.put(bucket, key, file);
-        catch_unwind(AssertUnwindSafe(put)).unwrap_or_else(|_| Err(panicked(bucket, key, "the put panicked")))
     }
 
     /// Runs `work` on the files where it may block.

@@ -1,20 +1,22 @@
 //! The spool: pictures that are committed and not yet in their store, one file each, named by the snapshot's id.
 //!
 //! A row is written only when its file is whole and synced. Rows decide: at a start, files without an owed row are leftovers
-//! of a crash, perhaps cut short by it, and go.
+//! of a crash, perhaps cut short by it, and go. A leftover that has another name, in the local store, may be all that tells of
+//! an object which was put before its row was written, and is kept until somebody has looked for that.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use framehook_domain::id::SnapshotId;
 use tokio_util::sync::CancellationToken;
 
-use crate::durable::{OpenDir, is_full, sync_dir};
+use crate::durable::{OpenDir, is_full, remove_if_there, sync_dir};
 use crate::fail_point;
 use crate::fatal::Fatal;
 
@@ -65,11 +67,13 @@ pub struct Spool {
     fatal: Fatal,
     bytes: AtomicU64,
     disk_free_bytes: AtomicU64,
+    /// Leftovers that have another name.
+    linked_leftovers: Mutex<Vec<SnapshotId>>,
 }
 
 impl Spool {
-    /// Opens `dir`, creating it in a directory that is there, and removes the pictures that are not among the `owed`. Files
-    /// and directories of other names are left alone: they are none of ours.
+    /// Opens `dir`, creating it in a directory that is there, and removes the pictures that are not among the `owed` and have
+    /// no other name. Files and directories of other names are left alone: they are none of ours.
     ///
     /// # Errors
     /// What the kernel said about the directory.
@@ -77,7 +81,7 @@ impl Spool {
         fs::create_dir_all(dir)?;
         sync_dir(dir.parent().unwrap_or(dir))?;
         let mut missing: HashMap<SnapshotId, u64> = owed.iter().copied().collect();
-        let (mut bytes, mut orphans) = (0, 0);
+        let (mut bytes, mut orphans, mut linked_leftovers) = (0, 0, Vec::new());
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
             let Some(id) = entry.file_name().to_str().and_then(picture_of) else { continue };
@@ -86,6 +90,7 @@ impl Spool {
             }
             match missing.remove(&id) {
                 Some(file_size) => bytes += file_size,
+                None if entry.metadata()?.nlink() > 1 => linked_leftovers.push(id),
                 None => {
                     fs::remove_file(entry.path())?;
                     orphans += 1;
@@ -105,6 +110,7 @@ impl Spool {
             fatal,
             bytes: AtomicU64::new(bytes),
             disk_free_bytes: AtomicU64::new(0),
+            linked_leftovers: Mutex::new(linked_leftovers),
         };
         spool.sample_disk()?;
         Ok(spool)
@@ -161,6 +167,20 @@ impl Spool {
     /// What the file system had left for us when it was last asked, at most a second ago.
     pub fn disk_free_bytes(&self) -> u64 {
         self.disk_free_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What a crash has left here that is in the local store too, perhaps without a row. Told once, to who then
+    /// [clears](Spool::clear) it.
+    pub(super) fn take_linked_leftovers(&self) -> Vec<SnapshotId> {
+        std::mem::take(&mut *self.linked_leftovers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Removes a leftover, which was never counted. Blocks.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn clear(&self, leftover: SnapshotId) -> io::Result<()> {
+        remove_if_there(&self.path(leftover))
     }
 
     /// Where a picture's bytes are, whatever their format.

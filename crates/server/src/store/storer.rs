@@ -7,13 +7,12 @@ use std::time::Duration;
 use framehook_domain::id::SnapshotId;
 use framehook_domain::time::{Mono, UnixMs};
 use tokio::sync::watch;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::conditions::{Conditions, Failure};
 use super::lane::{Committed, Lane};
 use super::put_signal::{PutSignal, Told};
 use super::spool::Spool;
-use super::{Bucket, LocalStore, ObjectStore, Retry, StoreError, Stores, Upload, backoff};
+use super::{Bucket, ObjectStore, Retry, StoreError, Stores, Upload, backoff};
 use crate::audit::{Caller, Change};
 use crate::clock::Clock;
 use crate::db::snapshot::{self, FailedPut, Marked, OwedPut, OwedTo, Place};
@@ -98,7 +97,7 @@ enum Ended {
 /// Puts committed pictures into their stores.
 #[derive(Debug)]
 pub struct Storer {
-    parts: StorerParts,
+    pub(super) parts: StorerParts,
     /// What goes on at each place that something was owed to since the start. A claim in the database is not needed: a put
     /// that is made twice changes nothing.
     lanes: Mutex<BTreeMap<Place, Lane>>,
@@ -152,6 +151,11 @@ impl Storer {
         }
     }
 
+    /// Whether what an earlier process owed is in order.
+    pub(super) fn is_prepared(&self) -> bool {
+        *self.is_prepared.borrow()
+    }
+
     /// Runs until its stage is told to end; puts under way then belong to the stage and finish.
     pub async fn run(self: Arc<Self>) {
         let token = self.parts.stage.token();
@@ -162,7 +166,7 @@ impl Storer {
             let Told { committed, should_look } = self.parts.signal.take();
             let now = self.parts.clock.mono();
             // The first look puts in order what an earlier process owed; it finds what was committed meanwhile too.
-            let are_started = *self.is_prepared.borrow() && self.start_committed(committed, now);
+            let are_started = self.is_prepared() && self.start_committed(committed, now);
             if should_look || !are_started || now >= look_at {
                 let wait = match self.look().await {
                     Ok(wait) => wait.min(LOOK_EVERY),
@@ -186,9 +190,10 @@ impl Storer {
     }
 
     async fn look(self: &Arc<Self>) -> Result<Duration, DbError> {
-        if !*self.is_prepared.borrow() {
+        if !self.is_prepared() {
             self.prepare().await?;
             self.is_prepared.send_replace(true);
+            self.parts.stage.spawn(Arc::clone(self).clear_leftovers());
         }
         self.start_due().await
     }
@@ -217,49 +222,6 @@ impl Storer {
     /// Tells of what was just committed.
     pub fn signal(&self, committed: Vec<OwedPut>) {
         self.parts.signal.committed(committed);
-    }
-
-    /// Makes the end of the storer's stage wait for a thread that will [take over](Storer::take_over) what it commits.
-    pub fn hold(&self) -> TaskTrackerToken {
-        self.parts.stage.hold()
-    }
-
-    /// Takes over what was just committed, on a thread that may block. A lone image that its store keeps on this machine is put
-    /// there before this returns, so that it needs no other thread from its receipt to its object. Several are put side by side.
-    pub fn take_over(self: &Arc<Self>, mut committed: Vec<OwedPut>) {
-        let is_lone = committed.len() == 1 && *self.is_prepared.borrow();
-        let Some(put) = committed.pop_if(|put| is_lone && put.store == LocalStore::NAME) else {
-            return self.signal(committed);
-        };
-        let place = put.kept_at();
-        match self.begin(&place, put.id, self.parts.clock.mono()) {
-            Committed::Begun => self.put_here(place, put),
-            Committed::Known => {}
-            Committed::Waits => self.parts.signal.look(),
-        }
-    }
-
-    /// Puts a picture into the local store, on this thread. What may take longer goes on in a task.
-    fn put_here(self: &Arc<Self>, place: Place, put: OwedPut) {
-        let (put, began) = (Arc::new(put), self.parts.clock.mono());
-        let local = self.parts.stores.local();
-        let result = local
-            .put_here(&put.bucket, &put.key, &self.parts.spool.path(put.id))
-            .and_then(|()| self.new_url(local, &put));
-        let took = self.parts.clock.mono().since(began);
-        if let Ok(url) = &result {
-            fail_point::pass("put_acknowledged");
-            if let Ok(marked @ (Marked::Stored | Marked::Already)) =
-                self.parts.db.write_here(self.mark(&put, url.clone()))
-            {
-                self.note(&place, &put, took, None);
-                self.tell(&put, marked);
-                self.parts.spool.remove(put.id, put.file_size_bytes);
-                return self.give_back(&place, put.id, Ended::Settled);
-            }
-        }
-        let storer = Arc::clone(self);
-        self.parts.stage.spawn(async move { storer.end(place, put, took, result).await });
     }
 
     /// Brings due times near that an earlier clock has put far away, and finds a store for pictures that had none.
@@ -423,7 +385,7 @@ impl Storer {
     }
 
     /// Tells how a put ended, and learns from it how its bucket does.
-    fn note(&self, place: &Place, put: &OwedPut, took: Duration, error: Option<&StoreError>) {
+    pub(super) fn note(&self, place: &Place, put: &OwedPut, took: Duration, error: Option<&StoreError>) {
         PutEnded {
             trace: put.trace,
             snapshot: put.id,
@@ -472,7 +434,10 @@ impl Storer {
         fail_point::pass("put_acknowledged");
         let written = self.parts.db.write_until_done(|| self.mark(&put, pic_full_url.clone())).await;
         let marked = written.map_err(|_| Unwritten)?;
-        self.tell(&put, marked);
+        fail_point::pass("stored_committed");
+        if marked == Marked::Stored {
+            self.tell_stored(&put);
+        }
         let bucket = Bucket { region: &put.region, name: &put.bucket };
         if marked == Marked::Discarded
             && let Some(store) = self.parts.stores.named(&put.store)
@@ -496,15 +461,12 @@ impl Storer {
         move |tx| snapshot::mark_stored(tx, &put, pic_full_url.as_deref(), timeline.now(), wall)
     }
 
-    fn tell(&self, put: &OwedPut, marked: Marked) {
-        fail_point::pass("stored_committed");
-        if marked == Marked::Stored {
-            self.parts.telemetry.tell(Some(&put.stream), || Happening::SnapshotStored {
-                snapshot_id: put.id.0,
-                store: put.place(),
-                key: put.key.clone(),
-            });
-        }
+    pub(super) fn tell_stored(&self, put: &OwedPut) {
+        self.parts.telemetry.tell(Some(&put.stream), || Happening::SnapshotStored {
+            snapshot_id: put.id.0,
+            store: put.place(),
+            key: put.key.clone(),
+        });
     }
 
     async fn failed(&self, put: &OwedPut, error: &StoreError) -> Result<(), Unwritten> {

@@ -21,7 +21,7 @@ use framehook_testkit::failing_sync::{FailingSync, SyncPlan};
 use framehook_testkit::wait;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::harness::{CREATE_TIME, PATIENCE, Place, Settings, room, telling_room, template};
+use crate::harness::{CREATE_TIME, PATIENCE, Place, Settings, files_below, room, telling_room, template};
 
 /// The plan of syncs that fail, if this process runs under the library. Otherwise runs the test `name` again under it, and
 /// fails as that does.
@@ -106,27 +106,62 @@ fn a_failed_sync_in_the_spool_ends_everything_and_leaves_no_row() {
     }
 }
 
+/// Commits and stores, and tells nobody.
+fn without_notifier() -> Settings {
+    Settings { notifies: false, ..Settings::default() }
+}
+
 #[test]
-fn a_failed_sync_in_the_store_announces_nothing() {
-    let Some(plan) = under_the_library("failing_sync::a_failed_sync_in_the_store_announces_nothing") else { return };
+fn a_failed_sync_in_the_store_leaves_no_row_of_a_picture_that_was_put_ahead() {
+    let name = "failing_sync::a_failed_sync_in_the_store_leaves_no_row_of_a_picture_that_was_put_ahead";
+    let Some(plan) = under_the_library(name) else { return };
     // Of the directory that names the object, and of those above it, which name the new directories.
     for part in ["/objects/shots-1250000000/", "/objects/shots-1250000000", "/objects"] {
         plan.fail_none();
         let place = Place::new(telling_room("http://127.0.0.1:1/"));
-        let process = place.start_with(Settings { notifies: false, ..Settings::default() });
+        let process = place.start_with(without_notifier());
+        process.wait_until_prepared();
         plan.fail(part);
-        process.commit(&room());
-        wait::until("the end", PATIENCE, || process.fatal.is_raised().then_some(())).expect(part);
+        let refused = process.block_on(process.committer.commit(process.picture(&room(), &template())));
+        assert!(matches!(refused, Err(CommitError::Stopped)), "{part}: {refused:?}");
         assert_eq!(process.block_on(process.fatal.wait()).part, "local store", "{part}");
-        assert_eq!(process.count(State::Waiting), 1, "{part}: nobody is told");
         assert_eq!(plan.failures(), 1, "{part}");
         process.kill();
 
         plan.fail_none();
-        let process = place.start_with(Settings { notifies: false, ..Settings::default() });
-        wait::until("the picture to be stored", PATIENCE, || (process.count(State::Due) == 1).then_some(()))
-            .expect("stored");
+        let process = place.start_with(without_notifier());
+        assert!(process.list(Default::default()).is_empty(), "{part}");
+        process.wait_until_prepared();
+        process.stop();
+        for dir in ["spool", "objects"] {
+            assert_eq!(files_below(&place.dir().join(dir)).expect("files"), [].into(), "{part}");
+        }
     }
+}
+
+#[test]
+fn a_failed_sync_in_the_store_announces_nothing() {
+    let Some(plan) = under_the_library("failing_sync::a_failed_sync_in_the_store_announces_nothing") else { return };
+    let place = Place::new(telling_room("http://127.0.0.1:1/"));
+    let process = place.start_with(without_notifier());
+    process.wait_until_prepared();
+    // Something lies under the picture's key, so it is owed first.
+    let object = place.dir().join("objects/shots-1250000000/2025-01-01/room_1001-screenshot-08-00-00-1280x720.jpg");
+    fs::create_dir_all(object.parent().expect("a directory")).expect("a directory");
+    fs::write(&object, "somebody's").expect("a file");
+    plan.fail("/objects/shots-1250000000/");
+    process.commit(&room());
+    wait::until("the end", PATIENCE, || process.fatal.is_raised().then_some(())).expect("the end");
+    assert_eq!(process.block_on(process.fatal.wait()).part, "local store");
+    assert_eq!(process.count(State::Waiting), 1, "nobody is told");
+    assert_eq!(plan.failures(), 1);
+    process.kill();
+
+    plan.fail_none();
+    let process = place.start_with(without_notifier());
+    wait::until("the picture to be stored", PATIENCE, || (process.count(State::Due) == 1).then_some(()))
+        .expect("stored");
+    process.stop();
 }
 
 /// Runs `work` while no further file can be opened.

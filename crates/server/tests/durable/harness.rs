@@ -1,9 +1,12 @@
 //! A data directory and the processes that run on it, one after another.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use framehook_domain::callback::EventKind;
 use framehook_domain::catalog::{Catalog, CatalogParts, Domain};
@@ -284,6 +287,11 @@ impl Process {
         self.runtime.block_on(future)
     }
 
+    /// Waits until what an earlier process owed is in order: from then on pictures are put ahead of their rows.
+    pub(crate) fn wait_until_prepared(&self) {
+        self.block_on(async { tokio::time::timeout(PATIENCE, self.storer.prepared()).await }).expect("prepared");
+    }
+
     /// Ends every task where it stands, as a kill does.
     pub(crate) fn kill(self) {
         let Self { runtime, .. } = self;
@@ -366,6 +374,23 @@ impl Process {
     pub(crate) fn count(&self, state: State) -> usize {
         self.list(Filter { states: vec![state], ..Filter::default() }).len()
     }
+}
+
+/// Every file in a directory and those below it.
+pub(crate) fn files_below(dir: &Path) -> anyhow::Result<BTreeSet<PathBuf>> {
+    let mut files = BTreeSet::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
+            let path = entry?.path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else {
+                files.insert(path);
+            }
+        }
+    }
+    Ok(files)
 }
 
 pub(crate) fn stream(domain: &str, name: &str) -> StreamId {

@@ -2,6 +2,7 @@
 //! processes that are killed and started again on the same data directory.
 #![expect(clippy::disallowed_methods, reason = "measures how long things take, and mounts a small disk")]
 
+mod ahead;
 mod commit;
 mod database;
 mod failing_sync;

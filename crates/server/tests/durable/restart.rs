@@ -34,7 +34,9 @@ fn owe(process: &Process, url: &str, count: u32) {
             let push = PushFacts { stream: &room, param: &param, app_id: 1, sequence, node, user_ip };
             let body = PushBegan { push, event_time: wall, width: 0, height: 0 }.body();
             let kind = EventKind::PushBegan;
-            announce(tx, &announcing, &NewEvent { kind, stream: &room, sequence, snapshot: None, body: &body })?;
+            let event =
+                NewEvent { kind, stream: &room, sequence, snapshot: None, waits_for_object: false, body: &body };
+            announce(tx, &announcing, &event)?;
         }
         Ok(())
     };

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,6 +10,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rusqlite::{Connection, OpenFlags};
 
 use super::life::Acknowledged;
+use crate::harness::files_below;
 
 /// The rows of a database that say what must lie on the disk and what somebody was told.
 #[derive(Debug)]
@@ -126,7 +128,7 @@ impl Facts {
     }
 
     /// Every picture of which there is a row has its bytes: in the spool while it is owed to the store, in the store after
-    /// that, until it has expired. In the spool is nothing else.
+    /// that, until it has expired. In the spool is nothing else, but by which a start finds objects without a row.
     pub(crate) fn agree_with_the_disk(&self) -> Result<()> {
         let mut spooled = BTreeSet::new();
         for (id, row) in &self.snapshots {
@@ -154,7 +156,8 @@ impl Facts {
             let is_whole = committed.contains(digest(&SHA256, &bytes).as_ref());
             ensure!(is_whole, "{} is nothing that was committed: {row:?}", path.display());
         }
-        let found = files_below(&self.dir.join("spool"))?;
+        let mut found = files_below(&self.dir.join("spool"))?;
+        found.retain(|path| spooled.contains(path) || fs::metadata(path).is_ok_and(|file| file.nlink() == 1));
         ensure!(found == spooled, "in the spool lies what is owed, and that is {spooled:?}, not {found:?}");
         Ok(())
     }
@@ -165,29 +168,15 @@ impl Facts {
         path
     }
 
-    /// The store holds what rows name and nothing else.
+    /// Once everything is settled, the store holds what rows name and nothing else, and the spool nothing.
     pub(crate) fn name_every_object(&self) -> Result<()> {
         let numbered = self.snapshots.values().filter(|row| row.put_state != "expired").map(|row| &row.object);
         let named: BTreeSet<PathBuf> = numbered.chain(self.latest.iter().map(|row| &row.object)).cloned().collect();
+        let left = files_below(&self.dir.join("spool"))?;
+        ensure!(left.is_empty(), "left in the spool: {left:?}");
         let found = files_below(&self.dir.join("objects"))?;
         let unknown: Vec<_> = found.difference(&named).collect();
         ensure!(unknown.is_empty(), "objects that nobody committed: {unknown:?}");
         Ok(())
     }
-}
-
-fn files_below(dir: &Path) -> Result<BTreeSet<PathBuf>> {
-    let mut files = BTreeSet::new();
-    let mut dirs = vec![dir.to_owned()];
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
-            let path = entry?.path();
-            if path.is_dir() {
-                dirs.push(path);
-            } else {
-                files.insert(path);
-            }
-        }
-    }
-    Ok(files)
 }
