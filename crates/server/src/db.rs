@@ -92,7 +92,7 @@ pub fn is_alive(conn: &Connection) -> Result<(), DbError> {
     Ok(())
 }
 
-/// A write transaction, as far as one operation sees it: its own savepoint. It derefs to the [`Connection`], so functions
+/// A write transaction, as far as one operation sees it: what it does is undone alone. It derefs to the [`Connection`], so functions
 /// that only read can be called with it; functions that write ask for it, so they cannot be called on a reader.
 pub struct Tx<'c> {
     conn: &'c Connection,
@@ -162,7 +162,7 @@ impl Db {
         let schema = migrate::schema_of(&conn, &path)?;
         configure_writer(&conn).map_err(failed)?;
         migrate::run(&mut conn, &path, schema)?;
-        outbox::watch_due(&conn).map_err(failed)?;
+        let newly_due = outbox::watch_due(&conn).map_err(failed)?;
         let epoch = next_epoch(&mut conn).map_err(failed)?;
         match secret::check(&conn, Some(vault)).map_err(failed)? {
             KeyCheck::Opens => {}
@@ -173,7 +173,7 @@ impl Db {
         let readers = Arc::new(Readers::open(&path, PAGE_READERS).map_err(failed)?);
         let put_reader = Arc::new(Readers::open(&path, 1).map_err(failed)?);
         let stats = Arc::new(Stats::default());
-        let writer = Writer::new(conn, lock, clock, fatal.clone(), Arc::clone(&stats)).map_err(failed)?;
+        let writer = Writer::new(conn, lock, clock, fatal.clone(), Arc::clone(&stats), newly_due).map_err(failed)?;
         let queue = Arc::new(WriteQueue::start(writer, fatal).map_err(OpenError::Thread)?);
         Ok(Self { queue, readers, put_reader, stats, epoch })
     }
@@ -199,7 +199,8 @@ impl Db {
         answered.await.map_err(|_| DbError::Stopped)?
     }
 
-    /// Like [`Db::write`], for a thread that may block: where nobody else is writing, it does so itself.
+    /// Like [`Db::write`], for a thread that may block: where nobody else is writing, it does so itself. What goes
+    /// [along](Db::write_along) may come after it.
     ///
     /// # Errors
     /// As [`Db::write`].

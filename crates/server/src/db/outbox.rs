@@ -21,7 +21,7 @@ pub use claim::{
     Claim, ClaimId, Due, EndpointRow, Which, all_due, claim, endpoint, first_due, newly_due, take_back_lost_claims,
     void_old_claims,
 };
-pub(super) use claim::{NEWLY_DUE, watch_due};
+pub(super) use claim::{NewlyDue, watch_due};
 pub use endpoint::{EndpointOwed, endpoints};
 pub(super) use ledger::first_id_of;
 pub use ledger::{

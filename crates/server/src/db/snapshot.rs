@@ -55,27 +55,23 @@ pub struct NewSnapshot<'a> {
 /// # Errors
 /// Those of the database.
 pub fn free_key(tx: &Tx<'_>, store: &str, bucket: &str, wanted: ObjectKey, wall: UnixMs) -> Result<ObjectKey, DbError> {
-    let mut is_taken =
-        tx.prepare_cached("SELECT 1 FROM snapshot WHERE store = ?1 AND bucket = ?2 AND object_key = ?3")?;
-    let mut was_taken =
-        tx.prepare_cached("SELECT 1 FROM key_suffix WHERE store = ?1 AND bucket = ?2 AND object_key = ?3")?;
+    // An announced picture must not be where others are overwritten.
+    let mut was_taken = tx.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM snapshot WHERE store = ?1 AND bucket = ?2 AND object_key = ?3)
+             OR EXISTS (SELECT 1 FROM key_suffix WHERE store = ?1 AND bucket = ?2 AND object_key = ?3)
+             OR EXISTS (SELECT 1 FROM latest_object WHERE store = ?1 AND bucket = ?2 AND object_key = ?3)",
+    )?;
+    if !was_taken.query_row([store, bucket, wanted.as_str()], |row| row.get(0))? {
+        return Ok(wanted);
+    }
     let mut next_suffix = tx.prepare_cached(
         "INSERT INTO key_suffix (store, bucket, object_key, last, used_ms) VALUES (?1, ?2, ?3, 2, ?4)
          ON CONFLICT DO UPDATE SET last = last + 1, used_ms = excluded.used_ms RETURNING last",
     )?;
-    let mut is_latest =
-        tx.prepare_cached("SELECT 1 FROM latest_object WHERE store = ?1 AND bucket = ?2 AND object_key = ?3")?;
-    let is_free = |key: &ObjectKey, taken: &mut rusqlite::CachedStatement<'_>| {
-        taken.exists(params![store, bucket, key.as_str()]).map(|taken| !taken)
-    };
-    // An announced picture must not be where others are overwritten.
-    if is_free(&wanted, &mut is_taken)? && is_free(&wanted, &mut was_taken)? && is_free(&wanted, &mut is_latest)? {
-        return Ok(wanted);
-    }
     loop {
         let of_wanted = params![store, bucket, wanted.as_str(), wall.0];
         let key = wanted.with_suffix(next_suffix.query_row(of_wanted, |row| row.get(0))?);
-        if is_free(&key, &mut is_taken)? && is_free(&key, &mut is_latest)? {
+        if !has_key(tx, store, bucket, key.as_str())? {
             return Ok(key);
         }
     }

@@ -52,7 +52,7 @@ struct Waiting {
 struct Queued {
     operation: Box<dyn Operation>,
     /// `None`: it stands for a thread, of which there are few.
-    _room: Option<OwnedSemaphorePermit>,
+    room: Option<OwnedSemaphorePermit>,
 }
 
 /// Closes the queue when it is dropped: what waits is still written.
@@ -101,7 +101,7 @@ impl WriteQueue {
         if waiting.is_closed {
             return Err(DbError::Stopped);
         }
-        waiting.operations.push_back(Queued { operation, _room: Some(room) });
+        waiting.operations.push_back(Queued { operation, room: Some(room) });
         drop(waiting);
         self.bell.notify_one();
         Ok(())
@@ -131,7 +131,7 @@ impl WriteQueue {
             if waiting.is_closed {
                 return;
             }
-            waiting.operations.push_back(Queued { operation, _room: None });
+            waiting.operations.push_back(Queued { operation, room: None });
         }
         let writer = match self.writer.try_lock() {
             Ok(writer) => Some(writer),
@@ -252,7 +252,11 @@ impl Waiting {
 
     fn take_batch(&mut self) -> Vec<Box<dyn Operation>> {
         self.is_hurried = false;
-        let mut batch = std::mem::take(&mut self.along);
+        // A thread's operation, if it is the first. It does not build on what goes along, and is mostly the larger one: what
+        // comes first costs least.
+        let first = self.operations.pop_front_if(|queued| queued.room.is_none());
+        let mut batch: Vec<_> = first.into_iter().map(|queued| queued.operation).collect();
+        batch.append(&mut self.along);
         let rest = BATCH_OPERATIONS_MAX.saturating_sub(batch.len()).min(self.operations.len());
         batch.extend(self.operations.drain(..rest).map(|queued| queued.operation));
         batch

@@ -1,18 +1,18 @@
 //! The one connection that writes: group commit, checkpoints, and the end of everything when the disk lies.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::config::DbConfig;
-use rusqlite::hooks::Action;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, MAIN_DB};
 
 use super::dir_lock::DirLock;
 use super::error::{is_busy, is_fatal, is_full};
+use super::outbox::NewlyDue;
 use super::stats::Stats;
-use super::{DbError, Tx, outbox};
+use super::{DbError, Tx};
 use crate::clock::Clock;
 use crate::fatal::Fatal;
 
@@ -111,8 +111,7 @@ pub(super) struct Writer {
     fatal: Fatal,
     stats: Arc<Stats>,
     joins: Joins,
-    /// Whether a delivery fell due since this was asked last. One whose transaction did not last may have set it too.
-    is_due_noted: Arc<AtomicBool>,
+    newly_due: Arc<NewlyDue>,
     /// WAL pages at which the next checkpoint is tried.
     checkpoint_at: u64,
     /// Held until the connection is closed: fields drop in order.
@@ -126,6 +125,7 @@ impl Writer {
         clock: Clock,
         fatal: Fatal,
         stats: Arc<Stats>,
+        newly_due: Arc<NewlyDue>,
     ) -> rusqlite::Result<Self> {
         let counted = Arc::clone(&stats);
         conn.trace_v2(
@@ -144,15 +144,8 @@ impl Writer {
             counted.syncs.fetch_add(1, Ordering::Relaxed);
             Ok(())
         }))?;
-        let is_due_noted = Arc::<AtomicBool>::default();
-        let noted = Arc::clone(&is_due_noted);
-        conn.update_hook(Some(move |action, _: &str, table: &str, _| {
-            if action == Action::SQLITE_INSERT && table == outbox::NEWLY_DUE {
-                noted.store(true, Ordering::Relaxed);
-            }
-        }))?;
         let joins = Joins::default();
-        Ok(Self { conn, clock, fatal, stats, joins, is_due_noted, checkpoint_at: CHECKPOINT_PAGES, _lock: lock })
+        Ok(Self { conn, clock, fatal, stats, joins, newly_due, checkpoint_at: CHECKPOINT_PAGES, _lock: lock })
     }
 
     /// Where to say what joins its transactions.
@@ -191,18 +184,17 @@ impl Writer {
                 let error = self.judge(error);
                 return rest.for_each(|operation| operation.answer(Err(error.clone())));
             }
-            // A savepoint makes SQLite keep a copy of every page that is changed in it. One operation can do without: what
-            // undoes it is the end of the transaction.
-            let is_alone = rest.len() == 1;
             let mut ran = Vec::with_capacity(rest.len());
             let mut ended = Ok(());
             for mut operation in rest.by_ref() {
-                ended = match is_alone {
-                    true => self.run_alone(operation.as_mut()),
+                // A savepoint makes SQLite keep a copy of every page that is changed in it. The first operation can do without:
+                // what undoes it is the end of the transaction, and those behind it get another.
+                ended = match ran.is_empty() {
+                    true => self.run_first(operation.as_mut()),
                     false => self.run_one(operation.as_mut()),
                 };
                 ran.push(operation);
-                if ended.is_err() {
+                if ended.is_err() || self.conn.is_autocommit() {
                     break;
                 }
             }
@@ -213,7 +205,7 @@ impl Writer {
                 ended = self.run_one(joining.as_mut());
                 ran.push(joining);
             }
-            // A lone operation that was undone leaves nothing to commit.
+            // A first operation that was undone leaves nothing to commit.
             if ended.is_ok() && !self.conn.is_autocommit() {
                 ended = self.commit();
                 if ended.is_ok() {
@@ -228,7 +220,7 @@ impl Writer {
 
     /// What is to be done in a transaction in which a delivery fell due.
     fn joining(&self) -> Option<Box<dyn Operation>> {
-        if !self.is_due_noted.swap(false, Ordering::Relaxed) {
+        if !self.newly_due.is_any() {
             return None;
         }
         let joins = self.joins.lock().unwrap_or_else(PoisonError::into_inner);
@@ -252,8 +244,8 @@ impl Writer {
         }
     }
 
-    /// Runs the only operation of a transaction. Afterwards there is none if the operation was undone.
-    fn run_alone(&mut self, operation: &mut dyn Operation) -> Result<(), DbError> {
+    /// Runs the first operation of a transaction. Afterwards there is none if the operation was undone.
+    fn run_first(&mut self, operation: &mut dyn Operation) -> Result<(), DbError> {
         match operation.run(&Tx { conn: &self.conn }) {
             // It went on after SQLite had undone everything, and nothing is left of what it takes for done.
             Verdict::Keep if self.conn.is_autocommit() => Err(DbError::Full),
