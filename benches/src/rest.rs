@@ -5,6 +5,7 @@
 //! keyframe together and pick it; the server's own process does everything but decode and encode. So the difference of its
 //! CPU time over the pictures is what follows the pick, and nothing in the product is switched off for it.
 
+mod bare;
 mod report;
 mod threads;
 
@@ -13,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use framehook_testkit::receiver::Receiver;
+use framehook_testkit::receiver::{Receiver, Request};
 use serde::Serialize;
 
-use self::report::Report;
+use self::report::{Besides, Report};
 use self::threads::ThreadTimes;
 use crate::clip::{self, GOP_SECONDS};
 use crate::document::Section;
@@ -25,6 +26,7 @@ use crate::machine::{self, Machine};
 use crate::packages::{self, Need};
 use crate::picture;
 use crate::subject::{INTERVAL, Subject, framehook_config};
+use crate::summary::Spread;
 use crate::workshop::Workshop;
 
 const SECTION: Section = Section("rest");
@@ -72,6 +74,8 @@ struct Run {
     threads: ThreadTimes,
     /// Callbacks of stored pictures.
     pictures: usize,
+    /// Bytes of their images, on the average.
+    image_bytes: usize,
     /// Dues that were skipped because the disk was full.
     shed: f64,
     load: LoadReport,
@@ -83,7 +87,7 @@ pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<()> {
     let quick = options.quick;
     let streams = options.streams.unwrap_or(if quick { 50 } else { 200 });
     let window = Duration::from_secs(options.seconds.unwrap_or(if quick { 10 } else { 30 }));
-    let mut runs = Vec::new();
+    let (mut runs, mut disk_ms, mut written) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=options.rounds.unwrap_or(if quick { 1 } else { 5 }) {
         let mut turn = [Dues::Taken, Dues::Shed];
         if round % 2 == 0 {
@@ -92,11 +96,19 @@ pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<()> {
         for dues in turn {
             let run = measure(workshop, &clip, (streams, window), dues, round)?;
             eprintln!("round {round}: {:.0} ms, {} pictures taken, {} shed", run.cpu_ms, run.pictures, run.shed);
+            if run.dues == Dues::Taken {
+                let per_second = run.pictures as f64 / run.seconds;
+                let dir = tempfile::tempdir()?;
+                disk_ms.push(bare::disk_ms_per_picture(dir.path(), run.image_bytes, per_second, window)?);
+                // Their files stay until all is measured, like the servers'.
+                written.push(dir);
+            }
             runs.push(run);
         }
     }
     let channel_ms = picture::pool_server_ms(workshop, &clip)?;
-    let report = Report::new(Machine::look(workshop, &[Subject::Framehook]), streams, channel_ms, runs);
+    let besides = Besides { channel_ms, disk_ms: Spread::of(disk_ms.into_iter()) };
+    let report = Report::new(Machine::look(workshop, &[Subject::Framehook]), streams, besides, runs);
     report.page().publish(workshop, SECTION, &report, options.update)
 }
 
@@ -123,6 +135,7 @@ fn measure(
     std::thread::sleep(window);
     let (ended, cpu_after) = (Instant::now(), machine::process_cpu(server.process().pid())?);
     let threads = ThreadTimes::of(server.process().pid())?.since(&threads);
+    let image_bytes = image_bytes(&receiver);
     let (pictures, shed) = (pictures(&receiver) - pictures_before, shed()? - shed_before);
     ensure!(
         dues == Dues::Taken || pictures == 0 && shed > 0.0,
@@ -136,6 +149,7 @@ fn measure(
         cpu_ms: cpu_after.checked_sub(cpu_before).context("a process lost CPU time")?.as_secs_f64() * 1000.0,
         threads,
         pictures,
+        image_bytes,
         shed,
         load: load.finish()?,
     })
@@ -143,6 +157,13 @@ fn measure(
 
 fn pictures(receiver: &Receiver) -> usize {
     receiver.requests().iter().filter(|request| request.event_type() == Some(200)).count()
+}
+
+/// Of all pictures so far, on the average.
+fn image_bytes(receiver: &Receiver) -> usize {
+    let size = |request: &Request| request.json().ok()?.get("file_size")?.as_u64();
+    let sizes: Vec<u64> = receiver.requests().iter().filter_map(size).collect();
+    (sizes.iter().sum::<u64>() / (sizes.len() as u64).max(1)) as usize
 }
 
 /// As in `bench cost`, and everybody is told of every picture.

@@ -27,24 +27,34 @@ pub(super) struct Report {
     streams: u32,
     /// Of one picture, in the server's own process.
     ms_per_picture: Spread,
-    /// The part of that which hands a keyframe to a worker and takes the image back.
-    channel_ms: f64,
+    #[serde(flatten)]
+    besides: Besides,
     notes: Vec<String>,
     runs: Vec<Run>,
 }
 
+/// What is measured beside the server, in ms of CPU for one picture.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Besides {
+    /// What hands a keyframe to a worker and takes the image back, in the server's own process.
+    pub(super) channel_ms: f64,
+    /// The same files, names, syncs and pages of a log, by a thread that does nothing else.
+    pub(super) disk_ms: Spread,
+}
+
 impl Report {
-    pub(super) fn new(machine: Machine, streams: u32, channel_ms: f64, runs: Vec<Run>) -> Self {
+    pub(super) fn new(machine: Machine, streams: u32, besides: Besides, runs: Vec<Run>) -> Self {
         let ms_per_picture = per_picture(&runs, |run| run.cpu_ms);
         let mut notes = vec![notes::describe(&machine), method(&runs)];
-        notes.push(verdict(ms_per_picture, channel_ms));
+        notes.push(verdict(ms_per_picture, besides.channel_ms));
+        notes.push(by_disk(&runs, besides.disk_ms));
         notes.push(by_thread(&runs));
         let lost = runs.iter().filter_map(|run| {
             notes::lost_by(&run.load)
                 .map(|lost| format!("NOT GOOD: dues {}, round {}: {lost}.", run.dues.label(), run.round))
         });
         notes.extend(lost);
-        Self { machine, streams, ms_per_picture, channel_ms, notes, runs }
+        Self { machine, streams, ms_per_picture, besides, notes, runs }
     }
 
     pub(super) fn page(&self) -> Page {
@@ -94,6 +104,14 @@ fn verdict(whole: Spread, channel_ms: f64) -> String {
     if rest <= MS_PER_PICTURE_MAX { said } else { format!("NOT GOOD: {said}") }
 }
 
+fn by_disk(runs: &[Run], disk_ms: Spread) -> String {
+    let Spread { median, least, most } = disk_ms;
+    let image_kb = runs.iter().map(|run| run.image_bytes).max().unwrap_or(0) / 1000;
+    format!(
+        "{median:.2} ms ({least:.2}–{most:.2}) take the same files, names, syncs and pages of a log by a thread that does nothing else,          with images of {image_kb} KB."
+    )
+}
+
 fn by_thread(runs: &[Run]) -> String {
     let names: BTreeSet<&str> = runs.iter().flat_map(|run| run.threads.names()).collect();
     let mut parts: Vec<(f64, &str)> =
@@ -121,7 +139,8 @@ mod tests {
 
     fn run(dues: Dues, cpu_ms: f64, (pictures, shed): (usize, f64)) -> Run {
         let load = LoadReport { late_ms_max: 3, accept_ms_max: 9, ..LoadReport::default() };
-        Run { dues, round: 1, seconds: 10.0, cpu_ms, threads: ThreadTimes::default(), pictures, shed, load }
+        let (threads, image_bytes) = (ThreadTimes::default(), 100_000);
+        Run { dues, round: 1, seconds: 10.0, cpu_ms, threads, pictures, image_bytes, shed, load }
     }
 
     fn report(taken_ms: f64) -> String {
@@ -133,7 +152,8 @@ mod tests {
             versions: Vec::new(),
         };
         let runs = vec![run(Dues::Taken, taken_ms, (200, 0.0)), run(Dues::Shed, 200.0, (0, 200.0))];
-        Report::new(machine, 200, 0.2, runs).page().text()
+        let besides = Besides { channel_ms: 0.2, disk_ms: Spread { median: 0.5, least: 0.4, most: 0.6 } };
+        Report::new(machine, 200, besides, runs).page().text()
     }
 
     #[test]
@@ -141,6 +161,7 @@ mod tests {
         let text = report(400.0);
         assert!(text.contains("own process 1.00 ms of CPU (1.00–1.00). 0.20 of it"), "{text}");
         assert!(text.contains("are the other 0.80 ms") && !text.contains("NOT GOOD"), "{text}");
+        assert!(text.contains("0.50 ms (0.40–0.60) take the same files") && text.contains("100 KB"), "{text}");
         let row = text.lines().find(|line| line.starts_with("taken")).expect("a row");
         assert!(row.split_whitespace().eq(["taken", "200", "20.0", "40.0", "(40.0–40.0)", "0.200"]), "{row}");
     }

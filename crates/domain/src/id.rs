@@ -13,6 +13,11 @@ pub fn uuid_v7(at: UnixMs, random: [u8; 10]) -> Uuid {
     Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
 }
 
+/// The time that [`uuid_v7`] has put into an id; `None`: the id is of another version.
+pub fn time_of(id: Uuid) -> Option<UnixMs> {
+    (id.get_version_num() == 7).then(|| UnixMs((id.as_u128() >> 80) as i64))
+}
+
 macro_rules! uuid_ids {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
         $(#[$doc])*

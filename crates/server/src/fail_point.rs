@@ -11,6 +11,7 @@ pub const ALL: &[&str] = &[
     "spool_written",
     "spool_synced",
     "spool_named",
+    "put_ahead",
     "rows_committed",
     "put_sent",
     "put_acknowledged",

@@ -18,7 +18,7 @@ pub(crate) const ROOMS: &str = "room_";
 const GUESTS: &str = "guest_";
 
 /// With a picture every 2 s each, five pictures a second; and each start brings one of every room at once.
-const ROOMS_COUNT: usize = 10;
+pub(crate) const ROOMS_COUNT: usize = 10;
 const GUESTS_COUNT: usize = 3;
 
 /// How long a guest stays, in ms.

@@ -16,9 +16,9 @@ use framehook_testkit::wait;
 use rustix::process::Signal;
 
 use crate::backlog;
-use crate::common::{FRAMEHOOK, PATIENCE, config, secure_config};
+use crate::common::{DOMAIN, FRAMEHOOK, PATIENCE, config, secure_config};
 use crate::ledger::{self, Ledger};
-use crate::load::{self, Load};
+use crate::load::{self, Load, ROOMS, ROOMS_COUNT};
 use crate::nginx::Nginx;
 use crate::objects::{Objects, S3, into_s3};
 use crate::witness::{Plan, Witness};
@@ -46,6 +46,17 @@ const CONCURRENCY: u64 = 256;
 
 /// Attempts after the first, of every kind of event.
 const RETRIES: i64 = 5;
+
+/// Of half of the rooms no latest objects: a picture that is one image can be in the local store before its row.
+fn numbered_alone() -> String {
+    let rule = |number| {
+        format!(
+            "[[snapshot_rule]]\ndomain = \"{DOMAIN}\"\napp = \"live\"\nstream = \"{ROOMS}{number}\"\ntemplate = \"numbered\"\n"
+        )
+    };
+    let rules: String = (0..ROOMS_COUNT / 2).map(rule).collect();
+    format!("[[snapshot_template]]\nname = \"numbered\"\nsnapshot_interval = \"2s\"\n{rules}")
+}
 
 /// Schedules of a hundredth of CSS's, so that a delivery can die within a run, and room for a slow machine in the grace.
 fn settings() -> String {
@@ -156,7 +167,10 @@ impl Trial {
                 )
             }
         };
-        let toml = toml.replacen("snapshot_interval", "objects = \"both\"\nsnapshot_interval", 1);
+        let mut toml = toml.replacen("snapshot_interval", "objects = \"both\"\nsnapshot_interval", 1);
+        if !matches!(way, Way::IntoS3(_)) {
+            toml += &numbered_alone();
+        }
         let passed_points = scratch.join("passed");
         let shipped = ServerSpec::new(FRAMEHOOK).config(&toml);
         let armed = ServerSpec::new(with_fail_points()?)

@@ -28,6 +28,14 @@ pub struct Newest<'a> {
     pub put_due: UnixMs,
 }
 
+/// Whether a picture is the newest under some key. Reads all rows: there are as many as streams.
+///
+/// # Errors
+/// Those of the database.
+pub fn is_recorded(conn: &Connection, id: SnapshotId) -> Result<bool, DbError> {
+    Ok(conn.prepare_cached("SELECT 1 FROM latest_object WHERE id = ?1")?.exists([blob(id.0)])?)
+}
+
 /// What became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offered {

@@ -374,7 +374,7 @@ pub fn is_owed(conn: &Connection, id: SnapshotId) -> Result<bool, DbError> {
     Ok(owed.exists([blob(id.0)])?)
 }
 
-/// Whether a picture has a row.
+/// Whether a picture has a row, latest objects left out.
 ///
 /// # Errors
 /// Those of the database.

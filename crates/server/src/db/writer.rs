@@ -205,6 +205,10 @@ impl Writer {
                 ended = self.run_one(joining.as_mut());
                 ran.push(joining);
             }
+            // What was done here may stand on a sync that failed elsewhere meanwhile.
+            if ended.is_ok() && self.fatal.is_raised() {
+                ended = Err(self.roll_back().err().unwrap_or(DbError::Stopped));
+            }
             // A first operation that was undone leaves nothing to commit.
             if ended.is_ok() && !self.conn.is_autocommit() {
                 ended = self.commit();
@@ -297,13 +301,17 @@ impl Writer {
     /// Rolls back after a failure between operations.
     fn abandon(&self, error: rusqlite::Error) -> DbError {
         let error = self.judge(error);
-        if !self.conn.is_autocommit()
-            && let Err(error) = self.conn.execute_batch("ROLLBACK")
-        {
-            self.fatal.raise(PART, error);
-            return DbError::Stopped;
+        self.roll_back().err().unwrap_or(error)
+    }
+
+    fn roll_back(&self) -> Result<(), DbError> {
+        if self.conn.is_autocommit() {
+            return Ok(());
         }
-        error
+        self.conn.execute_batch("ROLLBACK").map_err(|error| {
+            self.fatal.raise(PART, error);
+            DbError::Stopped
+        })
     }
 
     fn judge(&self, error: rusqlite::Error) -> DbError {

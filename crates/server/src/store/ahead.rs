@@ -11,19 +11,24 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use framehook_domain::id::SnapshotId;
+use framehook_domain::id::{SnapshotId, time_of};
+use framehook_domain::time::UnixMs;
 
 use super::fs::FileId;
 use super::{LocalStore, Storer};
-use crate::db::DbError;
 use crate::db::snapshot::{self, OwedPut, Place};
+use crate::db::{DbError, Tx, latest};
 use crate::fail_point;
 use crate::telemetry::event::Chain;
 
-/// Where a picture may have been put although it has no row.
+/// For how long a picture without a row is sure to have had none. The rows of older ones may have been forgotten, and their
+/// objects are to stay: `deliver.log_retention` is at least this.
+const YOUNG: Duration = Duration::from_secs(3600);
+
+/// Where a picture was put although it has no row yet.
 #[derive(Debug, Default)]
 pub struct Ahead {
-    object: OnceLock<(String, String)>,
+    linked: OnceLock<(String, String)>,
 }
 
 impl Storer {
@@ -41,20 +46,23 @@ impl Storer {
         id: SnapshotId,
     ) -> Result<Option<Duration>, DbError> {
         let (began, files) = (self.parts.clock.mono(), self.parts.stores.local().files());
-        let takes_pictures = self.is_prepared() && self.parts.conditions.takes_pictures(place);
-        let object = (place.bucket.clone(), key.to_owned());
+        let takes_pictures = self.is_prepared() && files.can_link() && self.parts.conditions.takes_pictures(place);
         // A transaction has one such picture.
-        if place.store != LocalStore::NAME || !takes_pictures || ahead.object.set(object).is_err() {
+        if place.store != LocalStore::NAME || !takes_pictures || ahead.linked.get().is_some() {
             return Ok(None);
         }
-        match files.put_new(&place.bucket, key, &self.parts.spool.path(id)) {
-            Ok(()) => {
-                fail_point::pass("put_acknowledged");
-                Ok(Some(self.parts.clock.mono().since(began)))
-            }
-            Err(_) if files.has_failed() => Err(DbError::Stopped),
-            Err(_) => Ok(None),
+        let linked = files.link_new(&place.bucket, key, &self.parts.spool.path(id)).and_then(|()| {
+            ahead.linked.get_or_init(|| (place.bucket.clone(), key.to_owned()));
+            files.sync_linked(&place.bucket, key)
+        });
+        if files.has_failed() {
+            return Err(DbError::Stopped);
         }
+        // Where only the sync was not tried, the put of what is owed finds the same file.
+        Ok(linked.ok().map(|()| {
+            fail_point::pass("put_ahead");
+            self.parts.clock.mono().since(began)
+        }))
     }
 
     /// Tells of a picture that was put ahead and is recorded, and frees its room in the spool. Blocks.
@@ -64,11 +72,11 @@ impl Storer {
         self.parts.spool.remove(put.id, put.file_size_bytes);
     }
 
-    /// Takes a picture back that may have been put ahead and was not recorded. `false`: its file must stay in the spool, so that
-    /// the next start finds its object. Blocks.
+    /// Takes a picture back that was not recorded. `false`: its file must stay in the spool, so that the next start finds its
+    /// object. Blocks.
     pub fn take_back(&self, ahead: &Ahead, id: SnapshotId) -> bool {
-        let Some((bucket, key)) = ahead.object.get() else { return true };
-        let taken_back = self.parts.stores.local().files().take_back(bucket, key, &self.parts.spool.path(id));
+        let Some((bucket, key)) = ahead.linked.get() else { return true };
+        let taken_back = self.parts.stores.local().files().remove(bucket, key);
         if let Err(error) = &taken_back {
             tracing::warn!(
                 snapshot = %id, error = %Chain(error), "an object that was not recorded stays until the next start"
@@ -94,28 +102,34 @@ impl Storer {
         self: &Arc<Self>,
         leftovers: Vec<SnapshotId>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let split = move |conn: &rusqlite::Connection| {
-            let is_recorded = |id: SnapshotId| Ok((id, snapshot::is_recorded(conn, id)?));
-            leftovers.into_iter().map(is_recorded).collect::<Result<Vec<_>, DbError>>()
+        let wall = self.parts.clock.wall();
+        let never_recorded = move |conn: &rusqlite::Connection| {
+            let is_sought = |id: SnapshotId| {
+                let is_recorded = snapshot::is_recorded(conn, id)? || latest::is_recorded(conn, id)?;
+                Ok((id, is_young(id, wall) && !is_recorded))
+            };
+            leftovers.into_iter().map(is_sought).collect::<Result<Vec<_>, DbError>>()
         };
-        let (recorded, unrecorded): (Vec<_>, Vec<_>) =
-            self.parts.db.read(split).await?.into_iter().partition(|(_, is_recorded)| *is_recorded);
-        let ids = |found: Vec<(SnapshotId, bool)>| found.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
-        let (recorded, unrecorded) = (ids(recorded), ids(unrecorded));
+        let leftovers = self.parts.db.read(never_recorded).await?;
 
-        let (storer, sought) = (Arc::clone(self), unrecorded.clone());
-        let found = tokio::task::spawn_blocking(move || {
-            recorded.iter().try_for_each(|id| storer.parts.spool.clear(*id))?;
-            let files = sought.iter().map(|id| FileId::of(&storer.parts.spool.path(*id)));
-            let files = files.collect::<io::Result<HashSet<FileId>>>()?;
-            if files.is_empty() { Ok(Vec::new()) } else { storer.parts.stores.local().files().find(&files) }
-        });
+        let (storer, sought) = (Arc::clone(self), leftovers.clone());
+        let find = move || {
+            let sought = sought.into_iter().filter(|(_, is_sought)| *is_sought);
+            let file = |id| match FileId::of(&storer.parts.spool.path(id)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                file => Some(file),
+            };
+            let files = sought.filter_map(|(id, _)| file(id)).collect::<io::Result<HashSet<FileId>>>()?;
+            let token = storer.parts.stage.token();
+            let local = storer.parts.stores.local();
+            if files.is_empty() { Ok(Vec::new()) } else { local.files().find(&files, || token.is_cancelled()) }
+        };
         let mut removed = 0;
-        for (bucket, key) in found.await?? {
+        for (bucket, key) in tokio::task::spawn_blocking(find).await?? {
             let storer = Arc::clone(self);
             // In a transaction, so that no picture gets the key meanwhile. What has a row by now is not ours to remove: it is the
             // picture's, or its put will take the place of what lies there.
-            let remove = move |tx: &crate::db::Tx<'_>| {
+            let remove = move |tx: &Tx<'_>| {
                 if snapshot::has_key(tx, LocalStore::NAME, &bucket, &key)? {
                     return Ok(Ok(0));
                 }
@@ -124,9 +138,15 @@ impl Storer {
             removed += self.parts.db.write(remove).await??;
         }
         let storer = Arc::clone(self);
-        let clear = move || unrecorded.iter().try_for_each(|id| storer.parts.spool.clear(*id));
+        let clear = move || leftovers.iter().try_for_each(|(id, _)| storer.parts.spool.clear(*id));
         tokio::task::spawn_blocking(clear).await??;
-        tracing::info!(objects = removed, "removed what a crash had left of pictures that were never committed");
+        tracing::info!(objects = removed, "cleared what a crash had left in the spool and the local store");
         Ok(())
     }
+}
+
+/// Whether a picture was taken so lately that its row cannot have been forgotten, as far as its id and the clock tell.
+fn is_young(id: SnapshotId, wall: UnixMs) -> bool {
+    let taken = time_of(id.0);
+    taken.is_some_and(|taken| taken <= wall && wall.since(taken) < YOUNG)
 }

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::StoreError;
@@ -31,6 +32,8 @@ pub struct LocalStore {
     /// Directories whose names this process has made durable. The lock is held while one is made, so that no put uses it
     /// before.
     durable_dirs: Mutex<HashSet<PathBuf>>,
+    /// Whether a file of the spool could not be linked: most likely they are on two file systems.
+    cannot_link: AtomicBool,
 }
 
 impl LocalStore {
@@ -61,7 +64,7 @@ impl LocalStore {
 
     /// A store in a directory that is not looked at, for who asks only where objects would be.
     pub(crate) fn closed(root: PathBuf, entropy: Entropy, fatal: Fatal) -> Self {
-        Self { root, entropy, fatal, durable_dirs: Mutex::default() }
+        Self { root, entropy, fatal, durable_dirs: Mutex::default(), cannot_link: AtomicBool::new(false) }
     }
 
     /// Where an object lies, if both names are safe: relative, without `.`, `..` or empty levels, and not in a place of
@@ -101,10 +104,11 @@ impl LocalStore {
     fn put_file(&self, bucket: &str, key: &str, spooled: &Path) -> Result<(), StoreError> {
         let path = self.path(bucket, key)?;
         let failed = |source| StoreError::from_io(bucket, key, source);
+        self.make_dir_of(&path).map_err(failed)?;
         self.link(&path, spooled)
             .or_else(|error| match error.kind() {
                 // Ours from a put that was cut off, or something else that must give way: keys are given out once.
-                io::ErrorKind::AlreadyExists if is_same_file(spooled, &path)? => Ok(()),
+                io::ErrorKind::AlreadyExists if FileId::of(spooled)? == FileId::of(&path)? => Ok(()),
                 io::ErrorKind::AlreadyExists => self.replace(spooled, &path),
                 _ if cannot_link(&error) => self.replace(spooled, &path),
                 _ => Err(error),
@@ -114,17 +118,29 @@ impl LocalStore {
         self.sync_name(&path).map_err(failed)
     }
 
-    /// Puts the file at `spooled` under a key that no picture has, by a link, durably. Blocks. After an error the key may have it
-    /// all the same: whoever does not go on to [put](LocalStore::put) it takes it [back](LocalStore::take_back).
+    /// Links the file at `spooled` to a key under which nothing lies. Blocks. The object is durable after
+    /// [`LocalStore::sync_linked`].
     ///
     /// # Errors
     /// See [`StoreError`]; also where something lies under the key, and where files cannot be linked.
-    pub fn put_new(&self, bucket: &str, key: &str, spooled: &Path) -> Result<(), StoreError> {
+    pub(super) fn link_new(&self, bucket: &str, key: &str, spooled: &Path) -> Result<(), StoreError> {
         let path = self.path(bucket, key)?;
-        let failed = |source| StoreError::from_io(bucket, key, source);
-        self.link(&path, spooled).map_err(failed)?;
-        fail_point::pass("put_sent");
-        self.sync_name(&path).map_err(failed)
+        let linked = self.make_dir_of(&path).and_then(|()| self.link(&path, spooled));
+        linked.map_err(|source| StoreError::from_io(bucket, key, source))
+    }
+
+    /// Makes an object durable that was linked. Blocks.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub(super) fn sync_linked(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
+        let path = self.path(bucket, key)?;
+        self.sync_name(&path).map_err(|source| StoreError::from_io(bucket, key, source))
+    }
+
+    /// Whether files of the spool could be linked so far.
+    pub(super) fn can_link(&self) -> bool {
+        !self.cannot_link.load(Ordering::Relaxed)
     }
 
     /// Whether a sync has failed, here or elsewhere, after which none is tried again.
@@ -132,25 +148,14 @@ impl LocalStore {
         self.fatal.is_raised()
     }
 
-    /// Removes what lies under a key, durably, if that is the spooled file itself. Blocks.
-    ///
-    /// # Errors
-    /// See [`StoreError`].
-    pub fn take_back(&self, bucket: &str, key: &str, spooled: &Path) -> Result<(), StoreError> {
-        match is_same_file(spooled, &self.path(bucket, key)?) {
-            Ok(true) => self.remove(bucket, key),
-            Ok(false) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(StoreError::from_io(bucket, key, source)),
-        }
-    }
-
-    /// Links a spooled file to a path of an object.
+    /// Links a spooled file to the path of an object, whose directory is there.
     fn link(&self, path: &Path, spooled: &Path) -> io::Result<()> {
-        let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        self.make_dir(dir)?;
         fs::hard_link(spooled, path).inspect_err(|error| {
-            if error.kind() != io::ErrorKind::AlreadyExists && !cannot_link(error) {
+            if cannot_link(error) {
+                self.cannot_link.store(true, Ordering::Relaxed);
+            } else if error.kind() != io::ErrorKind::AlreadyExists
+                && let Some(dir) = path.parent()
+            {
                 // Perhaps a person removed the directory: make it again at the next try.
                 self.lock_dirs().remove(dir);
             }
@@ -168,38 +173,53 @@ impl LocalStore {
         })
     }
 
-    /// The objects that are the same files as these, by bucket and key: walks through all names that there are. Blocks.
+    /// The objects that are the same files as these, by bucket and key: walks through all names that there are, but those that
+    /// cannot be read. Blocks.
     ///
     /// # Errors
-    /// What the kernel said.
-    pub fn find(&self, files: &HashSet<FileId>) -> io::Result<Vec<(String, String)>> {
+    /// [`Interrupted`](io::ErrorKind::Interrupted) once `is_over`.
+    pub(super) fn find(
+        &self,
+        files: &HashSet<FileId>,
+        is_over: impl Fn() -> bool,
+    ) -> io::Result<Vec<(String, String)>> {
         let mut found = Vec::new();
         let mut dirs = vec![self.root.clone()];
         while let Some(dir) = dirs.pop() {
+            if is_over() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             let entries = match fs::read_dir(&dir) {
+                Ok(entries) => entries,
                 // It was empty and went with its last object.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                entries => entries?,
+                Err(error) => {
+                    tracing::warn!(dir = %dir.display(), %error, "a directory of the local store cannot be looked through");
+                    continue;
+                }
             };
-            for entry in entries {
-                let entry = entry?;
-                if entry.file_type()?.is_dir() {
+            for entry in entries.map_while(Result::ok) {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     dirs.push(entry.path());
                 } else if files.iter().any(|file| file.ino == entry.ino())
-                    && let Some(name) = self.name_of(&entry.path())
                     && FileId::of(&entry.path()).is_ok_and(|file| files.contains(&file))
                 {
-                    found.push(name);
+                    found.extend(self.name_of(&entry.path()));
                 }
             }
         }
         Ok(found)
     }
 
-    /// Bucket and key of an object's path.
+    /// Bucket and key of an object's path; of a path of ours that is none, nothing.
     fn name_of(&self, path: &Path) -> Option<(String, String)> {
         let (bucket, key) = path.strip_prefix(&self.root).ok()?.to_str()?.split_once('/')?;
-        (bucket != Self::UNFINISHED).then(|| (bucket.to_owned(), key.to_owned()))
+        self.path(bucket, key).ok()?;
+        Some((bucket.to_owned(), key.to_owned()))
+    }
+
+    fn make_dir_of(&self, path: &Path) -> io::Result<()> {
+        self.make_dir(path.parent().ok_or(io::ErrorKind::InvalidInput)?)
     }
 
     fn make_dir(&self, dir: &Path) -> io::Result<()> {
@@ -312,7 +332,7 @@ impl LocalStore {
 
 /// Which file it is, whatever its names are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FileId {
+pub(super) struct FileId {
     dev: u64,
     ino: u64,
 }
@@ -322,12 +342,8 @@ impl FileId {
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn of(path: &Path) -> io::Result<Self> {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
         let found = fs::symlink_metadata(path)?;
         Ok(Self { dev: found.dev(), ino: found.ino() })
     }
-}
-
-fn is_same_file(one: &Path, other: &Path) -> io::Result<bool> {
-    Ok(FileId::of(one)? == FileId::of(other)?)
 }

@@ -30,6 +30,9 @@ pub(super) struct Told {
 impl PutSignal {
     /// These are owed from now on.
     pub fn committed(&self, puts: Vec<OwedPut>) {
+        if puts.is_empty() {
+            return;
+        }
         let mut told = self.told();
         if told.committed.len() + puts.len() <= COMMITTED_MAX {
             told.committed.extend(puts);

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use framehook_domain::id::{SnapshotId, uuid_v7};
 use framehook_server::commit::{CommitError, Recorded};
 use framehook_server::db::outbox::State;
 use framehook_testkit::wait;
@@ -76,6 +78,7 @@ fn a_picture_whose_row_is_refused_is_taken_back() {
     let refused = process.block_on(process.committer.commit(process.picture(&room(), &template())));
     assert!(matches!(refused, Err(CommitError::Db(_))), "{refused:?}");
     assert_eq!((spooled(&place), process.spool.bytes(), objects(&place)), (0, 0, 0));
+    assert!(place.dir().join("objects/shots-1250000000").exists(), "it had been put");
     // Somebody else's file is none of ours to take back.
     let theirs = place.dir().join("objects/shots-1250000000/2025-01-01/room_1001-screenshot-08-00-00-1280x720.jpg");
     fs::create_dir_all(theirs.parent().expect("a directory")).expect("a directory");
@@ -93,6 +96,8 @@ fn a_start_removes_what_a_crash_left_of_pictures_without_a_row_and_nothing_else(
     let process = start(&place);
     let stored = process.commit(&room());
     let ids = [(); 3].map(|()| process.snapshot_id());
+    let long_ago = process.clock.wall().minus(Duration::from_secs(3601));
+    let forgotten = SnapshotId(uuid_v7(long_ago, [7; 10]));
     process.stop();
     let spooled_at = |id| place.dir().join("spool").join(format!("{id}.image"));
     let bucket = place.dir().join("objects/shots-1250000000");
@@ -112,10 +117,13 @@ fn a_start_removes_what_a_crash_left_of_pictures_without_a_row_and_nothing_else(
          VALUES ('local', 'shots-1250000000', 'named.jpg', 'ap-guangzhou', x'00', x'00', 0, 'jpeg', 1, 0, 0, 0)",
     );
     fs::write(bucket.join("deep/theirs.jpg"), "unrecorded").expect("a file");
+    // The row of an older one may have been forgotten.
+    fs::write(spooled_at(forgotten), "forgotten").expect("a file");
+    fs::hard_link(spooled_at(forgotten), bucket.join("forgotten.jpg")).expect("a link");
 
     start(&place).stop();
     assert_eq!(spooled(&place), 0);
     let left = files_below(&place.dir().join("objects")).expect("objects");
-    let kept = [object(&place, &stored), bucket.join("named.jpg"), bucket.join("deep/theirs.jpg")];
-    assert_eq!(left, kept.into());
+    let kept = ["named.jpg", "deep/theirs.jpg", "forgotten.jpg"].map(|name| bucket.join(name));
+    assert_eq!(left, [object(&place, &stored)].into_iter().chain(kept).collect());
 }

@@ -206,6 +206,37 @@ async fn an_operation_that_fails_undoes_only_itself() {
     assert!(!fatal.is_raised());
 }
 
+/// The first of a transaction has no savepoint: what it did goes with the transaction, and the others get another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operation_that_fails_first_takes_nobody_along() {
+    let dir = dir();
+    let Opened { db, fatal } = open(dir.path());
+    let ((entered, has_entered), (release, held)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+    let first = db.clone();
+    let writing = tokio::task::spawn_blocking(move || {
+        first.write_here(move |_| {
+            entered.send(()).expect("the test waits");
+            Ok(held.recv())
+        })
+    });
+    has_entered.recv_timeout(PATIENCE).expect("it writes");
+    let before = db.stats().commits;
+    let fails = db.write(|tx| {
+        note("half".into())(tx)?;
+        Err::<(), _>(DbError::Damaged { what: "a test" })
+    });
+    let release = async { release.send(()).expect("it waits") };
+    // They are queued in this order, behind what is held.
+    let (fails, good, other, ()) =
+        tokio::join!(fails, db.write(note("good".into())), db.write(note("other".into())), release);
+    assert!(matches!(fails, Err(DbError::Damaged { what: "a test" })));
+    good.and(other).expect("written");
+    writing.await.expect("no panic").expect("written").expect("released");
+    assert_eq!(notes(&db).await, BTreeSet::from(["good".to_owned(), "other".to_owned()]));
+    assert_eq!(db.stats().commits - before, 2, "what was held, and the two behind the one that failed");
+    assert!(!fatal.is_raised());
+}
+
 #[tokio::test]
 async fn part_of_an_operation_can_fail_alone() {
     let dir = dir();

@@ -15,7 +15,7 @@ use framehook_testkit::receiver::Receiver;
 use framehook_testkit::wait;
 use tempfile::TempDir;
 
-use crate::harness::{PATIENCE, Place, room, telling_room, template};
+use crate::harness::{PATIENCE, Place, files_below, room, telling_room, template};
 
 /// A file system in memory of a few megabytes.
 struct SmallDisk {
@@ -131,6 +131,32 @@ fn what_had_no_room_is_not_taken_for_what_comes_after_it() {
     replay(&meant.url("/")).expect("there is room");
     meant.wait_for(1, PATIENCE).expect("it is sent where the second replay said");
     assert_eq!((refused.requests().len(), receiver.requests().len()), (0, 1));
+    process.stop();
+}
+
+/// There is room for a picture's file and its object's name, and none for its row.
+#[test]
+fn a_picture_that_was_put_ahead_and_has_no_room_for_its_row_leaves_nothing() {
+    let name = "full_disk::a_picture_that_was_put_ahead_and_has_no_room_for_its_row_leaves_nothing";
+    let Some(disk) = SmallDisk::mount(16, name) else { return };
+    let receiver = Receiver::start().expect("a receiver");
+    let data = disk.dir.path().join("data");
+    let place = Place::at(&data, telling_room(&receiver.url("/")));
+    let process = place.start_with(crate::harness::Settings { notifies: false, ..Default::default() });
+    process.wait_until_prepared();
+    process.commit(&room());
+    let filler = disk.fill();
+    let left = fs::metadata(&filler).expect("a file").len();
+    fs::File::options().write(true).open(&filler).expect("a file").set_len(left - 8192).expect("two pages of room");
+    let before = process.db.stats().full;
+    let refused = process.block_on(process.committer.commit(process.picture(&room(), &template())));
+    assert!(matches!(refused, Err(CommitError::SpoolFull)), "{refused:?}");
+    assert_eq!(process.db.stats().full - before, 1, "it was the database that had no room");
+    assert_eq!((spooled(&data), process.spool.bytes()), (0, 0));
+    assert_eq!(files_below(&data.join("objects")).expect("objects").len(), 1, "the one before");
+    fs::remove_file(filler).expect("room again");
+    process.commit(&room());
+    assert_eq!(process.count(State::Due), 2);
     process.stop();
 }
 
