@@ -108,7 +108,8 @@ fn by_disk(runs: &[Run], disk_ms: Spread) -> String {
     let Spread { median, least, most } = disk_ms;
     let image_kb = runs.iter().map(|run| run.image_bytes).max().unwrap_or(0) / 1000;
     format!(
-        "{median:.2} ms ({least:.2}–{most:.2}) take the same files, names, syncs and pages of a log by a thread that does nothing else,          with images of {image_kb} KB."
+        "{median:.2} ms ({least:.2}–{most:.2}) take the same files, names, syncs and pages of a log by a thread that does nothing else, \
+         with images of {image_kb} KB."
     )
 }
 
