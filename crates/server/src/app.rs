@@ -51,6 +51,7 @@ use crate::shutdown::Stage;
 use crate::store::spool::{Spool, SpoolLimits};
 use crate::store::{
     Conditions, LatestStorer, Local, LocalStore, PutSignal, Room, Storer, StorerParts, Stores, StoresError, UrlSigner,
+    clear_recorded_leftovers,
 };
 use crate::telemetry::Telemetry;
 use crate::timeline::Timeline;
@@ -266,6 +267,7 @@ impl Server {
         let spool = Spool::open(&spool_dir, limits, &owed, fatal.clone())
             .map_err(|source| ServeError::Files { path: spool_dir, source })?;
         let spool = Arc::new(spool);
+        clear_recorded_leftovers(&db, &spool, clock.wall()).await?;
         let objects_dir = dir.join("objects");
         let files = LocalStore::open(&objects_dir, entropy.clone(), fatal.clone())
             .map_err(|source| ServeError::Files { path: objects_dir, source })?;

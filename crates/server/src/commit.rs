@@ -4,7 +4,7 @@
 //! files once, and one transaction with the snapshots, their events and the deliveries owed. The committer takes what
 //! waits and never waits for more, so a lone picture costs three syncs and a busy server spreads two of them over many.
 //! A lone picture stays on one thread for all of it: waking others costs more CPU time than what they would do. If it goes to
-//! the local store it is there before its row, so that one transaction says both.
+//! the local store it is there before its row, by a fourth sync, so that one transaction says both.
 
 mod record;
 
@@ -389,7 +389,8 @@ impl CommitParts {
         results
     }
 
-    /// Tells listeners of pictures that are durable, before anybody can tell more of them.
+    /// Tells listeners of pictures that are durable, before they are told more of those that are owed. The attempt at a callback
+    /// of one that was put ahead may be told first.
     fn tell_taken(&self, spooled: &[Spooled], results: &[Result<Vec<Recorded>, CommitError>]) {
         for (Spooled { rendered, .. }, result) in spooled.iter().zip(results) {
             let Ok(recorded) = result else { continue };

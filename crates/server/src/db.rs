@@ -1,7 +1,7 @@
 //! The database: one SQLite file, one connection that writes, a few that only read.
 //!
-//! [`Db::write`] hands a closure to the writer, which takes whatever is waiting, runs each closure in a savepoint of one
-//! transaction, commits with a sync, and answers all of them (group commit: `writer`). So an answer means that the data is
+//! [`Db::write`] hands a closure to the writer, which takes whatever is waiting, runs each closure in one transaction, where it
+//! is undone alone if it fails, commits with a sync, and answers all of them (group commit: `writer`). So an answer means that the data is
 //! on the disk. The writer is one connection; it runs on a thread of its own, or on one that may block and has something to
 //! write (`write_queue`). [`Db::read`] runs on a connection that cannot write. SQL lives in the modules below this one
 //! and nowhere else; their functions take a [`Tx`] where they write and a [`Connection`] where they only read.

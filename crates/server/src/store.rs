@@ -31,7 +31,7 @@ use framehook_domain::fault::Fault;
 use framehook_domain::time::UnixMs;
 use rustix::io::Errno;
 
-pub use ahead::Ahead;
+pub use ahead::{Ahead, clear_recorded_leftovers};
 pub use conditions::Conditions;
 pub use fs::LocalStore;
 pub use latest::LatestStorer;

@@ -317,6 +317,9 @@ impl Trial {
             (ledger::owed(&self.server.data_dir()).ok()? == 0).then_some(())
         })
         .with_context(|| format!("the server logged:\n{}", self.server.process().stderr_tail()))?;
+        // What no row tells of is cleared beside everything else.
+        let spool = self.server.data_dir().join("spool");
+        wait::until("an empty spool", PATIENCE, || std::fs::read_dir(&spool).ok()?.next().is_none().then_some(()))?;
         let status = self.server.terminate()?;
         ensure!(status.success(), "it ended with {status}");
         let ledger = self.read_ledger()?;

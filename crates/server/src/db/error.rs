@@ -61,8 +61,13 @@ impl From<rusqlite::Error> for DbError {
 /// Whether SQLite ran out of space. Growing the shared-memory file is a write as well, but has an error code of its own;
 /// that file is only an index over the WAL, rebuilt at will, so no data hangs on it.
 pub(super) fn is_full(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
-        || error.sqlite_extended_error_code() == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull) || is_index_full(error)
+}
+
+/// Whether only the index over the WAL could not grow. A commit that ends so has its pages in the WAL already, where the next
+/// start finds them.
+pub(super) fn is_index_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_extended_error_code() == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
 }
 
 /// Whether another process holds the lock, after the wait for it.

@@ -382,6 +382,15 @@ pub fn is_recorded(conn: &Connection, id: SnapshotId) -> Result<bool, DbError> {
     Ok(conn.prepare_cached("SELECT 1 FROM snapshot WHERE id = ?1")?.exists([blob(id.0)])?)
 }
 
+/// The newest picture that has a row, by its id, latest objects left out.
+///
+/// # Errors
+/// Those of the database.
+pub fn newest(conn: &Connection) -> Result<Option<SnapshotId>, DbError> {
+    let mut newest = conn.prepare_cached("SELECT id FROM snapshot ORDER BY id DESC LIMIT 1")?;
+    Ok(newest.query_row([], |row| uuid(row, "id")).optional()?.map(SnapshotId))
+}
+
 /// Whether some picture, numbered or latest, has a key.
 ///
 /// # Errors

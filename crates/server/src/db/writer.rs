@@ -9,7 +9,7 @@ use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, MAIN_DB};
 
 use super::dir_lock::DirLock;
-use super::error::{is_busy, is_fatal, is_full};
+use super::error::{is_busy, is_fatal, is_full, is_index_full};
 use super::outbox::NewlyDue;
 use super::stats::Stats;
 use super::{DbError, Tx};
@@ -289,7 +289,7 @@ impl Writer {
         match self.run_cached("COMMIT") {
             Ok(()) => Ok(()),
             // No room, or another process reads or writes the file. Nothing was written.
-            Err(error) if is_full(&error) || is_busy(&error) => Err(self.abandon(error)),
+            Err(error) if is_full(&error) && !is_index_full(&error) || is_busy(&error) => Err(self.abandon(error)),
             Err(error) => {
                 // Above all a failed sync: what the kernel has of this transaction is unknown, so it is not tried again.
                 self.fatal.raise(PART, error);

@@ -15,14 +15,15 @@ use framehook_domain::id::{SnapshotId, time_of};
 use framehook_domain::time::UnixMs;
 
 use super::fs::FileId;
+use super::spool::Spool;
 use super::{LocalStore, Storer};
 use crate::db::snapshot::{self, OwedPut, Place};
-use crate::db::{DbError, Tx, latest};
+use crate::db::{Db, DbError, Tx, latest};
 use crate::fail_point;
 use crate::telemetry::event::Chain;
 
-/// For how long a picture without a row is sure to have had none. The rows of older ones may have been forgotten, and their
-/// objects are to stay: `deliver.log_retention` is at least this.
+/// Pictures that are older than the newest by this may have had a row that was forgotten, and their objects are to stay:
+/// `deliver.log_retention` is at least this.
 const YOUNG: Duration = Duration::from_secs(3600);
 
 /// Where a picture was put although it has no row yet.
@@ -102,27 +103,15 @@ impl Storer {
         self: &Arc<Self>,
         leftovers: Vec<SnapshotId>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let wall = self.parts.clock.wall();
-        let never_recorded = move |conn: &rusqlite::Connection| {
-            let is_sought = |id: SnapshotId| {
-                let is_recorded = snapshot::is_recorded(conn, id)? || latest::is_recorded(conn, id)?;
-                Ok((id, is_young(id, wall) && !is_recorded))
-            };
-            leftovers.into_iter().map(is_sought).collect::<Result<Vec<_>, DbError>>()
-        };
-        let leftovers = self.parts.db.read(never_recorded).await?;
-
         let (storer, sought) = (Arc::clone(self), leftovers.clone());
         let find = move || {
-            let sought = sought.into_iter().filter(|(_, is_sought)| *is_sought);
-            let file = |id| match FileId::of(&storer.parts.spool.path(id)) {
+            let file = |id: SnapshotId| match FileId::of(&storer.parts.spool.path(id)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 file => Some(file),
             };
-            let files = sought.filter_map(|(id, _)| file(id)).collect::<io::Result<HashSet<FileId>>>()?;
+            let files = sought.into_iter().filter_map(file).collect::<io::Result<HashSet<FileId>>>()?;
             let token = storer.parts.stage.token();
-            let local = storer.parts.stores.local();
-            if files.is_empty() { Ok(Vec::new()) } else { local.files().find(&files, || token.is_cancelled()) }
+            storer.parts.stores.local().files().find(&files, || token.is_cancelled())
         };
         let mut removed = 0;
         for (bucket, key) in tokio::task::spawn_blocking(find).await?? {
@@ -138,15 +127,69 @@ impl Storer {
             removed += self.parts.db.write(remove).await??;
         }
         let storer = Arc::clone(self);
-        let clear = move || leftovers.iter().try_for_each(|(id, _)| storer.parts.spool.clear(*id));
+        let clear = move || leftovers.into_iter().try_for_each(|id| storer.parts.spool.clear(id));
         tokio::task::spawn_blocking(clear).await??;
-        tracing::info!(objects = removed, "cleared what a crash had left in the spool and the local store");
+        tracing::info!(objects = removed, "removed what a crash had left of pictures that were never committed");
         Ok(())
     }
 }
 
-/// Whether a picture was taken so lately that its row cannot have been forgotten, as far as its id and the clock tell.
-fn is_young(id: SnapshotId, wall: UnixMs) -> bool {
-    let taken = time_of(id.0);
-    taken.is_some_and(|taken| taken <= wall && wall.since(taken) < YOUNG)
+/// Clears what a crash has left in the spool of pictures that have a row and are not owed. To be called at a start, before
+/// anything forgets rows: of what is left no row tells, and [`Storer`] looks for its objects.
+///
+/// # Errors
+/// Those of the database.
+pub async fn clear_recorded_leftovers(db: &Db, spool: &Arc<Spool>, wall: UnixMs) -> Result<(), DbError> {
+    let leftovers = spool.take_linked_leftovers();
+    if leftovers.is_empty() {
+        return Ok(());
+    }
+    let never_recorded = move |conn: &rusqlite::Connection| {
+        let newest = snapshot::newest(conn)?;
+        let is_sought = |id: SnapshotId| {
+            let is_recorded = snapshot::is_recorded(conn, id)? || latest::is_recorded(conn, id)?;
+            Ok((id, !is_recorded && is_young(id, newest, wall)))
+        };
+        leftovers.into_iter().map(is_sought).collect::<Result<Vec<_>, DbError>>()
+    };
+    let (sought, recorded): (Vec<_>, Vec<_>) =
+        db.read(never_recorded).await?.into_iter().partition(|(_, is_sought)| *is_sought);
+    let spool = Arc::clone(spool);
+    let clear = move || {
+        for (id, _) in recorded {
+            if let Err(error) = spool.clear(id) {
+                tracing::warn!(snapshot = %id, %error, "a settled picture stays in the spool until the next start");
+            }
+        }
+        spool.leave_linked(sought.into_iter().map(|(id, _)| id).collect());
+    };
+    // A panic in there leaves files to the next start.
+    let _ = tokio::task::spawn_blocking(clear).await;
+    Ok(())
+}
+
+/// Whether a picture without a row cannot have had one that was forgotten since, as far as its id tells and that of the newest
+/// picture that has a row, or the clock if there is none.
+fn is_young(id: SnapshotId, newest: Option<SnapshotId>, wall: UnixMs) -> bool {
+    let newest = newest.and_then(|newest| time_of(newest.0)).unwrap_or(wall);
+    time_of(id.0).is_some_and(|taken| taken.plus(YOUNG) > newest)
+}
+
+#[cfg(test)]
+mod tests {
+    use framehook_domain::id::uuid_v7;
+
+    use super::*;
+
+    #[test]
+    fn a_picture_whose_row_may_have_been_forgotten_is_not_young() {
+        const HOUR_MS: i64 = 3_600_000;
+        let taken_at = |ms| SnapshotId(uuid_v7(UnixMs(ms), [7; 10]));
+        let newest = 10 * HOUR_MS;
+        for (taken, is_to_be_young) in [(newest - HOUR_MS, false), (newest - HOUR_MS + 1, true), (newest + 1, true)] {
+            let long_after = UnixMs(100 * HOUR_MS);
+            assert_eq!(is_young(taken_at(taken), Some(taken_at(newest)), long_after), is_to_be_young, "{taken}");
+            assert_eq!(is_young(taken_at(taken), None, UnixMs(newest)), is_to_be_young, "{taken} by the clock");
+        }
+    }
 }

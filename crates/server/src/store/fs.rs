@@ -173,19 +173,19 @@ impl LocalStore {
         })
     }
 
-    /// The objects that are the same files as these, by bucket and key: walks through all names that there are, but those that
-    /// cannot be read. Blocks.
+    /// The objects that are the same files as these, by bucket and key: walks through the names that there are, but where it is
+    /// not permitted to look, until each file was found. Blocks.
     ///
     /// # Errors
-    /// [`Interrupted`](io::ErrorKind::Interrupted) once `is_over`.
+    /// What the kernel said; [`Interrupted`](io::ErrorKind::Interrupted) once `is_over`.
     pub(super) fn find(
         &self,
         files: &HashSet<FileId>,
         is_over: impl Fn() -> bool,
     ) -> io::Result<Vec<(String, String)>> {
-        let mut found = Vec::new();
+        let (mut found, mut missing) = (Vec::new(), files.clone());
         let mut dirs = vec![self.root.clone()];
-        while let Some(dir) = dirs.pop() {
+        while let Some(dir) = dirs.pop().filter(|_| !missing.is_empty()) {
             if is_over() {
                 return Err(io::ErrorKind::Interrupted.into());
             }
@@ -193,18 +193,22 @@ impl LocalStore {
                 Ok(entries) => entries,
                 // It was empty and went with its last object.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     tracing::warn!(dir = %dir.display(), %error, "a directory of the local store cannot be looked through");
                     continue;
                 }
+                Err(error) => return Err(error),
             };
-            for entry in entries.map_while(Result::ok) {
+            for entry in entries {
+                let entry = entry?;
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     dirs.push(entry.path());
-                } else if files.iter().any(|file| file.ino == entry.ino())
-                    && FileId::of(&entry.path()).is_ok_and(|file| files.contains(&file))
+                } else if missing.iter().any(|file| file.ino == entry.ino())
+                    && FileId::of(&entry.path()).is_ok_and(|file| missing.contains(&file))
+                    && let Some(name) = self.name_of(&entry.path())
                 {
-                    found.extend(self.name_of(&entry.path()));
+                    missing.remove(&FileId::of(&entry.path())?);
+                    found.push(name);
                 }
             }
         }

@@ -170,9 +170,13 @@ impl Spool {
     }
 
     /// What a crash has left here that is in the local store too, perhaps without a row. Told once, to who then
-    /// [clears](Spool::clear) it.
+    /// [clears](Spool::clear) it or [leaves](Spool::leave_linked) it to the next who asks.
     pub(super) fn take_linked_leftovers(&self) -> Vec<SnapshotId> {
         std::mem::take(&mut *self.linked_leftovers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn leave_linked(&self, leftovers: Vec<SnapshotId>) {
+        *self.linked_leftovers.lock().unwrap_or_else(PoisonError::into_inner) = leftovers;
     }
 
     /// Removes a leftover, which was never counted. Blocks.

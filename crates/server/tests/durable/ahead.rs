@@ -121,8 +121,9 @@ fn a_start_removes_what_a_crash_left_of_pictures_without_a_row_and_nothing_else(
     fs::write(spooled_at(forgotten), "forgotten").expect("a file");
     fs::hard_link(spooled_at(forgotten), bucket.join("forgotten.jpg")).expect("a link");
 
-    start(&place).stop();
-    assert_eq!(spooled(&place), 0);
+    let process = start(&place);
+    wait::until("an empty spool", PATIENCE, || (spooled(&place) == 0).then_some(())).expect("cleared");
+    process.stop();
     let left = files_below(&place.dir().join("objects")).expect("objects");
     let kept = ["named.jpg", "deep/theirs.jpg", "forgotten.jpg"].map(|name| bucket.join(name));
     assert_eq!(left, [object(&place, &stored)].into_iter().chain(kept).collect());

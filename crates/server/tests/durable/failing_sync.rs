@@ -131,7 +131,8 @@ fn a_failed_sync_in_the_store_leaves_no_row_of_a_picture_that_was_put_ahead() {
         plan.fail_none();
         let process = place.start_with(without_notifier());
         assert!(process.list(Default::default()).is_empty(), "{part}");
-        process.wait_until_prepared();
+        let is_empty = || files_below(&place.dir().join("spool")).expect("a spool").is_empty().then_some(());
+        wait::until("an empty spool", PATIENCE, is_empty).expect("cleared");
         process.stop();
         for dir in ["spool", "objects"] {
             assert_eq!(files_below(&place.dir().join(dir)).expect("files"), [].into(), "{part}");

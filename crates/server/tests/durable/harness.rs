@@ -37,7 +37,9 @@ use framehook_server::notify::{Notifier, NotifierParts, Recovered, Replayer, Rep
 use framehook_server::push_log::PushLog;
 use framehook_server::shutdown::Stage;
 use framehook_server::store::spool::{Spool, SpoolLimits};
-use framehook_server::store::{LatestStorer, Local, LocalStore, PutSignal, Storer, StorerParts, Stores, UrlSigner};
+use framehook_server::store::{
+    LatestStorer, Local, LocalStore, PutSignal, Storer, StorerParts, Stores, UrlSigner, clear_recorded_leftovers,
+};
 use framehook_server::telemetry::Telemetry;
 use framehook_server::timeline::Timeline;
 use framehook_testkit::wait;
@@ -147,6 +149,7 @@ impl Place {
         let owed = db.read(owed_files).await.expect("owed files");
         let spool = Spool::open(&self.dir.join("spool"), settings.spool, &owed, fatal.clone()).expect("a spool");
         let spool = Arc::new(spool);
+        clear_recorded_leftovers(&db, &spool, clock.wall()).await.expect("leftovers");
         let files = LocalStore::open(&self.dir.join("objects"), entropy.clone(), fatal.clone()).expect("a store");
         let timeline = Timeline::new(clock);
         let telemetry = Telemetry::new(clock);

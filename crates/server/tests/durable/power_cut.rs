@@ -29,7 +29,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 use verdict::Facts;
 
-use crate::harness::{PATIENCE, Place, Settings, telling_room};
+use crate::harness::{PATIENCE, Place, Settings, files_below, telling_room};
 
 const CUTS_VARIABLE: &str = "FRAMEHOOK_POWER_CUTS";
 const SEED_VARIABLE: &str = "FRAMEHOOK_POWER_CUT_SEED";
@@ -154,6 +154,8 @@ fn go_on(dir: &Path, receiver: &Receiver, acknowledged: &[Acknowledged]) -> Resu
     let database = Connection::open(place.dir().join("framehook.db"))?;
     wait::until("everything to be settled", PATIENCE, || (Facts::owed(&database).ok()? == 0).then_some(()))?;
     drop(database);
+    let is_cleared = || files_below(&place.dir().join("spool")).ok()?.is_empty().then_some(());
+    wait::until("an empty spool", PATIENCE, is_cleared)?;
     ensure!(!process.fatal.is_raised(), "the process has given up");
     process.stop();
     let facts = Facts::read(place.dir())?;
