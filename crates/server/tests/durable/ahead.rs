@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use framehook_domain::id::{SnapshotId, uuid_v7};
 use framehook_server::commit::{CommitError, Recorded};
 use framehook_server::db::outbox::State;
@@ -20,6 +21,13 @@ fn start(place: &Place) -> Process {
 
 fn place() -> Place {
     Place::new(telling_room("http://127.0.0.1:1/"))
+}
+
+/// A picture, and its bytes.
+fn commit(process: &Process) -> (Recorded, Bytes) {
+    let picture = process.picture(&room(), &template());
+    let bytes = picture.pictures[0].renditions[0].bytes.clone();
+    (process.block_on(process.committer.commit(picture)).expect("committed").remove(0), bytes)
 }
 
 fn object(place: &Place, recorded: &Recorded) -> PathBuf {
@@ -39,9 +47,7 @@ fn a_lone_picture_is_recorded_and_stored_in_one_transaction() {
     let place = place();
     let process = start(&place);
     let before = process.db.stats().commits;
-    let picture = process.picture(&room(), &template());
-    let bytes = picture.pictures[0].renditions[0].bytes.clone();
-    let recorded = process.block_on(process.committer.commit(picture)).expect("committed").remove(0);
+    let (recorded, bytes) = commit(&process);
     assert_eq!((process.db.stats().commits - before, process.count(State::Due)), (1, 1));
     assert_eq!(fs::read(object(&place, &recorded)).expect("an object"), bytes);
     assert_eq!((spooled(&place), process.spool.bytes()), (0, 0), "its room is free once it is committed");
@@ -58,9 +64,7 @@ fn what_lies_under_a_picture_s_key_gives_way_and_the_picture_is_owed_first() {
     place.tamper("DELETE FROM delivery; DELETE FROM event; DELETE FROM snapshot;");
     let process = start(&place);
     let before = process.db.stats().commits;
-    let picture = process.picture(&room(), &template());
-    let bytes = picture.pictures[0].renditions[0].bytes.clone();
-    let recorded = process.block_on(process.committer.commit(picture)).expect("committed").remove(0);
+    let (recorded, bytes) = commit(&process);
     assert_eq!(recorded.key, first.key);
     wait::until("the put", PATIENCE, || (process.count(State::Due) == 1).then_some(())).expect("stored");
     assert_eq!(process.db.stats().commits - before, 2);

@@ -113,26 +113,34 @@ async fn threads_write_for_each_other_and_for_tasks() {
     assert!(!notes(&db).await.contains("half"));
 }
 
+/// Occupies the writer, with an operation of its own, until what comes first is dropped.
+fn hold_writer(db: &Db) -> (std::sync::mpsc::Sender<()>, tokio::task::JoinHandle<Result<(), DbError>>) {
+    let ((entered, has_entered), (release, held)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+    let db = db.clone();
+    let writing = tokio::task::spawn_blocking(move || {
+        db.write_here(move |_| {
+            entered.send(()).expect("the test waits");
+            // An error is the end of the wait.
+            let _ = held.recv();
+            Ok(())
+        })
+    });
+    has_entered.recv_timeout(PATIENCE).expect("it writes");
+    (release, writing)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_thread_leaves_to_another_that_writes_is_not_forgotten() {
     let dir = dir();
     let Opened { db, .. } = open(dir.path());
-    let ((entered, has_entered), (release, held)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
-    let first = db.clone();
-    let writing = tokio::task::spawn_blocking(move || {
-        first.write_here(move |_| {
-            entered.send(()).expect("the test waits");
-            Ok(held.recv())
-        })
-    });
-    has_entered.recv_timeout(PATIENCE).expect("it writes");
+    let (release, writing) = hold_writer(&db);
     let (second, (tell, left)) = (db.clone(), tokio::sync::oneshot::channel());
     // Not a thread of the runtime, whose end would wait for it.
     std::thread::spawn(move || tell.send(second.write_here(note("left".into()))));
     // Whichever of them comes first.
-    release.send(()).expect("it waits");
+    drop(release);
     tokio::time::timeout(PATIENCE, left).await.expect("in time").expect("no panic").expect("written");
-    writing.await.expect("no panic").expect("written").expect("released");
+    writing.await.expect("no panic").expect("written");
 }
 
 #[tokio::test]
@@ -211,27 +219,19 @@ async fn an_operation_that_fails_undoes_only_itself() {
 async fn an_operation_that_fails_first_takes_nobody_along() {
     let dir = dir();
     let Opened { db, fatal } = open(dir.path());
-    let ((entered, has_entered), (release, held)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
-    let first = db.clone();
-    let writing = tokio::task::spawn_blocking(move || {
-        first.write_here(move |_| {
-            entered.send(()).expect("the test waits");
-            Ok(held.recv())
-        })
-    });
-    has_entered.recv_timeout(PATIENCE).expect("it writes");
+    let (release, writing) = hold_writer(&db);
     let before = db.stats().commits;
     let fails = db.write(|tx| {
         note("half".into())(tx)?;
         Err::<(), _>(DbError::Damaged { what: "a test" })
     });
-    let release = async { release.send(()).expect("it waits") };
+    let release = async { drop(release) };
     // They are queued in this order, behind what is held.
     let (fails, good, other, ()) =
         tokio::join!(fails, db.write(note("good".into())), db.write(note("other".into())), release);
     assert!(matches!(fails, Err(DbError::Damaged { what: "a test" })));
     good.and(other).expect("written");
-    writing.await.expect("no panic").expect("written").expect("released");
+    writing.await.expect("no panic").expect("written");
     assert_eq!(notes(&db).await, BTreeSet::from(["good".to_owned(), "other".to_owned()]));
     assert_eq!(db.stats().commits - before, 2, "what was held, and the two behind the one that failed");
     assert!(!fatal.is_raised());
