@@ -238,6 +238,19 @@ async fn an_operation_that_fails_first_takes_nobody_along() {
 }
 
 #[tokio::test]
+async fn what_runs_while_the_process_begins_to_end_is_not_committed() {
+    let dir = dir();
+    let Opened { db, fatal } = open(dir.path());
+    let written = db.write(move |tx| {
+        note("stands on a sync that failed".into())(tx)?;
+        fatal.raise("local store", "a test");
+        Ok(())
+    });
+    assert!(matches!(written.await, Err(DbError::Stopped)));
+    assert_eq!(notes(&db).await, BTreeSet::new());
+}
+
+#[tokio::test]
 async fn part_of_an_operation_can_fail_alone() {
     let dir = dir();
     let Opened { db, .. } = open(dir.path());
