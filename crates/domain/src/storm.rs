@@ -18,9 +18,15 @@ const PHASES: usize = 20;
 /// for ever (a fifth of 2,000 pushes are 3 s of one core), and one nearer to even would move pushes that meet by chance.
 const CROWDED_SHARE: usize = 10;
 
-/// Below this many pushes in one phase there is nothing to spread: rendering takes some 30 ms, so they are done within
-/// the phase's half second even on one core.
+/// What a picture takes of one core, at most.
+const RENDERING: Duration = Duration::from_millis(30);
+
+/// So many pushes in one phase are left together whatever the interval is: they are done within half a second.
 const CROWDED_MIN: usize = 16;
+
+/// More than so many are not, however long the phase: they would keep a core busy for two seconds, and their receivers
+/// get them at once.
+const CROWDED_MAX: usize = 64;
 
 /// How many pushes share each phase, by interval.
 #[derive(Clone, Debug, Default)]
@@ -51,7 +57,7 @@ impl Phases {
         let own = phase_of(interval, anchor);
         let crowd = phases[own] + 1;
         let all = phases.iter().sum::<usize>() + 1;
-        let is_crowded = crowd >= CROWDED_MIN && crowd * CROWDED_SHARE > all;
+        let is_crowded = crowd >= crowded_from(interval) && crowd * CROWDED_SHARE > all;
         let shift = is_crowded.then(|| shift(interval, push));
         let phase = phase_of(interval, anchor.plus(shift.unwrap_or_default()));
         phases[phase] += 1;
@@ -66,6 +72,13 @@ impl Phases {
             }
         }
     }
+}
+
+/// Below this many pushes in one phase there is nothing to spread: one core is done with them within the phase. So pushes
+/// that come one after the other over an interval stay where they are, though the first of them are all there is.
+fn crowded_from(interval: SnapshotInterval) -> usize {
+    let done_in_phase = interval.duration().as_millis() / (PHASES as u128 * RENDERING.as_millis());
+    (done_in_phase as usize + 1).clamp(CROWDED_MIN, CROWDED_MAX)
 }
 
 fn phase_of(interval: SnapshotInterval, at: Mono) -> usize {
@@ -113,10 +126,10 @@ mod tests {
         // (already in its phase, in all other phases)
         let cases = [
             ("the first of all", (0, 0), false),
-            ("the fifteenth of a handful", (14, 0), false),
-            ("the sixteenth that comes together", (15, 0), true),
-            ("sixteen of a hundred and sixty are a tenth, not more", (15, 144), false),
-            ("sixteen of a hundred and fifty-nine are more", (15, 143), true),
+            ("the sixteenth of a handful", (15, 0), false),
+            ("the seventeenth that comes together", (16, 0), true),
+            ("seventeen of a hundred and seventy are a tenth, not more", (16, 153), false),
+            ("seventeen of a hundred and sixty-nine are more", (16, 152), true),
             ("a large server, evenly spread", (50, 950), false),
             ("a tenth of a large server and one more", (100, 900), true),
         ];
@@ -126,6 +139,26 @@ mod tests {
             let mut phases = Phases { seats: [(interval(10), pushes)].into() };
             let (_, shift) = phases.join(interval(10), at_ms(1_999), push(1));
             assert_eq!(shift.is_some(), is_moved, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_longer_the_phase_the_more_pushes_have_room_in_it() {
+        let rows = [(2, 16), (9, 16), (10, 17), (30, 51), (60, 64), (300, 64)];
+        for (secs, expected) in rows {
+            assert_eq!(crowded_from(interval(secs)), expected, "every {secs} s");
+        }
+    }
+
+    #[test]
+    fn pushes_that_come_evenly_over_an_interval_stay_where_they_are() {
+        for (secs, pushes) in [(10, 300), (30, 1000)] {
+            let mut phases = Phases::default();
+            let every_ms = secs as u64 * 1000 / u64::from(pushes);
+            let moved = (0..pushes)
+                .filter(|n| phases.join(interval(secs), at_ms(u64::from(*n) * every_ms), push(*n)).1.is_some())
+                .count();
+            assert_eq!(moved, 0, "of {pushes} in {secs} s");
         }
     }
 

@@ -102,6 +102,13 @@ impl Session {
         self.received_bytes
     }
 
+    /// How many more bytes are to come before the peer is owed an acknowledgement, at least one. It may send none beyond them
+    /// until it has that.
+    pub fn bytes_until_acknowledgement(&self) -> u64 {
+        let unacknowledged = self.received_bytes - self.acknowledged_bytes;
+        u64::from(self.window_bytes).saturating_sub(unacknowledged).max(1)
+    }
+
     /// Bytes reserved for messages that are being kept and have not come in full, at most
     /// [`Limits::pinned_bytes_max`].
     pub fn reserved_bytes(&self) -> usize {

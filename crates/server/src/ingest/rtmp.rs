@@ -143,6 +143,7 @@ impl RtmpIngest {
             publisher: Publisher::new(&self.lives, peer, connected),
             pace: Pace::new(self.settings.read_interval, self.entropy.fraction()),
             next_read: None,
+            low_water_bytes: 1,
             reserved_bytes: 0,
         };
         connection.run(stop).await;
@@ -158,6 +159,8 @@ struct Connection<'a> {
     pace: Pace,
     /// Until when the socket is left alone. `None` while its bytes are read as they come.
     next_read: Option<Mono>,
+    /// With how many bytes the socket wakes us.
+    low_water_bytes: usize,
     /// Its share of [`RtmpIngest::reassembly_bytes`].
     reserved_bytes: u64,
 }
@@ -271,9 +274,14 @@ impl Connection<'_> {
             Phase::Media => self.pace.next_read(now, self.publisher.picks_from(now), self.publisher.next_keyframe()),
             _ => None,
         };
-        if next_read.is_some() != self.next_read.is_some() {
-            let low_water_bytes = if next_read.is_some() { LEFT_ALONE_BYTES } else { 1 };
+        let low_water_bytes = match next_read {
+            // A peer may wait for its acknowledgement with less than that.
+            Some(_) => self.session.bytes_until_acknowledgement().min(LEFT_ALONE_BYTES as u64) as usize,
+            None => 1,
+        };
+        if low_water_bytes != self.low_water_bytes {
             self.stream.set_low_water(low_water_bytes)?;
+            self.low_water_bytes = low_water_bytes;
         }
         self.next_read = next_read;
         Ok(())

@@ -23,7 +23,8 @@ use crate::fail_point;
 use crate::telemetry::event::Chain;
 
 /// Pictures that are older than the newest by this may have had a row that was forgotten, and their objects are to stay:
-/// `deliver.log_retention` is at least this.
+/// `deliver.log_retention` is at least this. Where `deliver.log_bytes_max` forgets sooner, a start has cleared by then what
+/// had a row.
 const YOUNG: Duration = Duration::from_secs(3600);
 
 /// Where a picture was put although it has no row yet.
@@ -180,6 +181,17 @@ mod tests {
     use framehook_domain::id::uuid_v7;
 
     use super::*;
+    use crate::config::{Config, Sources};
+
+    #[test]
+    fn no_configuration_forgets_rows_of_young_pictures() {
+        let kept_for = |kept: Duration| {
+            let text = format!("[deliver]\nlog_retention = \"{}s\"", kept.as_secs());
+            Config::parse(&text, &Sources::default()).map(|config| config.deliver.log_retention)
+        };
+        assert_eq!(kept_for(YOUNG).expect("the least that is allowed"), YOUNG);
+        assert!(kept_for(YOUNG - Duration::from_secs(1)).is_err());
+    }
 
     #[test]
     fn a_picture_whose_row_may_have_been_forgotten_is_not_young() {

@@ -91,6 +91,7 @@ pub struct Metrics {
     described: Vec<Described>,
 
     ingest_bytes: Counter,
+    ingest_reads: Counter,
     sessions: Counter,
     session_ends: Family<ReasonLabel, Counter>,
     refusals: Family<CodeLabel, Counter>,
@@ -136,6 +137,7 @@ impl Metrics {
         let sampled = Sampled::register(&mut page);
         let metrics = Self {
             ingest_bytes: page.counter_bytes("ingest", "Bytes received from publishers"),
+            ingest_reads: page.counter("ingest_reads", "Reads of publishers' sockets that gave bytes"),
             sessions: page.counter("sessions", "Connections that were accepted as publishers"),
             session_ends: page.family("session_ends", "Ends of publishing sessions by reason"),
             refusals: page.family("refusals", "Refused publishes by code"),
@@ -220,9 +222,16 @@ impl Metrics {
         out
     }
 
-    /// A publisher's socket gave this many bytes.
+    /// A read of a publisher's socket gave this many bytes.
     pub fn ingested(&self, bytes: usize) {
         self.ingest_bytes.inc_by(bytes as u64);
+        self.ingest_reads.inc();
+    }
+
+    /// Bytes that publishers' sockets have given, and in how many reads.
+    #[cfg(test)]
+    pub(crate) fn ingest(&self) -> (u64, u64) {
+        (self.ingest_bytes.get(), self.ingest_reads.get())
     }
 
     /// A due grid was moved away from a crowd.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use framehook_domain::catalog::{Catalog, CatalogParts, Domain};
 use framehook_domain::stream::StreamId;
 use framehook_media::amf0::{self, Value};
 use framehook_rtmp::Limits;
@@ -28,6 +29,7 @@ fn config() -> Vec<u8> {
 /// A peer that is connected to a server of its own scene.
 struct Peer {
     stream: TcpStream,
+    ingest: Arc<RtmpIngest>,
     writer: ChunkWriter,
     /// What is sent with the next [`Peer::send`], in one segment.
     waiting: BytesMut,
@@ -36,6 +38,11 @@ struct Peer {
 impl Peer {
     /// A peer whose `connect` has been answered.
     async fn connected(scene: &Scene) -> Self {
+        Self::left_alone_for(scene, Duration::from_millis(250)).await
+    }
+
+    /// The same, of a server that reads it at such intervals while nothing can be picked.
+    async fn left_alone_for(scene: &Scene, read_interval: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let mut stream = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
         let (accepted, peer) = listener.accept().await.expect("accepted");
@@ -46,15 +53,15 @@ impl Peer {
                 limits: Limits::default(),
                 handshake_timeout: crate::live::scene::PATIENCE,
                 idle_timeout: crate::live::scene::PATIENCE,
-                read_interval: Duration::from_millis(250),
+                read_interval,
                 connections_max: 10,
                 connections_per_address_max: 10,
             },
         );
-        scene.stage.spawn(ingest.serve(accepted, peer, None, CancellationToken::new()));
+        scene.stage.spawn(Arc::clone(&ingest).serve(accepted, peer, None, CancellationToken::new()));
         stream.write_all(&[&[3][..], &[0; 2 * 1536]].concat()).await.expect("sent");
         stream.read_exact(&mut [0; 1 + 2 * 1536]).await.expect("shaken hands");
-        let mut peer = Self { stream, writer: ChunkWriter::new(), waiting: BytesMut::new() };
+        let mut peer = Self { stream, ingest, writer: ChunkWriter::new(), waiting: BytesMut::new() };
         let properties = [("app", Value::string("live")), ("tcUrl", Value::string("rtmp://push.example.com/live"))];
         peer.say(0, "connect", &[Value::object(properties)]);
         peer.send().await;
@@ -181,4 +188,94 @@ async fn a_session_that_panics_lets_go_of_its_push() {
     assert_eq!(scene.lives.population(), (1, 0));
     drop(hold);
     assert_eq!(scene.lives.population(), (0, 1), "a push in its grace");
+}
+
+async fn until_read(stream: &mut TcpStream, bytes: usize) {
+    let mut read = Vec::new();
+    until("a reply", async || {
+        stream.read_buf(&mut read).await.expect("a reply");
+        read.len() >= bytes
+    })
+    .await;
+}
+
+/// A configuration without rules: nobody wants pictures.
+fn without_rules(scene: &Scene) {
+    let domain = Domain { name: stream("room").domain, enabled: true, auth: None };
+    let parts = CatalogParts { domains: vec![domain], ..CatalogParts::default() };
+    scene.catalog.send_replace(Arc::new(Catalog::build(1, parts).expect("a catalog")));
+}
+
+/// Longer than any test: only the socket itself can wake its reader.
+const NEVER: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn a_socket_of_which_nothing_can_be_picked_wakes_nobody_until_it_fills_up() {
+    let scene = Scene::new();
+    without_rules(&scene);
+    let mut peer = Peer::left_alone_for(&scene, NEVER).await;
+    peer.publish("room");
+    peer.send().await;
+    peer.until_told("NetStream.Publish.Start").await;
+    let (bytes_before, reads_before) = scene.lives.telemetry.metrics.ingest();
+    for _ in 0..300 {
+        // No keyframe, in a segment of its own.
+        peer.video(&[0x27; 1000]);
+        peer.send().await;
+    }
+    let read = || scene.lives.telemetry.metrics.ingest();
+    until("most of it to be read", async || read().0 - bytes_before > LEFT_ALONE_BYTES as u64 / 2).await;
+    let reads = read().1 - reads_before;
+    assert!(reads <= 2 * READS_PER_TURN as u64, "{reads} reads for 300 messages");
+}
+
+#[tokio::test]
+async fn a_peer_that_waits_for_each_acknowledgement_gets_it_however_seldom_it_is_read() {
+    const WINDOW_BYTES: u32 = 16 << 10;
+    let scene = Scene::new();
+    without_rules(&scene);
+    let mut peer = Peer::left_alone_for(&scene, NEVER).await;
+    peer.writer.write_control(&mut peer.waiting, MessageType::WindowAckSize, &WINDOW_BYTES.to_be_bytes());
+    peer.publish("room");
+    peer.send().await;
+    let mut told = Vec::new();
+    let object_end = b"\0\0\x09";
+    until("the publish to be answered", async || {
+        peer.stream.read_buf(&mut told).await.expect("a reply");
+        String::from_utf8_lossy(&told).contains("NetStream.Publish.Start") && told.ends_with(object_end)
+    })
+    .await;
+    for _ in 0..3 {
+        peer.video(&[0x27; WINDOW_BYTES as usize]);
+        peer.send().await;
+        // A head of one byte at least and four bytes that say how much has come; nothing else is said to a publisher.
+        until_read(&mut peer.stream, 5).await;
+    }
+}
+
+#[tokio::test]
+async fn a_keyframe_is_put_together_only_where_somebody_may_want_it() {
+    let scene = Scene::new();
+    scene.stage.spawn(Arc::clone(&scene.lives).watch_catalog(scene.stage.token()));
+    let mut peer = Peer::connected(&scene).await;
+    peer.publish("room");
+    peer.video(&config());
+    peer.send().await;
+    peer.until_told("NetStream.Publish.Start").await;
+    let half_a_keyframe = async |peer: &mut Peer| {
+        peer.video(&[&b"\x17\x01\0\0\0"[..], &[0; 40_000]].concat());
+        peer.stream.write_all(&peer.waiting.split_to(20_000)).await.expect("sent");
+    };
+    half_a_keyframe(&mut peer).await;
+    until("the keyframe to be begun", async || peer.ingest.reassembly_bytes() >= 40_000).await;
+    peer.send().await;
+    until("it to be whole", async || peer.ingest.reassembly_bytes() == 0).await;
+
+    without_rules(&scene);
+    let push = Arc::clone(&scene.lives.pushes()[0]);
+    until("nobody to want pictures", async || !push.wanted()).await;
+    let (bytes_before, _) = scene.lives.telemetry.metrics.ingest();
+    half_a_keyframe(&mut peer).await;
+    until("half of it to be read", async || scene.lives.telemetry.metrics.ingest().0 - bytes_before >= 20_000).await;
+    assert_eq!(peer.ingest.reassembly_bytes(), 0);
 }
