@@ -4,6 +4,7 @@
 //! over the rounds.
 
 mod chart;
+mod readme;
 mod report;
 
 use anyhow::{Result, ensure};
@@ -14,6 +15,7 @@ use crate::clip::{self, GOP_SECONDS};
 use crate::document::Section;
 use crate::machine::Machine;
 use crate::measurement;
+use crate::page::{Purpose, Verdict};
 use crate::plan::Plan;
 use crate::subject::{self, INTERVAL, Subject};
 use crate::workshop::Workshop;
@@ -38,7 +40,7 @@ pub(crate) struct Options {
     /// Short windows and one round: to see that everything runs, not to be quoted
     #[arg(long, conflicts_with = "update")]
     quick: bool,
-    /// Write the results into docs/performance.md and docs/streams-per-core.svg
+    /// Write the results into docs/performance.md, README.md and docs/streams-per-core.svg
     #[arg(long)]
     update: bool,
 }
@@ -74,7 +76,7 @@ impl Options {
     }
 }
 
-pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<()> {
+pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<Verdict> {
     let plan = options.plan()?;
     ensure!(
         !options.update || plan.subjects == Subject::WITH_PICTURES,
@@ -84,11 +86,12 @@ pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<()> {
     let clip = clip::HD720.make(workshop)?;
     let measurements = measurement::measure_all(workshop, &clip, &plan)?;
     let report = Report::new(Machine::look(workshop, &plan.subjects), plan, measurements);
-    report.page().publish(workshop, SECTION, &report, options.update)?;
+    let verdict = report.page().publish(workshop, SECTION, &report, Purpose::of(options.quick, options.update))?;
     if options.update {
         println!("updated: {}", report.draw(&workshop.repository)?.display());
+        println!("updated: {}", report.quote(&workshop.repository)?.display());
     }
-    Ok(())
+    Ok(verdict)
 }
 
 #[cfg(test)]

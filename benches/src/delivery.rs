@@ -25,6 +25,7 @@ use self::receivers::{Arrival, Receivers};
 use crate::document::Section;
 use crate::latency::Delays;
 use crate::machine::Machine;
+use crate::page::{self, Verdict};
 use crate::subject::Subject;
 use crate::workshop::Workshop;
 
@@ -142,7 +143,7 @@ struct Quantiles {
     p999_ms: f64,
 }
 
-pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<()> {
+pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<Verdict> {
     raise_descriptor_limit();
     let lengths = options.lengths();
     let peak = peak(workshop, lengths.peak_callbacks)?;
@@ -176,15 +177,14 @@ pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<()> {
         plain_64_at_a_time_per_sec: plain(64)?,
         hook0: hook0::measure(lengths.hook0_callbacks)?,
     };
-    let json = workshop.cache.join("delivery.json");
-    std::fs::write(&json, serde_json::to_string_pretty(&report)?)
-        .with_context(|| format!("write {}", json.display()))?;
-    let text = table(&report);
-    println!("{text}\nwritten: {}", json.display());
+    let text = format!("{}- {}\n", table(&report), workshop.provenance.note());
+    println!("{text}");
+    println!("written: {}", page::write_json(workshop, SECTION, &report)?.display());
     if options.update {
         println!("updated: {}", SECTION.replace(&workshop.repository, &text)?.display());
     }
-    Ok(())
+    // Its figures stand beside those of others; no bound is asked of them here.
+    Ok(Verdict::Good)
 }
 
 /// Everything is due at once.

@@ -12,7 +12,7 @@ use crate::document::Section;
 use crate::machine::Machine;
 use crate::measurement::{self, Measurement};
 use crate::notes;
-use crate::page::{Column, Page, Table};
+use crate::page::{Column, Page, Purpose, Table, Verdict};
 use crate::plan::Plan;
 use crate::subject::{self, Subject};
 use crate::summary::{Summary, ratio, summarise};
@@ -94,13 +94,13 @@ struct Row {
     times_nginx: f64,
 }
 
-pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<()> {
+pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<Verdict> {
     let plan = options.plan();
     subject::prepare(workshop, &plan.subjects)?;
     let clip = clip::SD360.make(workshop)?;
     let measurements = measurement::measure_all(workshop, &clip, &plan)?;
     let report = Report::new(Machine::look(workshop, &plan.subjects), plan, measurements);
-    report.page().publish(workshop, SECTION, &report, options.update)
+    report.page().publish(workshop, SECTION, &report, Purpose::of(options.quick, options.update))
 }
 
 impl Report {
@@ -149,7 +149,7 @@ impl Row {
             "At {streams} streams: {times_the_sink:.2} × the sink (asked: at most {TIMES_THE_SINK_MAX}), {times_nginx:.2} × \
              nginx-rtmp (at most {TIMES_NGINX_MAX}), {mib_per_stream:.3} MiB per stream (at most {MIB_PER_STREAM_MAX})."
         );
-        Some(if kept { bounds } else { format!("NOT GOOD: {bounds}") })
+        Some(notes::judged(kept, bounds))
     }
 }
 

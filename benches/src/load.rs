@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 pub(crate) use framehook_testkit::load::Report as LoadReport;
 use framehook_testkit::process::Process;
 
+use crate::machine;
 use crate::workshop::Workshop;
 
 /// How long the generator may take to report after its time is up.
@@ -44,7 +45,8 @@ impl<'a> Load<'a> {
         let mut command = Command::new(workshop.executable("rtmp-load", "cargo build --release -p framehook-testkit")?);
         command.args(["--url", &format!("rtmp://{to}/live/{names}{{}}")]).arg("--file").arg(clip).arg("--json");
         command.args(["-n", &streams.to_string()]);
-        command.args(["--ramp", &ramp.as_secs().to_string(), "--duration", &duration.as_secs().to_string()]);
+        let seconds = |duration: Duration| duration.as_secs_f64().to_string();
+        command.args(["--ramp", &seconds(ramp), "--duration", &seconds(duration)]);
         Ok(RunningLoad { process: Process::spawn("rtmp-load", &mut command)? })
     }
 }
@@ -56,6 +58,16 @@ impl RunningLoad {
             None => Ok(()),
             Some(status) => anyhow::bail!("the load generator ended with {status}:\n{}", self.process.stderr_tail()),
         }
+    }
+
+    /// Kills the generator: every connection breaks where it is, without a goodbye. There is no report then.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.process.kill9().map(drop)
+    }
+
+    /// What the generator has used so far.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        machine::process_cpu(self.process.pid())
     }
 
     /// Waits for the end of the generator's time and gives its report.

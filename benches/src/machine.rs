@@ -84,7 +84,7 @@ impl Subject {
         let found = match self {
             // Its program has the decoder in it and never calls it.
             Self::Sink => Vec::new(),
-            Self::Floor => ["libavcodec", "libswscale", "libjpeg"]
+            Self::Floor | Self::SparseFloor => ["libavcodec", "libswscale", "libjpeg"]
                 .into_iter()
                 .filter_map(|library| {
                     Some(format!("{library} {}", output("pkg-config", ["--modversion", library]).ok()?))

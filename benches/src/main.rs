@@ -15,6 +15,7 @@ mod delivery;
 mod document;
 mod group;
 mod ingest;
+mod interrupt;
 mod latency;
 mod load;
 mod machine;
@@ -24,12 +25,15 @@ mod packages;
 mod page;
 mod picture;
 mod plan;
+mod provenance;
 mod rest;
 mod scale;
 mod store;
 mod subject;
 mod summary;
 mod workshop;
+
+use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
@@ -65,12 +69,14 @@ enum Benchmark {
     Store(store::Options),
 }
 
-fn main() -> Result<()> {
+/// Fails, too, when a bound was not kept, unless the run was only to see that everything runs.
+fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     ensure!(!cfg!(debug_assertions), "this is a debug build; run with `cargo run --release -p framehook-bench`");
     raise_open_files_limit()?;
     let workshop = Workshop::open()?;
-    match arguments.benchmark {
+    interrupt::watch(workshop.runs().to_owned())?;
+    let verdict = match arguments.benchmark {
         Benchmark::Cost(options) => cost::run(&workshop, &options),
         Benchmark::Ingest(options) => ingest::run(&workshop, &options),
         Benchmark::Scale(options) => scale::run(&workshop, &options),
@@ -79,5 +85,6 @@ fn main() -> Result<()> {
         Benchmark::Rest(options) => rest::run(&workshop, &options),
         Benchmark::Delivery(options) => delivery::run(&workshop, &options),
         Benchmark::Store(options) => store::run(&workshop, &options),
-    }
+    };
+    Ok(verdict?.into())
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::load::{Load, LoadReport};
+use crate::load::{Load, LoadReport, RunningLoad};
 use crate::machine;
 use crate::plan::Plan;
 use crate::subject::{FloorPicture, Running, Subject};
@@ -38,7 +38,9 @@ pub(crate) struct Measurement {
     pub(crate) idle_bytes: u64,
     /// The most of it seen within the window.
     pub(crate) loaded_bytes: u64,
-    /// Cores that were busy with anything else, the load generator included.
+    /// Cores that were busy with the load generator.
+    pub(crate) load_cores: f64,
+    /// Cores that were busy with neither of the two.
     pub(crate) others_cores: f64,
     pub(crate) accounting: &'static str,
     pub(crate) load: LoadReport,
@@ -103,20 +105,21 @@ fn measure(
     std::thread::sleep(before);
     load.check()?;
 
-    let begin = Reading::take(&running)?;
+    let begin = Reading::take(&running, &load)?;
     let mut loaded_bytes = 0;
     while begin.at.elapsed() < window {
         loaded_bytes = loaded_bytes.max(running.memory_bytes()?);
         std::thread::sleep(MEMORY_EVERY.min(window.saturating_sub(begin.at.elapsed())));
     }
-    let end = Reading::take(&running)?;
+    let end = Reading::take(&running, &load)?;
     load.check()?;
     let floor_steps = floor_steps(&running, begin.pictures, end.pictures);
     let skipped = running.skipped()?;
     let load = load.finish()?;
 
     let seconds = (end.at - begin.at).as_secs_f64();
-    let cpu = end.cpu - begin.cpu;
+    let (cpu, load_cpu) = (end.cpu - begin.cpu, end.load_cpu.saturating_sub(begin.load_cpu));
+    let others_cpu = (end.busy - begin.busy).saturating_sub(cpu + load_cpu);
     Ok(Measurement {
         subject,
         streams,
@@ -128,7 +131,8 @@ fn measure(
         skipped,
         idle_bytes,
         loaded_bytes,
-        others_cores: ((end.busy - begin.busy).as_secs_f64() - cpu.as_secs_f64()).max(0.0) / seconds,
+        load_cores: load_cpu.as_secs_f64() / seconds,
+        others_cores: others_cpu.as_secs_f64() / seconds,
         accounting: running.group.accounting(),
         load,
         floor_steps,
@@ -139,16 +143,17 @@ fn measure(
 struct Reading {
     at: Instant,
     cpu: Duration,
+    load_cpu: Duration,
     pictures: usize,
     /// CPU time of the whole machine.
     busy: Duration,
 }
 
 impl Reading {
-    fn take(running: &Running) -> Result<Self> {
+    fn take(running: &Running, load: &RunningLoad) -> Result<Self> {
         let pictures = running.pictures()?;
-        let busy = machine::busy()?;
-        Ok(Self { at: Instant::now(), cpu: running.group.cpu(running.root())?, pictures, busy })
+        let (busy, load_cpu) = (machine::busy()?, load.cpu()?);
+        Ok(Self { at: Instant::now(), cpu: running.group.cpu(running.root())?, load_cpu, pictures, busy })
     }
 }
 
@@ -181,13 +186,14 @@ pub(crate) mod tests {
             skipped: Vec::new(),
             idle_bytes: 10 << 20,
             loaded_bytes: (10 << 20) + (u64::from(streams) << 19),
-            others_cores: 0.5,
+            load_cores: 0.3,
+            others_cores: 0.2,
             accounting: "a test",
             load: LoadReport { late_ms_max: 3, accept_ms_max: 9, ..LoadReport::default() },
             floor_steps: (subject == Subject::Floor).then_some(FloorSteps {
                 decode_ms: 11.0,
                 convert_ms: 2.0,
-                encode_ms: 2.4,
+                encode_ms: 2.2,
             }),
         }
     }

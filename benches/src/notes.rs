@@ -1,5 +1,7 @@
 //! What stands below every table: on what it was measured, how, and what casts doubt on it.
 
+use std::fmt::Display;
+
 use crate::load::LoadReport;
 use crate::machine::Machine;
 use crate::measurement::Measurement;
@@ -9,6 +11,26 @@ use crate::summary::Summary;
 /// A message that is later than this was held up by a server that takes too little, or by a generator without a core to
 /// run on. Either way the streams were not what they should have been.
 const LATE_MS_MAX: u64 = 2000;
+
+/// Part of all cores that may go to what neither is measured nor publishes, within one measurement. CPU time grows in a
+/// crowd, and not everybody's alike.
+const OTHERS_MAX: f64 = 0.25;
+
+const NOT_GOOD: &str = "NOT GOOD: ";
+
+/// Tells of a bound that was not kept, or of a run that proves nothing.
+pub(crate) fn not_good(what: impl Display) -> String {
+    format!("{NOT_GOOD}{what}")
+}
+
+/// The note as it is, if what it tells of was kept.
+pub(crate) fn judged(kept: bool, note: String) -> String {
+    if kept { note } else { not_good(note) }
+}
+
+pub(crate) fn is_not_good(note: &str) -> bool {
+    note.starts_with(NOT_GOOD)
+}
 
 pub(crate) fn describe(machine: &Machine) -> String {
     let Machine { cpu, cores, memory_gib, kernel, versions } = machine;
@@ -29,16 +51,29 @@ pub(crate) fn method(plan: &Plan) -> String {
     )
 }
 
-/// How busy others kept the machine: CPU time grows a little in a crowd.
-pub(crate) fn disturbance(machine: &Machine, measurements: &[Measurement]) -> Option<String> {
-    let first = measurements.first()?;
-    let mean = measurements.iter().map(|one| one.others_cores).sum::<f64>() / measurements.len() as f64;
-    let most = measurements.iter().map(|one| one.others_cores).fold(0.0, f64::max);
-    Some(format!(
-        "CPU time from {}. Everything else on the machine, the load generator included, took {mean:.1} of {} cores on \
-         average and {most:.1} at most.",
+/// How busy others kept the machine, and whether that was too much.
+pub(crate) fn disturbance(machine: &Machine, measurements: &[Measurement]) -> Vec<String> {
+    let Some(first) = measurements.first() else { return Vec::new() };
+    let over = |cores: fn(&Measurement) -> f64| {
+        let mean = measurements.iter().map(cores).sum::<f64>() / measurements.len() as f64;
+        (mean, measurements.iter().map(cores).fold(0.0, f64::max))
+    };
+    let ((load, load_most), (others, others_most)) = (over(|one| one.load_cores), over(|one| one.others_cores));
+    let said = format!(
+        "CPU time from {}. Of {} cores the load generator took {load:.1} on average and {load_most:.1} at most, and everything \
+         else on the machine {others:.1} and {others_most:.1}.",
         first.accounting, machine.cores
-    ))
+    );
+    let crowded = |one: &&Measurement| one.others_cores > OTHERS_MAX * machine.cores as f64;
+    let crowded = measurements.iter().filter(crowded).count();
+    let not_kept = (crowded > 0).then(|| {
+        not_good(format_args!(
+            "in {crowded} of {} measurements others on the machine took more than {:.0} % of all cores.",
+            measurements.len(),
+            OTHERS_MAX * 100.0
+        ))
+    });
+    [said].into_iter().chain(not_kept).collect()
 }
 
 /// Whoever made fewer pictures than asked is cheaper than it should be.
@@ -50,11 +85,10 @@ pub(crate) fn missing(summaries: &[Summary], measurements: &[Measurement]) -> im
         let of_row = measurements.iter().filter(|one| (one.subject, one.streams) == (subject, streams));
         let skipped: Vec<&str> = of_row.flat_map(|one| &one.skipped).map(String::as_str).collect();
         let reasons = if skipped.is_empty() { String::new() } else { format!(" It says: {}.", skipped.join(", ")) };
-        format!(
-            "NOT GOOD: {}, {streams} streams, made {pictures} of {pictures_asked:.0} pictures, so its cost is too \
-             low.{reasons}",
+        not_good(format_args!(
+            "{}, {streams} streams, made {pictures} of {pictures_asked:.0} pictures, so its cost is too low.{reasons}",
             subject.label()
-        )
+        ))
     })
 }
 
@@ -62,7 +96,7 @@ pub(crate) fn missing(summaries: &[Summary], measurements: &[Measurement]) -> im
 pub(crate) fn lost(measurements: &[Measurement]) -> impl Iterator<Item = String> {
     measurements.iter().filter_map(|one| {
         let lost = lost_by(&one.load)?;
-        Some(format!("NOT GOOD: {}, {} streams, round {}: {lost}.", one.subject.label(), one.streams, one.round))
+        Some(not_good(format_args!("{}, {} streams, round {}: {lost}.", one.subject.label(), one.streams, one.round)))
     })
 }
 
@@ -76,4 +110,31 @@ pub(crate) fn lost_by(load: &LoadReport) -> Option<String> {
             reasons.join("; ")
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measurement::tests::measured;
+    use crate::subject::Subject;
+
+    #[test]
+    fn says_when_others_took_much_of_the_machine() {
+        let machine = Machine {
+            cpu: "a processor".to_owned(),
+            cores: 2,
+            memory_gib: 24.0,
+            kernel: "6.1".to_owned(),
+            versions: Vec::new(),
+        };
+        let round = |others_cores| Measurement { others_cores, ..measured(Subject::Floor, 10, 1, 200.0) };
+        let quiet = disturbance(&machine, &[round(0.1), round(0.5)]);
+        let said = "CPU time from a test. Of 2 cores the load generator took 0.3 on average and 0.3 at most, and everything \
+                    else on the machine 0.3 and 0.5.";
+        assert_eq!(quiet, [said]);
+        let crowded = disturbance(&machine, &[round(0.1), round(0.1), round(1.6)]);
+        assert!(crowded[0].ends_with("everything else on the machine 0.6 and 1.6."), "{crowded:?}");
+        let not_kept = "NOT GOOD: in 1 of 3 measurements others on the machine took more than 25 % of all cores.";
+        assert_eq!(crowded[1..], [not_kept]);
+    }
 }

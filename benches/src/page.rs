@@ -1,11 +1,15 @@
 //! What a benchmark has found, as people read it: tables with notes below, for the terminal and for the documentation.
 
 use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::document::Section;
+use crate::notes;
+use crate::provenance::Provenance;
 use crate::workshop::Workshop;
 
 /// The head of a column.
@@ -69,7 +73,7 @@ impl Table {
         text + "\n"
     }
 
-    fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         let rules: Vec<String> = self.columns.iter().map(|column| column.rule().to_owned()).collect();
         let body: String = self.rows.iter().map(|row| line(row)).collect();
@@ -104,22 +108,86 @@ impl Page {
         text
     }
 
-    /// Prints the page, writes `report` as JSON, and with `update` the page into the documentation.
+    /// Prints the page, writes `report` as JSON, and where it is to be quoted the page into the documentation. Which build was
+    /// measured by which command stands above the other notes.
+    ///
+    /// # Errors
+    /// When nothing can be written, and when somebody has built since the run began: then it writes nothing.
     pub(crate) fn publish(
-        &self,
+        mut self,
         workshop: &Workshop,
         section: Section,
         report: &impl Serialize,
-        update: bool,
-    ) -> Result<()> {
+        purpose: Purpose,
+    ) -> Result<Verdict> {
+        self.notes.insert(0, workshop.provenance.note());
         println!("{}", self.text());
-        let json = workshop.cache.join(format!("{}.json", section.0));
-        fs::write(&json, serde_json::to_string_pretty(report)?).with_context(|| format!("write {}", json.display()))?;
-        println!("written: {}", json.display());
-        if update {
+        println!("written: {}", write_json(workshop, section, report)?.display());
+        if purpose == Purpose::Quote {
             println!("updated: {}", section.replace(&workshop.repository, &self.markdown())?.display());
         }
-        Ok(())
+        Ok(self.verdict(purpose))
+    }
+
+    fn verdict(&self, purpose: Purpose) -> Verdict {
+        let is_not_good = self.notes.iter().any(|note| notes::is_not_good(note));
+        if is_not_good && purpose != Purpose::Try { Verdict::NotGood } else { Verdict::Good }
+    }
+}
+
+/// Writes a report into `target/bench`, with the build and the command that it is of, and gives its file.
+///
+/// # Errors
+/// When it cannot be written, and when somebody has built since the run began.
+pub(crate) fn write_json(workshop: &Workshop, section: Section, report: &impl Serialize) -> Result<PathBuf> {
+    #[derive(Serialize)]
+    struct Written<'a, R> {
+        #[serde(flatten)]
+        provenance: &'a Provenance,
+        #[serde(flatten)]
+        report: &'a R,
+    }
+    let provenance = &workshop.provenance;
+    provenance.ensure_same_executables()?;
+    let path = workshop.cache.join(format!("{}.json", section.0));
+    let json = serde_json::to_string_pretty(&Written { provenance, report })?;
+    fs::write(&path, json).with_context(|| format!("write {}", path.display()))?;
+    Ok(path)
+}
+
+/// What somebody wants of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To see that everything runs. Its figures are judged, but decide nothing.
+    Try,
+    Measure,
+    /// To have it in the documentation.
+    Quote,
+}
+
+impl Purpose {
+    pub(crate) fn of(quick: bool, update: bool) -> Self {
+        match (quick, update) {
+            (true, _) => Self::Try,
+            (false, false) => Self::Measure,
+            (false, true) => Self::Quote,
+        }
+    }
+}
+
+/// Whether everything that we ask of ourselves was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Good,
+    NotGood,
+}
+
+impl From<Verdict> for ExitCode {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Good => Self::SUCCESS,
+            Verdict::NotGood => Self::FAILURE,
+        }
     }
 }
 
@@ -136,5 +204,15 @@ mod tests {
         assert_eq!(page.text(), "\nsystem     cost\nthe floor     7\nus         12.5\n\nA note.\n");
         let markdown = "| system | cost |\n| --- | ---: |\n| the floor | 7 |\n| us | 12.5 |\n\n- A note.\n";
         assert_eq!(page.markdown(), markdown);
+    }
+
+    #[test]
+    fn a_bound_that_was_not_kept_decides_unless_the_run_is_a_trial() {
+        let page = |note: &str| Page { tables: Vec::new(), notes: vec!["A note.".to_owned(), note.to_owned()] };
+        assert_eq!(page("Kept.").verdict(Purpose::Measure), Verdict::Good);
+        let not_kept = page(&notes::not_good("not kept."));
+        assert_eq!(not_kept.verdict(Purpose::Measure), Verdict::NotGood);
+        assert_eq!(not_kept.verdict(Purpose::Quote), Verdict::NotGood);
+        assert_eq!(not_kept.verdict(Purpose::Try), Verdict::Good);
     }
 }

@@ -16,17 +16,18 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use framehook_testkit::receiver::{Receiver, Request};
 use serde::Serialize;
+use tempfile::TempDir;
 
-use self::report::{Besides, Report};
+use self::report::Report;
 use self::threads::ThreadTimes;
 use crate::clip::{self, GOP_SECONDS};
 use crate::document::Section;
 use crate::load::{Load, LoadReport};
 use crate::machine::{self, Machine};
 use crate::packages::{self, Need};
+use crate::page::{Purpose, Verdict};
 use crate::picture;
 use crate::subject::{INTERVAL, Subject, framehook_config};
-use crate::summary::Spread;
 use crate::workshop::Workshop;
 
 const SECTION: Section = Section("rest");
@@ -81,13 +82,23 @@ struct Run {
     load: LoadReport,
 }
 
-pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<()> {
+/// What is measured in the same round beside the server, in ms of CPU for one picture.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Beside {
+    round: u32,
+    /// What hands a keyframe to a worker and takes the image back, in the server's own process.
+    channel_ms: f64,
+    /// The same files, names, syncs and pages of a log, by a thread that does nothing else.
+    disk_ms: f64,
+}
+
+pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<Verdict> {
     packages::require(&[Need::Ffmpeg])?;
     let clip = clip::HD720.make(workshop)?;
     let quick = options.quick;
     let streams = options.streams.unwrap_or(if quick { 50 } else { 200 });
     let window = Duration::from_secs(options.seconds.unwrap_or(if quick { 10 } else { 30 }));
-    let (mut runs, mut disk_ms, mut written) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut runs, mut besides, mut written) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=options.rounds.unwrap_or(if quick { 1 } else { 5 }) {
         let mut turn = [Dues::Taken, Dues::Shed];
         if round % 2 == 0 {
@@ -97,19 +108,16 @@ pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<()> {
             let run = measure(workshop, &clip, (streams, window), dues, round)?;
             eprintln!("round {round}: {:.0} ms, {} pictures taken, {} shed", run.cpu_ms, run.pictures, run.shed);
             if run.dues == Dues::Taken {
-                let per_second = run.pictures as f64 / run.seconds;
-                let dir = tempfile::tempdir()?;
-                disk_ms.push(bare::disk_ms_per_picture(dir.path(), run.image_bytes, per_second, window)?);
-                // Their files stay until all is measured, like the servers'.
-                written.push(dir);
+                let (beside, files) = measure_beside(workshop, &clip, &run, window)?;
+                besides.push(beside);
+                // They stay until all is measured, like the servers'.
+                written.push(files);
             }
             runs.push(run);
         }
     }
-    let channel_ms = picture::pool_server_ms(workshop, &clip)?;
-    let besides = Besides { channel_ms, disk_ms: Spread::of(disk_ms.into_iter()) };
     let report = Report::new(Machine::look(workshop, &[Subject::Framehook]), streams, besides, runs);
-    report.page().publish(workshop, SECTION, &report, options.update)
+    report.page().publish(workshop, SECTION, &report, Purpose::of(options.quick, options.update))
 }
 
 fn measure(
@@ -153,6 +161,16 @@ fn measure(
         shed,
         load: load.finish()?,
     })
+}
+
+/// What can be told apart of a run that has just been, in the same minute: neighbours on the machine come and go. Gives the
+/// files that were written, too.
+fn measure_beside(workshop: &Workshop, clip: &Path, run: &Run, window: Duration) -> Result<(Beside, TempDir)> {
+    let channel_ms = picture::pool_server_ms(workshop, clip)?;
+    let files = TempDir::with_prefix("framehook-bench-").context("make a folder")?;
+    let per_second = run.pictures as f64 / run.seconds;
+    let disk_ms = bare::disk_ms_per_picture(files.path(), run.image_bytes, per_second, window)?;
+    Ok((Beside { round: run.round, channel_ms, disk_ms }, files))
 }
 
 fn pictures(receiver: &Receiver) -> usize {

@@ -22,6 +22,7 @@ use crate::document::Section;
 use crate::latency::Delays;
 use crate::machine::Machine;
 use crate::packages::{self, Need};
+use crate::page::{Purpose, Verdict};
 use crate::subject::Subject;
 use crate::workshop::{Workshop, output};
 
@@ -157,7 +158,7 @@ struct Measurement {
     per_sec: f64,
 }
 
-pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<()> {
+pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<Verdict> {
     packages::require(&[Need::Rclone])?;
     let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 5 });
     let mut machine = Machine::look(workshop, &[Subject::Framehook]);
@@ -186,7 +187,7 @@ pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<()> {
         }
     }
     let report = Report::new(machine, rounds, measurements);
-    report.page().publish(workshop, SECTION, &report, options.update)
+    report.page().publish(workshop, SECTION, &report, Purpose::of(options.quick, options.update))
 }
 
 /// How many: a few seconds of each, and of a program that starts for each put fewer.

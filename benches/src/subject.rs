@@ -1,6 +1,7 @@
 //! The systems that are measured: each is started on free loopback ports, given K publishers, and ended with everything
 //! that it started.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -63,6 +64,9 @@ pub(crate) enum Subject {
     /// nginx-rtmp that starts nothing.
     #[value(skip)]
     Nginx,
+    /// The floor program with a picture every [`SPARSE_INTERVAL`].
+    #[value(skip)]
+    SparseFloor,
     /// The server of this build, with a picture every [`SPARSE_INTERVAL`].
     #[value(skip)]
     Sparse,
@@ -75,7 +79,7 @@ impl Subject {
 
     pub(crate) fn label(self) -> &'static str {
         match self {
-            Self::Floor => "floor program",
+            Self::Floor | Self::SparseFloor => "floor program",
             Self::Framehook | Self::Sparse => "framehook serve",
             Self::Receiving => "framehook serve, no rule",
             Self::Sink => "plain sink",
@@ -90,7 +94,7 @@ impl Subject {
     pub(crate) fn interval(self) -> Option<Duration> {
         match self {
             Self::Floor | Self::Framehook | Self::Tuned | Self::Gstreamer | Self::Plain => Some(INTERVAL),
-            Self::Sparse => Some(SPARSE_INTERVAL),
+            Self::SparseFloor | Self::Sparse => Some(SPARSE_INTERVAL),
             Self::Sink | Self::Receiving | Self::Nginx => None,
         }
     }
@@ -100,7 +104,13 @@ impl Subject {
         match self {
             Self::Tuned | Self::Gstreamer => 40,
             Self::Plain => 10,
-            Self::Floor | Self::Framehook | Self::Sink | Self::Receiving | Self::Nginx | Self::Sparse => u32::MAX,
+            Self::Floor
+            | Self::Framehook
+            | Self::Sink
+            | Self::Receiving
+            | Self::Nginx
+            | Self::SparseFloor
+            | Self::Sparse => u32::MAX,
         }
     }
 
@@ -109,13 +119,19 @@ impl Subject {
     pub(crate) fn rounds_max(self) -> u32 {
         match self {
             Self::Tuned | Self::Gstreamer | Self::Plain => 3,
-            Self::Floor | Self::Framehook | Self::Sink | Self::Receiving | Self::Nginx | Self::Sparse => u32::MAX,
+            Self::Floor
+            | Self::Framehook
+            | Self::Sink
+            | Self::Receiving
+            | Self::Nginx
+            | Self::SparseFloor
+            | Self::Sparse => u32::MAX,
         }
     }
 
     fn needs(self) -> &'static [Need] {
         match self {
-            Self::Floor | Self::Sink => {
+            Self::Floor | Self::Sink | Self::SparseFloor => {
                 &[Need::Compiler, Need::PkgConfig, Need::Libavcodec, Need::Libswscale, Need::LibjpegTurbo]
             }
             Self::Framehook | Self::Receiving | Self::Sparse => &[],
@@ -136,7 +152,7 @@ impl Subject {
     /// Builds it, or makes sure that it has been built.
     fn prepare(self, workshop: &Workshop) -> Result<()> {
         match self {
-            Self::Floor | Self::Sink => build_floor(workshop),
+            Self::Floor | Self::Sink | Self::SparseFloor => build_floor(workshop),
             Self::Framehook | Self::Receiving | Self::Sparse => framehook_executable(workshop).map(drop),
             Self::Tuned | Self::Gstreamer | Self::Plain | Self::Nginx => Ok(()),
         }
@@ -146,7 +162,7 @@ impl Subject {
     pub(crate) fn start(self, workshop: &Workshop, clip: &Path, streams: u32) -> Result<Running> {
         let group = Group::new("subject");
         match self {
-            Self::Floor | Self::Sink => floor(group, workshop, clip, streams, self.interval()),
+            Self::Floor | Self::Sink | Self::SparseFloor => floor(group, workshop, clip, streams, self.interval()),
             Self::Framehook | Self::Receiving | Self::Sparse => framehook(group, workshop, self.interval()),
             Self::Tuned => nginx(group, Some(TUNED)),
             Self::Gstreamer => nginx(group, Some(GSTREAMER)),
@@ -210,6 +226,14 @@ impl Running {
         }
     }
 
+    /// Where nginx-rtmp's command writes pictures.
+    pub(crate) fn shots(&self) -> Result<PathBuf> {
+        match &self.program {
+            Program::Nginx { folder, .. } => Ok(shots(folder)),
+            _ => bail!("only nginx-rtmp has such a folder"),
+        }
+    }
+
     /// Framehook's metrics page.
     pub(crate) fn metrics(&self) -> Result<Metrics> {
         match &self.program {
@@ -228,6 +252,29 @@ impl Running {
             Ok((stream.to_owned(), fs::metadata(&path)?.modified()?))
         });
         stored.collect()
+    }
+
+    /// Framehook's pushes, those that wait for their publisher to return included: the stream of each and its sequence.
+    pub(crate) fn pushes(&self) -> Result<BTreeMap<String, String>> {
+        #[derive(Deserialize)]
+        struct Listed {
+            streams: Vec<Push>,
+            next_cursor: Option<String>,
+        }
+        #[derive(Deserialize)]
+        struct Push {
+            name: String,
+            sequence: String,
+        }
+        let Program::Framehook(server) = &self.program else { bail!("only Framehook has pushes") };
+        let (mut pushes, mut cursor) = (BTreeMap::new(), String::new());
+        loop {
+            let page = server.v1("GET", &format!("/v1/streams?limit=1000{cursor}"), None)?;
+            let Listed { streams, next_cursor } = serde_json::from_value(page).context("read the list of streams")?;
+            pushes.extend(streams.into_iter().map(|push| (push.name, push.sequence)));
+            let Some(next) = next_cursor else { return Ok(pushes) };
+            cursor = format!("&cursor={next}");
+        }
     }
 
     /// What Framehook says about dues that got no picture, since its start: its counters that are not zero. Empty for
@@ -328,8 +375,19 @@ pub(crate) fn framehook(group: Group, workshop: &Workshop, interval: Option<Dura
     Ok(Running { rtmp: server.rtmp_address(), group, program: Program::Framehook(Box::new(server)) })
 }
 
+/// nginx-rtmp that starts a command of one's own, with the places that [`PLAIN`] has. Its files stay until all has been
+/// measured, as those of a server do.
+pub(crate) fn nginx_with(workshop: &Workshop, recipe: &str) -> Result<Running> {
+    let mut folder = TempDir::with_prefix_in("nginx-", workshop.runs()).context("make a folder for nginx")?;
+    folder.disable_cleanup(true);
+    nginx_in(folder, Group::new("subject"), Some(recipe))
+}
+
 fn nginx(group: Group, recipe: Option<&str>) -> Result<Running> {
-    let folder = TempDir::with_prefix("framehook-bench-").context("make a folder for nginx")?;
+    nginx_in(TempDir::with_prefix("framehook-bench-").context("make a folder for nginx")?, group, recipe)
+}
+
+fn nginx_in(folder: TempDir, group: Group, recipe: Option<&str>) -> Result<Running> {
     fs::create_dir(shots(&folder))?;
     // nginx does not say which port it got, so one is found for it. Somebody else may take it in between; then the
     // start fails and says so.

@@ -68,11 +68,19 @@ fn of(measurements: &[Measurement], streams: u32, subject: Subject) -> impl Iter
 /// What one row costs per stream-second over what another does: the median over the rounds of the ratio within a round,
 /// because what disturbs one disturbs both. Not a number where one of them was not measured.
 pub(crate) fn ratio(measurements: &[Measurement], row: (u32, Subject), base: (u32, Subject)) -> f64 {
-    let ratios = of(measurements, row.0, row.1).filter_map(|one| {
+    Spread::of(ratios(measurements, row, base)).median
+}
+
+/// That ratio in each round that has both.
+pub(crate) fn ratios(
+    measurements: &[Measurement],
+    row: (u32, Subject),
+    base: (u32, Subject),
+) -> impl Iterator<Item = f64> {
+    of(measurements, row.0, row.1).filter_map(move |one| {
         let base = of(measurements, base.0, base.1).find(|base| base.round == one.round)?;
         Some(one.ms_per_stream_second() / base.ms_per_stream_second())
-    });
-    Spread::of(ratios).median
+    })
 }
 
 /// The floor's own steps: the median over its measurements.
@@ -96,17 +104,51 @@ pub(crate) struct Spread {
 
 impl Spread {
     pub(crate) fn of(values: impl Iterator<Item = f64>) -> Self {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_unstable_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        let median = match values.as_slice() {
-            [] => f64::NAN,
-            values if values.len() % 2 == 1 => values[middle],
-            values => f64::midpoint(values[middle - 1], values[middle]),
-        };
+        let values = in_order(values);
         let edge = |value: Option<&f64>| value.copied().unwrap_or(f64::NAN);
-        Self { median, least: edge(values.first()), most: edge(values.last()) }
+        Self { median: at(&values, 0.5), least: edge(values.first()), most: edge(values.last()) }
     }
+
+    /// The median with so many decimals, and in brackets least and most.
+    pub(crate) fn shown(self, digits: usize) -> String {
+        let Self { median, least, most } = self;
+        format!("{median:.digits$} ({least:.digits$}–{most:.digits$})")
+    }
+}
+
+/// Median and quartiles, for many rounds, of which least and most tell little; not a number where there is no value.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Quartiles {
+    pub(crate) first: f64,
+    pub(crate) median: f64,
+    pub(crate) third: f64,
+}
+
+impl Quartiles {
+    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Self {
+        let values = in_order(values);
+        Self { first: at(&values, 0.25), median: at(&values, 0.5), third: at(&values, 0.75) }
+    }
+
+    /// The median with so many decimals, and in brackets the other two.
+    pub(crate) fn shown(self, digits: usize) -> String {
+        let Self { first, median, third } = self;
+        format!("{median:.digits$} ({first:.digits$}–{third:.digits$})")
+    }
+}
+
+fn in_order(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values
+}
+
+/// The value that so large a part of the others is below, in between where that falls between two.
+fn at(values: &[f64], part: f64) -> f64 {
+    let Some(last) = values.len().checked_sub(1) else { return f64::NAN };
+    let place = part * last as f64;
+    let (below, above) = (values[place.floor() as usize], values[place.ceil() as usize]);
+    below + (above - below) * place.fract()
 }
 
 #[cfg(test)]
@@ -138,5 +180,15 @@ mod tests {
     fn median_of_an_odd_and_an_even_number() {
         assert_eq!(Spread::of([3.0, 1.0, 9.0].into_iter()).median, 3.0);
         assert_eq!(Spread::of([3.0, 1.0, 9.0, 5.0].into_iter()).median, 4.0);
+        assert!(Spread::of(std::iter::empty()).median.is_nan());
+    }
+
+    #[test]
+    fn quartiles_leave_a_quarter_on_either_side() {
+        let shown = |values: &[f64]| Quartiles::of(values.iter().copied()).shown(2);
+        assert_eq!(shown(&[9.0, 1.0, 3.0, 2.0, 4.0]), "3.00 (2.00–4.00)");
+        assert_eq!(shown(&[4.0, 3.0, 2.0, 1.0]), "2.50 (1.75–3.25)");
+        assert_eq!(shown(&[7.0]), "7.00 (7.00–7.00)");
+        assert!(Quartiles::of(std::iter::empty()).third.is_nan());
     }
 }

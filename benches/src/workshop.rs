@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use framehook_testkit::server::ServerSpec;
 use tempfile::TempDir;
 
+use crate::provenance::Provenance;
+
 /// The folders of this build.
 #[derive(Debug)]
 pub(crate) struct Workshop {
@@ -16,6 +18,7 @@ pub(crate) struct Workshop {
     /// `target/bench`: clips, the floor program, results.
     pub(crate) cache: PathBuf,
     pub(crate) repository: PathBuf,
+    pub(crate) provenance: Provenance,
     /// What servers leave behind, until all has been measured.
     runs: TempDir,
 }
@@ -27,8 +30,9 @@ impl Workshop {
         let cache = executables.parent().context("a build folder lies in `target`")?.join("bench");
         fs::create_dir_all(&cache).with_context(|| format!("make {}", cache.display()))?;
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("this crate lies in the repository")?;
+        let provenance = Provenance::note_down(repository, &executables);
         let runs = TempDir::with_prefix("framehook-bench-").context("make a folder")?;
-        Ok(Self { executables, cache, repository: repository.to_owned(), runs })
+        Ok(Self { executables, cache, repository: repository.to_owned(), provenance, runs })
     }
 
     /// The server of this build; `framehook-render` lies beside it. Its files stay until all has been measured: where ext4 has no
@@ -37,6 +41,11 @@ impl Workshop {
     pub(crate) fn server(&self) -> Result<ServerSpec> {
         let executable = self.executable("framehook", "cargo build --release")?;
         Ok(ServerSpec::new(executable).left_in(self.runs.path()))
+    }
+
+    /// Where that is.
+    pub(crate) fn runs(&self) -> &Path {
+        self.runs.path()
     }
 
     /// The Python that has the vendors' SDKs.

@@ -27,13 +27,19 @@ text { font-family: system-ui, -apple-system, 'Segoe UI', sans-serif; fill: #1f2
   .limit { stroke: #9198a1; }\n\
 }";
 
-/// A bar for each system at the most streams it was measured with, fewest streams per core first.
+/// Each system at the most streams it was measured with, fewest streams per core first. Those that are shown with the same
+/// number stand in the order of [`Subject::WITH_PICTURES`].
+pub(super) fn bars(summaries: &[Summary]) -> Vec<&Summary> {
+    let of = |subject| summaries.iter().filter(move |row| row.subject == subject);
+    let most = |&subject: &Subject| of(subject).max_by_key(|row| row.streams);
+    let mut bars: Vec<&Summary> = Subject::WITH_PICTURES.iter().filter_map(most).collect();
+    bars.sort_by(|a, b| a.streams_per_core.round().total_cmp(&b.streams_per_core.round()));
+    bars
+}
+
+/// A bar for each system.
 pub(super) fn streams_per_core(summaries: &[Summary]) -> String {
-    let mut rows: Vec<&Summary> = Subject::WITH_PICTURES
-        .iter()
-        .filter_map(|&subject| summaries.iter().filter(|row| row.subject == subject).max_by_key(|row| row.streams))
-        .collect();
-    rows.sort_by(|a, b| a.streams_per_core.total_cmp(&b.streams_per_core));
+    let rows = bars(summaries);
     let longest = rows.last().map_or(1.0, |row| row.streams_per_core);
     let height = TOP + ROW * rows.len() as u32;
 

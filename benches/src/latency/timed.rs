@@ -1,6 +1,7 @@
 //! The streams whose pictures are timed, and how long each picture took.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +11,6 @@ use anyhow::{Context, Result, ensure};
 use framehook_testkit::flv::FlvFile;
 use framehook_testkit::publisher::{KeyframeSent, Publisher, PublisherSpec, PushUrl};
 use framehook_testkit::receiver::Request;
-use framehook_testkit::server::Server;
 use serde_json::Value;
 
 use super::watch::Watch;
@@ -23,6 +23,9 @@ const SNAPSHOT: u64 = 200;
 /// may lose the core in between.
 const NOTED_LATE_MAX: Duration = Duration::from_millis(250);
 
+/// What the streams' names begin with; their number follows.
+const STREAM: &str = "room_";
+
 /// Publishers in this process, whose logs say when each keyframe left.
 pub(super) struct Timed(Vec<Publisher>);
 
@@ -34,16 +37,21 @@ pub(super) struct Picture {
 }
 
 impl Timed {
-    /// Publishers that join evenly over one interval.
-    pub(super) fn start(clip: &Path, server: &Server, streams: u32) -> Result<Self> {
+    /// Publishers to an app that join evenly over one interval.
+    pub(super) fn start(clip: &Path, to: SocketAddr, app: &str, streams: u32) -> Result<Self> {
         let file = Arc::new(FlvFile::open(clip)?);
         let began = Instant::now();
         let publishers = (0..streams).map(|index| {
             std::thread::sleep((GOP * index / streams).saturating_sub(began.elapsed()));
-            let url: PushUrl = server.rtmp_url(&format!("{TIMED_APP}/room_{index}")).parse()?;
+            let url: PushUrl = format!("rtmp://{to}/{app}/{STREAM}{index}").parse()?;
             Ok(PublisherSpec::new(url, Arc::clone(&file)).looped().start()?)
         });
         publishers.collect::<Result<_>>().map(Self)
+    }
+
+    /// The keyframes of each stream that have left.
+    pub(super) fn keyframes(&self) -> Vec<Vec<KeyframeSent>> {
+        self.0.iter().map(|publisher| publisher.log().keyframes).collect()
     }
 
     /// The pictures of all keyframes that left within the window, and how many keyframes have no callback. `objects` is
@@ -54,15 +62,15 @@ impl Timed {
         (objects, watch): (&Path, &Watch),
         window: Range<Instant>,
     ) -> Result<(Vec<Picture>, usize)> {
-        let logs: Vec<Vec<KeyframeSent>> = self.0.iter().map(|publisher| publisher.log().keyframes).collect();
+        let logs = self.keyframes();
         let mut callbacks: HashMap<(usize, usize), (&Request, Value)> = HashMap::new();
         for request in requests {
             let body = request.json()?;
             if body["event_type"] != SNAPSHOT || body["appname"] != TIMED_APP {
                 continue;
             }
-            let stream = body["stream_id"].as_str().and_then(|stream| stream.strip_prefix("room_")?.parse().ok());
-            let stream: usize = stream.with_context(|| format!("a callback of a foreign stream: {body}"))?;
+            let stream = body["stream_id"].as_str().and_then(number_of);
+            let stream = stream.with_context(|| format!("a callback of a foreign stream: {body}"))?;
             let create_time_s = body["create_time"].as_u64().context("a callback without create_time")?;
             let keyframe = shown(logs.get(stream).context("a foreign stream")?, create_time_s);
             let keyframe = keyframe.context("a callback came before its keyframe")?;
@@ -89,6 +97,11 @@ impl Timed {
         ensure!(!pictures.is_empty(), "no picture within the window: this machine is saturated");
         Ok((pictures, missing))
     }
+}
+
+/// The number of a timed stream.
+pub(super) fn number_of(name: &str) -> Option<usize> {
+    name.strip_prefix(STREAM)?.parse().ok()
 }
 
 /// The keyframe of which the server saw the last byte in this second: the last one that had left at its end. Keyframes are

@@ -1,8 +1,8 @@
-//! When objects appear in the local store, by inotify.
+//! When a picture's file is there, by inotify: an object of the local store, or what a recipe writes.
 //!
-//! A file's own times do not tell: its modification is that of the spooled file, before the commit; its last change is the
-//! removal of the spool's name, after the outcome is durable; and both are stamped with a clock that lags by one or two
-//! ticks of the kernel, which is up to 8 ms.
+//! A file's own times do not tell. An object is the spooled file under one more name: it was modified when that was written, and
+//! last changed when the name in the spool went, after the commit. Both are stamped with a clock that lags by one or two ticks of
+//! the kernel, which is up to 8 ms.
 
 use std::collections::HashMap;
 use std::fs;
@@ -27,6 +27,24 @@ const EVENTS_BYTES: usize = 32 << 10;
 /// Files and the moment in which each was first seen.
 type Seen = Arc<Mutex<HashMap<PathBuf, Instant>>>;
 
+/// From when on a file is whole.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Whole {
+    /// From when it has its name: it is written elsewhere, then linked or renamed.
+    Named,
+    /// From when its writer has closed it, or, of one that writes elsewhere, renamed it.
+    Closed,
+}
+
+impl Whole {
+    fn events(self) -> WatchFlags {
+        match self {
+            Self::Named => WatchFlags::CREATE | WatchFlags::MOVED_TO,
+            Self::Closed => WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO,
+        }
+    }
+}
+
 /// Watches folders until dropped.
 pub(super) struct Watch {
     seen: Seen,
@@ -36,11 +54,11 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Watches `folder` and every folder that is below it now. One that is made later, as for a new day, is not watched.
-    pub(super) fn start(folder: &Path) -> Result<Self> {
+    pub(super) fn start(folder: &Path, whole: Whole) -> Result<Self> {
         let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).context("start inotify")?;
         let mut folders = HashMap::new();
         for folder in folder_and_below(folder)? {
-            let number = inotify::add_watch(&queue, folder.as_path(), WatchFlags::CREATE | WatchFlags::MOVED_TO)
+            let number = inotify::add_watch(&queue, folder.as_path(), whole.events())
                 .with_context(|| format!("watch {}", folder.display()))?;
             folders.insert(number, folder);
         }
@@ -53,9 +71,15 @@ impl Watch {
         Ok(Self { seen, stop, thread: Some(thread) })
     }
 
-    /// When a file appeared under this name, linked or renamed: it is whole then.
+    /// When the file of this name was whole for the first time.
     pub(super) fn appeared(&self, path: &Path) -> Option<Instant> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied()
+    }
+
+    /// All files so far, as [`Watch::appeared`] tells of one.
+    pub(super) fn all(&self) -> Vec<(PathBuf, Instant)> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().map(|(path, whole)| (path.clone(), *whole)).collect()
     }
 }
 
@@ -101,6 +125,8 @@ fn note(queue: &OwnedFd, folders: &HashMap<i32, PathBuf>, seen: &Seen, stop: &At
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     use framehook_testkit::wait;
@@ -111,7 +137,7 @@ mod tests {
         let (spool, day) = (folder.path().join("spool"), folder.path().join("objects/pictures/day"));
         fs::create_dir_all(&spool).unwrap();
         fs::create_dir_all(&day).unwrap();
-        let watch = Watch::start(&folder.path().join("objects")).unwrap();
+        let watch = Watch::start(&folder.path().join("objects"), Whole::Named).unwrap();
         for (name, is_linked) in [("linked.jpg", true), ("renamed.jpg", false)] {
             let (from, to) = (spool.join(name), day.join(name));
             fs::write(&from, "a picture").unwrap();
@@ -121,5 +147,21 @@ mod tests {
             assert!(appeared >= before, "{name}");
         }
         assert_eq!(watch.appeared(&spool.join("linked.jpg")), None);
+    }
+    #[test]
+    fn a_file_that_is_written_in_its_place_is_whole_once_closed() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let watch = Watch::start(folder.path(), Whole::Closed).unwrap();
+        let (slow, other) = (folder.path().join("slow.jpg"), folder.path().join("other.jpg"));
+        let mut file = fs::File::create(&slow).unwrap();
+        file.write_all(b"half a picture").unwrap();
+        fs::write(&other, "a picture").unwrap();
+        wait::until("the other one", Duration::from_secs(20), || watch.appeared(&other)).unwrap();
+        assert_eq!(watch.appeared(&slow), None);
+        let before = Instant::now();
+        drop(file);
+        let whole = wait::until("this one", Duration::from_secs(20), || watch.appeared(&slow)).unwrap();
+        assert!(whole >= before);
+        assert_eq!(watch.all().len(), 2);
     }
 }

@@ -12,8 +12,12 @@ use tempfile::TempDir;
 use crate::subject::{FloorPicture, floor_pictures, floor_program};
 use crate::workshop::{Workshop, output};
 
-/// Pictures of each keyframe in one measurement: some two seconds of CPU time.
-const ROUNDS: u32 = 4;
+/// Pictures of each keyframe in one measurement, after one to warm up. One is some 0.4 s of CPU time: a shared machine is
+/// quicker or slower by a tenth from one half minute to the next, so ways that are compared take turns soon and often.
+const PASSES: u32 = 1;
+
+/// The same where one way is measured by itself.
+const PASSES_ALONE: u32 = 4;
 
 /// Of a coded picture's or a config's tag, what stands before its data (FLV 10.1, E.4.3.1).
 const AVC_HEADER_BYTES: usize = 5;
@@ -58,6 +62,16 @@ pub(super) struct Taken {
 }
 
 impl Taken {
+    const NOTHING: Self = Self {
+        way: Way::Pool,
+        size: ImageSize::Own,
+        round: 1,
+        pictures: 0,
+        rendering_us: 0,
+        asking_us: 0,
+        steps_us: None,
+    };
+
     /// CPU time of all processes for one picture.
     pub(super) fn ms(&self) -> f64 {
         self.each_ms(self.rendering_us + self.asking_us)
@@ -139,11 +153,11 @@ impl Way {
     }
 
     pub(super) fn take(self, workshop: &Workshop, keyframes: &Keyframes, size: ImageSize, round: u32) -> Result<Taken> {
-        let one = Taken { way: self, size, round, pictures: 0, rendering_us: 0, asking_us: 0, steps_us: None };
+        let one = Taken { way: self, size, round, ..Taken::NOTHING };
         let taken = match self {
             Self::Libraries => libraries(workshop, keyframes, one),
             Self::Direct => direct(workshop, keyframes, one),
-            Self::Pool => pool(workshop, keyframes, one),
+            Self::Pool => pool(workshop, keyframes, PASSES, one),
         };
         taken.with_context(|| format!("measure {}", self.label()))
     }
@@ -151,22 +165,22 @@ impl Way {
 
 /// What the server's side of the pool uses for a picture of its own size, in ms.
 pub(crate) fn pool_server_ms(workshop: &Workshop, clip: &Path) -> Result<f64> {
-    let keyframes = Keyframes::of(clip)?;
-    Ok(Way::Pool.take(workshop, &keyframes, ImageSize::Own, 1)?.asking_ms())
+    let taken = pool(workshop, &Keyframes::of(clip)?, PASSES_ALONE, Taken::NOTHING);
+    Ok(taken.context("measure the server's side of the pool")?.asking_ms())
 }
 
 fn libraries(workshop: &Workshop, keyframes: &Keyframes, one: Taken) -> Result<Taken> {
-    let rounds = ROUNDS.to_string();
+    let passes = PASSES.to_string();
     let divisor = match one.size {
         ImageSize::Own => "1",
         ImageSize::Half => "2",
     };
-    let arguments = [OsStr::new("--pictures"), keyframes.clip.as_os_str(), rounds.as_ref(), divisor.as_ref()];
+    let arguments = [OsStr::new("--pictures"), keyframes.clip.as_os_str(), passes.as_ref(), divisor.as_ref()];
     let printed = floor_pictures(&output(&floor_program(workshop).to_string_lossy(), arguments)?);
     let sum = |step: fn(&FloorPicture) -> u64| printed.iter().map(step).sum::<u64>();
     let steps = [sum(|one| one.decode_us), sum(|one| one.convert_us), sum(|one| one.encode_us)];
     let pictures = printed.len() as u64;
-    ensure!(pictures == keyframes.units.len() as u64 * u64::from(ROUNDS), "it made {pictures} pictures");
+    ensure!(pictures == keyframes.units.len() as u64 * u64::from(PASSES), "it made {pictures} pictures");
     Ok(Taken { pictures, rendering_us: steps.iter().sum(), steps_us: Some(steps), ..one })
 }
 
@@ -179,10 +193,10 @@ fn direct(workshop: &Workshop, keyframes: &Keyframes, one: Taken) -> Result<Take
     Ok(Taken { pictures, rendering_us: value(&printed, "cpu_us_per_picture")? * pictures, ..one })
 }
 
-fn pool(workshop: &Workshop, keyframes: &Keyframes, one: Taken) -> Result<Taken> {
+fn pool(workshop: &Workshop, keyframes: &Keyframes, passes: u32, one: Taken) -> Result<Taken> {
     let program = workshop.executable("framehook-pool", "cargo build --release -p framehook-pool")?;
-    let (width, rounds) = (keyframes.width(one.size), ROUNDS.to_string());
-    let arguments = [&width, &rounds].map(OsStr::new).into_iter().chain(keyframes.files());
+    let (width, passes) = (keyframes.width(one.size), passes.to_string());
+    let arguments = [&width, &passes].map(OsStr::new).into_iter().chain(keyframes.files());
     let printed = output(&program.to_string_lossy(), arguments)?;
     Ok(Taken {
         pictures: value(&printed, "pictures")?,

@@ -1,5 +1,5 @@
-//! More pictures than the cores can make: publishers feel nothing of it, what is left out is counted, and every stream loses
-//! the same. When most of the load has gone, the rest is served in full at once.
+//! More pictures than the cores can make: publishers feel nothing of it, no worker dies of it, what is left out is counted,
+//! and every stream loses the same. When most of the load has gone, the rest is served in full at once.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,8 +9,10 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::dues::Dues;
+use super::memory::{Memory, mib};
 use crate::group::Group;
 use crate::load::{Load, LoadReport};
+use crate::notes::{judged, not_good};
 use crate::subject::{self, Running};
 use crate::summary::Spread;
 use crate::workshop::Workshop;
@@ -22,8 +24,11 @@ const STAYS: u32 = 10;
 const RAMP: Duration = Duration::from_secs(10);
 /// Until everybody has had dues to lose.
 const SETTLE: Duration = Duration::from_secs(10);
-/// How long those who stay are watched.
+/// From the end of the window until most are asked to leave: time to read what the window has brought.
+const READING: Duration = Duration::from_secs(2);
+/// How long those who stay are watched, and how much longer they go on.
 const AFTER: Duration = Duration::from_secs(30);
+const LONGER: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// A stream may get this many times less or more than the one in the middle.
@@ -34,7 +39,7 @@ const BLOCKED_MS_MAX: u64 = 1000;
 const TAKEN_MAX: f64 = 0.95;
 /// No second may bring more than this many times the pictures of the average one.
 const BURST_MAX: f64 = 2.0;
-/// Within one interval of the load's end nothing more may be skipped.
+/// Within one interval of most being asked to leave nothing more may be skipped.
 const RECOVERY_MAX: Duration = INTERVAL;
 
 #[derive(Debug, Serialize)]
@@ -53,10 +58,13 @@ pub(super) struct Overload {
     cores: f64,
     idle_bytes: u64,
     most_bytes: u64,
+    /// Render workers that crashed, hung or broke the rules, from beginning to end.
+    worker_restarts: u64,
     /// Of those who left and of those who stayed.
     loads: [LoadReport; 2],
     stayed: u32,
-    /// From the end of the load to the last due that was skipped; `None` when they were still being skipped at the end.
+    /// From the moment at which most are asked to leave to the last due that was skipped; `None` when they were still being
+    /// skipped at the end.
     recovered_ms: Option<u64>,
     /// Pictures of one of those who stayed, while they were watched.
     pictures_after_least: f64,
@@ -66,47 +74,38 @@ pub(super) struct Overload {
 impl Overload {
     pub(super) fn measure(workshop: &Workshop, clip: &Path, streams: u32, quick: bool) -> Result<Self> {
         let window = Duration::from_secs(if quick { 20 } else { 60 });
-        let loaded = RAMP + SETTLE + window;
+        let loaded = RAMP + SETTLE + window + READING;
         eprintln!("an overload of {streams} streams, {} s", (loaded + AFTER).as_secs());
         let running = subject::framehook(Group::new("overload"), workshop, Some(INTERVAL))?;
         let idle_bytes = running.memory_bytes()?;
         let stayed = streams / STAYS;
-        // Both a little longer than they are looked at; who stays outlives the slow goodbye of those who leave.
-        let leaving =
-            Load { names: "leaves", streams: streams - stayed, ramp: RAMP, ..Load::of(clip, loaded + LOOK_EVERY) };
-        let staying = Load {
-            names: "stays",
-            streams: stayed,
-            ramp: RAMP,
-            ..Load::of(clip, loaded + AFTER + Duration::from_secs(20))
-        };
-        let mut leaving = leaving.start(workshop, running.rtmp)?;
-        let mut staying = staying.start(workshop, running.rtmp)?;
+        let load = |names, streams, duration| Load { names, streams, ramp: RAMP, ..Load::of(clip, duration) };
+        // The generators begin a moment later than we count from, so whoever is to leave is asked no sooner than we think.
+        let (leave, leave_wall) = (Instant::now() + loaded, SystemTime::now() + loaded);
+        let mut leaving = load("leaves", streams - stayed, loaded).start(workshop, running.rtmp)?;
+        let mut staying = load("stays", stayed, loaded + AFTER + LONGER).start(workshop, running.rtmp)?;
         std::thread::sleep(RAMP + SETTLE);
         leaving.check()?;
         staying.check()?;
 
         let (begin, begin_wall, begin_cpu) = (Instant::now(), SystemTime::now(), running.group.cpu(running.root())?);
         let before = Dues::read(&running.metrics()?);
-        let mut most_bytes = 0;
-        while begin.elapsed() < window {
-            most_bytes = most_bytes.max(running.memory_bytes()?);
-            std::thread::sleep(Duration::from_secs(1).min(window.saturating_sub(begin.elapsed())));
-        }
+        let memory = Memory::watch(&running, begin + window)?;
         let dues = Dues::read(&running.metrics()?).since(&before);
         let (end_wall, seconds) = (SystemTime::now(), begin.elapsed().as_secs_f64());
         let cores = (running.group.cpu(running.root())? - begin_cpu).as_secs_f64() / seconds;
-        let names = (0..streams - stayed).map(|n| format!("leaves{n}")).chain((0..stayed).map(|n| format!("stays{n}")));
+        let stays = || (0..stayed).map(|n| format!("stays{n}"));
+        let names = (0..streams - stayed).map(|n| format!("leaves{n}")).chain(stays());
         let stored = running.stored()?;
         let pictures_in_a_second_most = most_in_a_second(&stored, begin_wall..end_wall);
         let pictures = pictures_by_stream(&stored, names, begin_wall..end_wall);
-        let leaving = leaving.finish()?;
 
-        let ended = SystemTime::now();
-        let recovered_ms = watch_recovery(&running)?;
+        // Their goodbyes belong to the recovery, so nobody waits for them here.
+        std::thread::sleep(leave.saturating_duration_since(Instant::now()));
+        let recovered_ms = watch_recovery(&running, leave)?;
         staying.check()?;
-        let names = (0..stayed).map(|n| format!("stays{n}"));
-        let after = pictures_by_stream(&running.stored()?, names, ended..SystemTime::now());
+        let worker_restarts = running.metrics()?.sum("framehook_worker_restarts_total", &[]) as u64;
+        let after = pictures_by_stream(&running.stored()?, stays(), leave_wall..SystemTime::now());
         let after = Spread::of(after.into_iter().map(|count| count as f64));
         let pictures = Spread::of(pictures.into_iter().map(|count| count as f64));
         Ok(Self {
@@ -120,8 +119,9 @@ impl Overload {
             pictures_in_a_second_most,
             cores,
             idle_bytes,
-            most_bytes,
-            loads: [leaving, staying.finish()?],
+            most_bytes: memory.most_bytes,
+            worker_restarts,
+            loads: [leaving.finish()?, staying.finish()?],
             stayed,
             recovered_ms,
             pictures_after_least: after.least,
@@ -131,8 +131,6 @@ impl Overload {
 
     pub(super) fn notes(&self) -> Vec<String> {
         let Self { streams, interval_s, window_s, dues, cores, loads, stayed, .. } = self;
-        let judged = |good: bool, text: String| if good { text } else { format!("NOT GOOD: {text}") };
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let lost: u64 = loads.iter().map(|load| load.refused + load.dropped).sum();
         let blocked_ms = loads.iter().map(|load| load.blocked_ms_max).max().unwrap_or_default();
         let late_ms = loads.iter().map(|load| load.late_ms_max).max().unwrap_or_default();
@@ -175,9 +173,13 @@ impl Overload {
             ),
             format!("Memory: {:.0} MiB idle, {:.0} at most.", mib(self.idle_bytes), mib(self.most_bytes)),
         ];
+        notes.push(judged(
+            self.worker_restarts == 0,
+            format!("Render workers that crashed, hung or broke the rules: {} (asked: none).", self.worker_restarts),
+        ));
         let after = format!(
-            "When all but {stayed} streams had left, each of them got {:.0} pictures at least and {:.0} in the middle in {} s, \
-             {} were asked",
+            "From when all but {stayed} streams were asked to leave, each of them got {:.0} pictures at least and {:.0} in the \
+             middle in {} s, {} were asked",
             self.pictures_after_least,
             self.pictures_after_median,
             AFTER.as_secs(),
@@ -191,9 +193,7 @@ impl Overload {
             None => judged(false, format!("{after}; dues were skipped to the end.")),
         });
         if dues.taken > dues.due * TAKEN_MAX {
-            notes.push(
-                "NOT GOOD: this machine could make nearly all of these pictures, so it was no overload.".to_owned(),
-            );
+            notes.push(not_good("this machine could make nearly all of these pictures, so it was no overload."));
         }
         notes
     }
@@ -221,15 +221,15 @@ fn most_in_a_second(stored: &[(String, SystemTime)], within: std::ops::Range<Sys
     seconds.into_values().max().unwrap_or(0)
 }
 
-/// Looks until [`AFTER`] has passed, and gives when a due was last skipped. `None` when that was in the last two intervals.
-fn watch_recovery(running: &Running) -> Result<Option<u64>> {
-    let ended = Instant::now();
+/// Looks until [`AFTER`] has passed since most were asked to leave, and gives how long after that a due was last skipped.
+/// `None` when that was in the last two intervals.
+fn watch_recovery(running: &Running, leave: Instant) -> Result<Option<u64>> {
     let mut skipped = Dues::read(&running.metrics()?).skipped_alive();
     let mut last_skip = Duration::ZERO;
     loop {
         std::thread::sleep(LOOK_EVERY);
         let now = Dues::read(&running.metrics()?).skipped_alive();
-        let elapsed = ended.elapsed();
+        let elapsed = leave.elapsed();
         if now > skipped {
             (skipped, last_skip) = (now, elapsed);
         }
@@ -290,6 +290,7 @@ mod tests {
             cores: 2.0,
             idle_bytes: 10 << 20,
             most_bytes: 50 << 20,
+            worker_restarts: 0,
             loads: [load.clone(), load],
             stayed: 10,
             recovered_ms: Some(0),
@@ -299,7 +300,14 @@ mod tests {
         assert!(!overload.notes().join("\n").contains("NOT GOOD"), "{:?}", overload.notes());
         let burst = Overload { pictures_in_a_second_most: 51, ..overload };
         assert!(burst.notes().join("\n").contains("NOT GOOD: The second with the most pictures had 51, of 25"));
-        let bad = Overload { pictures_least: 3.0, dues: dues(3000.0, 2990.0), recovered_ms: None, ..burst };
+        let died = Overload { worker_restarts: 1, ..burst };
+        let notes = died.notes().join("\n");
+        assert!(notes.contains("NOT GOOD: Render workers that crashed, hung or broke the rules: 1 (asked"), "{notes}");
+        let slow = Overload { worker_restarts: 0, recovered_ms: Some(2001), ..died };
+        let notes = slow.notes().join("\n");
+        assert!(notes.contains("NOT GOOD: From when all but 10 streams were asked to leave"), "{notes}");
+        assert!(notes.contains("after 2.0 s") && !notes.contains("NOT GOOD: Render workers"), "{notes}");
+        let bad = Overload { pictures_least: 3.0, dues: dues(3000.0, 2990.0), recovered_ms: None, ..slow };
         let notes = bad.notes().join("\n");
         assert!(notes.contains("NOT GOOD: Pictures of one stream in that time: 3 at least"), "{notes}");
         assert!(notes.contains("no overload") && notes.contains("skipped to the end"), "{notes}");

@@ -141,7 +141,7 @@ impl Process {
     /// # Errors
     /// When `/proc` cannot be read.
     pub fn descendants(&self) -> Result<Vec<Descendant>> {
-        descendants(self.pid())
+        descendants_of(self.pid())
     }
 }
 
@@ -198,7 +198,11 @@ pub fn wait_until_gone(processes: &[Descendant], patience: Duration) -> Result<(
         })
 }
 
-fn descendants(of: u32) -> Result<Vec<Descendant>> {
+/// The children of a process, their children and so on, as they are now.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn descendants_of(pid: u32) -> Result<Vec<Descendant>> {
     let mut all = Vec::new();
     for entry in fs::read_dir("/proc").context("read /proc")? {
         let name = entry.context("read /proc")?.file_name();
@@ -207,7 +211,7 @@ fn descendants(of: u32) -> Result<Vec<Descendant>> {
         }
     }
     let mut found = Vec::new();
-    let mut parents = vec![of];
+    let mut parents = vec![pid];
     while let Some(parent) = parents.pop() {
         for stat in all.iter().filter(|stat| stat.parent == parent) {
             parents.push(stat.pid);

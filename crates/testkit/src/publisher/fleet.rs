@@ -20,8 +20,8 @@ use self::member::Member;
 use super::timeline::Playlist;
 use super::{Log, PublishError, PushUrl};
 
-/// Publishers of one thread. At 72 messages a second of each, a thousand take half a core (0.54 ms of CPU time per
-/// stream-second of a 360p clip at 2,000 streams, 0.72 at 500, loopback's part of receiving included).
+/// Publishers of one thread. At 72 messages a second of each, a thousand take about half a core, loopback's part of receiving
+/// included; `bench scale` prints what one of its storm takes.
 const MEMBERS_PER_THREAD: usize = 1000;
 
 /// The shortest pause between two rounds. What falls due within it is sent in one round, at most this late; a thousand
