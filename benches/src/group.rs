@@ -230,8 +230,18 @@ fn is_alive(pid: u32) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
     use super::*;
+
+    /// A test that enters a control group takes the whole test process along, and what others start meanwhile would end with it.
+    static STARTING: Mutex<()> = Mutex::new(());
+
+    /// To be held by a test as long as it starts processes.
+    pub(crate) fn starting() -> MutexGuard<'static, ()> {
+        STARTING.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     #[test]
     fn finds_its_own_group_in_either_version() {
@@ -265,6 +275,7 @@ mod tests {
     // One test, because entering a control group takes the whole test process along.
     #[test]
     fn counts_a_tree_and_a_control_group_which_ends_with_its_owner() {
+        let _starting = starting();
         counts_what_a_child_burns(&Group::Tree);
         let group = Group::new("test");
         counts_what_a_child_burns(&group);

@@ -105,9 +105,11 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::group::tests::starting;
 
     #[test]
     fn what_runs_write_makes_no_build_dirty() {
+        let _starting = starting();
         let folder = TempDir::new().unwrap();
         assert_eq!(describe(folder.path()), None);
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();

@@ -44,12 +44,16 @@ async fn measure(jobs: Vec<RenderJob>, rounds: u32) -> Result<()> {
     let mut worker = workers.pop().context("one was asked for")?;
     let pid = health.workers().first().and_then(|worker| worker.pid).context("a worker that is up has a process")?;
     let mut before = Used::now(pid)?;
+    let mut steps_us = 0;
     for round in 0..=rounds {
         for job in &jobs {
-            worker.render(job, Instant::now() + PATIENCE).await?;
+            let timings = worker.render(job, Instant::now() + PATIENCE).await?.timings;
+            let steps = [timings.decode_us, timings.scale_us, timings.encode_us];
+            steps_us += steps.into_iter().map(u64::from).sum::<u64>();
         }
         if round == 0 {
             before = Used::now(pid)?;
+            steps_us = 0;
         }
     }
     let after = Used::now(pid)?;
@@ -57,6 +61,7 @@ async fn measure(jobs: Vec<RenderJob>, rounds: u32) -> Result<()> {
     println!("pictures {pictures}");
     println!("server_us {}", (after.server - before.server).as_micros());
     println!("worker_us {}", (after.worker - before.worker).as_micros());
+    println!("steps_us {steps_us}");
     Ok(())
 }
 

@@ -8,10 +8,11 @@ use crate::notes;
 use crate::page::{Column, Page, Table};
 use crate::summary::Quartiles;
 
-/// What we ask of the server's pool: in times the libraries, and in times the worker's own code, which is the price of the
-/// process boundary: two copies through shared memory and a wake-up each way.
+/// What we ask of the server's pool, in times the libraries.
 const TIMES_LIBRARIES_MAX: f64 = 1.1;
-const TIMES_DIRECT_MAX: f64 = 1.02;
+
+/// What we ask of the process boundary: copies through shared memory and a wake-up each way may take so much of a picture.
+const BOUNDARY_MAX: f64 = 0.02;
 
 const COLUMNS: [Column; 5] = [
     Column::Words("image"),
@@ -74,24 +75,24 @@ impl Report {
 impl Row {
     /// Whether the pool keeps what is asked; nothing is asked of the other ways.
     fn verdict(&self, taken: &[Taken]) -> Option<String> {
-        let Self { way, size, times_libraries, times_direct, .. } = self;
+        let Self { way, size, times_libraries, .. } = self;
         if *way != Way::Pool {
             return None;
         }
         let asking = Quartiles::of(of(taken, *size, Way::Pool).map(Taken::asking_ms)).median;
-        let percent_more = |times: f64| (times - 1.0) * 100.0;
+        let boundary = boundary(taken, *size);
         let bounds = format!(
-            "{}: {:.2} × the libraries (asked: at most {TIMES_LIBRARIES_MAX}); the process boundary costs {:.1} % ({:.1} to \
-             {:.1} in the middle half of the rounds; asked: at most {:.0} % at the median), the server's side of it \
+            "{}: {:.2} × the libraries (asked: at most {TIMES_LIBRARIES_MAX}); the process boundary takes {:.1} % of a picture \
+             ({:.1} to {:.1} in the middle half of the turns; asked: at most {:.0} % at the median), the server's side of it \
              {asking:.2} ms of CPU.",
             size.label(),
             times_libraries.median,
-            percent_more(times_direct.median),
-            percent_more(times_direct.first),
-            percent_more(times_direct.third),
-            percent_more(TIMES_DIRECT_MAX)
+            boundary.median * 100.0,
+            boundary.first * 100.0,
+            boundary.third * 100.0,
+            BOUNDARY_MAX * 100.0
         );
-        let kept = times_libraries.median <= TIMES_LIBRARIES_MAX && times_direct.median <= TIMES_DIRECT_MAX;
+        let kept = times_libraries.median <= TIMES_LIBRARIES_MAX && boundary.median <= BOUNDARY_MAX;
         Some(notes::judged(kept, bounds))
     }
 }
@@ -107,6 +108,16 @@ fn ratio(taken: &[Taken], size: ImageSize, (way, base): (Way, Way)) -> Quartiles
         Some(one.ms() / base.ms())
     });
     Quartiles::of(ratios)
+}
+
+/// What the pool does for a picture beside the steps of rendering and what the worker's code called directly does not, as a part of
+/// what that takes for all of it. The ratios of the rows hold it too, but decoding alone varies by more from one turn to the next.
+fn boundary(taken: &[Taken], size: ImageSize) -> Quartiles {
+    let parts = of(taken, size, Way::Pool).filter_map(|pool| {
+        let direct = of(taken, size, Way::Direct).find(|direct| direct.round == pool.round)?;
+        Some((pool.beside_steps_ms() - direct.beside_steps_ms()) / direct.ms())
+    });
+    Quartiles::of(parts)
 }
 
 fn method(taken: &[Taken], keyframes: usize) -> String {
@@ -134,9 +145,10 @@ fn steps(taken: &[Taken]) -> String {
 mod tests {
     use super::*;
 
-    /// Pictures of 15 ms by the libraries, 14 ms by the worker's code, in rounds on a machine that becomes slower; the pool's
-    /// are given as they would be on the machine of the first round.
-    fn report(pool_us: &[u64]) -> String {
+    /// Pictures of 15 ms by the libraries, 14 ms by the worker's code, 13.9 of them decoding, converting and encoding, in rounds
+    /// on a machine that becomes slower; what the pool's ten take is given as it would be on the machine of the first round, and
+    /// how much dearer the steps are for it.
+    fn report(pool_us: &[u64], dearer_us: u64) -> String {
         let machine = Machine {
             cpu: "a processor".to_owned(),
             cores: 2,
@@ -155,11 +167,13 @@ mod tests {
                     rendering_us: rendering_us * slower,
                     asking_us: asking_us * slower,
                     steps_us: (way == Way::Libraries).then_some([110_000, 20_000, 20_000]),
+                    own_steps_us: 139_000 * slower,
                 };
+                let pool = one(Way::Pool, 140_000 + dearer_us, pool_us - 140_000);
                 [
                     one(Way::Libraries, 150_000, 0),
                     one(Way::Direct, 140_000, 0),
-                    one(Way::Pool, 140_000, pool_us - 140_000),
+                    Taken { own_steps_us: pool.own_steps_us + dearer_us * slower, ..pool },
                 ]
             })
         });
@@ -168,25 +182,29 @@ mod tests {
 
     #[test]
     fn stands_beside_the_libraries_and_the_workers_own_code() {
-        let text = report(&[142_000]);
+        let text = report(&[142_000], 0);
         let row = text.lines().find(|line| line.starts_with("1280x720") && line.contains("pool")).expect("a row");
         let cells = ["14.20", "(14.20–14.20)", "0.947", "(0.947–0.947)", "1.014", "(1.014–1.014)"];
         assert!(row.split_whitespace().collect::<Vec<_>>().ends_with(&cells), "{row}");
         assert!(text.contains("640x360: 0.95 × the libraries (asked: at most 1.1)"), "{text}");
-        assert!(text.contains("costs 1.4 % (1.4 to 1.4 in the middle half"), "{text}");
+        assert!(text.contains("takes 1.4 % of a picture (1.4 to 1.4 in the middle half"), "{text}");
         assert!(text.contains("at most 2 % at the median), the server's side of it 0.20 ms"), "{text}");
         assert!(text.contains("11.0 ms to decode, 2.0 to convert, 2.0 to encode"), "{text}");
         assert!(!text.contains("NOT GOOD"), "{text}");
     }
 
     #[test]
-    fn the_boundary_is_judged_by_the_ratios_within_the_rounds() {
-        // 1, 2, 3, 4 and 5 % more, while the machine itself becomes five times as slow.
-        let text = report(&[141_400, 142_800, 144_200, 145_600, 147_000]);
-        assert!(
-            text.contains("costs 3.0 % (2.0 to 4.0 in the middle half of the rounds; asked: at most 2 %"),
-            "{text}"
-        );
-        assert!(text.contains("NOT GOOD: 1280x720: 0.96 × the libraries"), "{text}");
+    fn the_boundary_is_what_is_done_beside_the_steps_within_each_turn() {
+        // 1, 2, 3, 4 and 5 % more, while the machine itself becomes five times as slow, and decoding dearer by chance.
+        for dearer_us in [0, 7_000] {
+            let text = report(&[141_400, 142_800, 144_200, 145_600, 147_000], dearer_us);
+            assert!(
+                text.contains(
+                    "takes 3.0 % of a picture (2.0 to 4.0 in the middle half of the turns; asked: at most 2 %"
+                ),
+                "{text}"
+            );
+            assert!(text.contains("NOT GOOD: 1280x720: "), "{text}");
+        }
     }
 }

@@ -59,6 +59,8 @@ pub(super) struct Taken {
     pub(super) asking_us: u64,
     /// Of the libraries only: decode, convert, encode.
     pub(super) steps_us: Option<[u64; 3]>,
+    /// Of the worker's code: what its own steps took of that, decoding, converting and encoding, by the clock on the wall.
+    pub(super) own_steps_us: u64,
 }
 
 impl Taken {
@@ -70,6 +72,7 @@ impl Taken {
         rendering_us: 0,
         asking_us: 0,
         steps_us: None,
+        own_steps_us: 0,
     };
 
     /// CPU time of all processes for one picture.
@@ -80,6 +83,11 @@ impl Taken {
     /// What the asking process used for one picture.
     pub(super) fn asking_ms(&self) -> f64 {
         self.each_ms(self.asking_us)
+    }
+
+    /// What is done for one picture beside decoding, converting and encoding it, on both sides.
+    pub(super) fn beside_steps_ms(&self) -> f64 {
+        self.ms() - self.each_ms(self.own_steps_us)
     }
 
     pub(super) fn each_ms(&self, us: u64) -> f64 {
@@ -190,7 +198,9 @@ fn direct(workshop: &Workshop, keyframes: &Keyframes, one: Taken) -> Result<Take
     let arguments = ["--measure", &width].map(OsStr::new).into_iter().chain(keyframes.files());
     let printed = output(&program.to_string_lossy(), arguments)?;
     let pictures = value(&printed, "pictures")?;
-    Ok(Taken { pictures, rendering_us: value(&printed, "cpu_us_per_picture")? * pictures, ..one })
+    let all = |of_each: &str| anyhow::Ok(value(&printed, of_each)? * pictures);
+    let own_steps_us = all("wall_us_decode")? + all("wall_us_convert")? + all("wall_us_encode")?;
+    Ok(Taken { pictures, rendering_us: all("cpu_us_per_picture")?, own_steps_us, ..one })
 }
 
 fn pool(workshop: &Workshop, keyframes: &Keyframes, passes: u32, one: Taken) -> Result<Taken> {
@@ -202,6 +212,7 @@ fn pool(workshop: &Workshop, keyframes: &Keyframes, passes: u32, one: Taken) -> 
         pictures: value(&printed, "pictures")?,
         rendering_us: value(&printed, "worker_us")?,
         asking_us: value(&printed, "server_us")?,
+        own_steps_us: value(&printed, "steps_us")?,
         ..one
     })
 }
