@@ -156,16 +156,11 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::tests::a_machine;
     use crate::measurement::tests::measured;
 
     fn report(ours_ms: f64) -> Report {
-        let machine = Machine {
-            cpu: "a processor".to_owned(),
-            cores: 2,
-            memory_gib: 24.0,
-            kernel: "6.1".to_owned(),
-            versions: Vec::new(),
-        };
+        let machine = a_machine();
         let plan =
             Plan { streams: vec![500], subjects: SUBJECTS.to_vec(), rounds: 1, ramp_s: 10, settle_s: 10, window_s: 10 };
         let mut measurements = vec![

@@ -115,8 +115,19 @@ fn nginx_version() -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// With the two cores that figures here are of.
+    pub(crate) fn a_machine() -> Machine {
+        Machine {
+            cpu: "a processor".to_owned(),
+            cores: 2,
+            memory_gib: 24.0,
+            kernel: "6.1".to_owned(),
+            versions: vec!["ffmpeg 5".to_owned()],
+        }
+    }
 
     #[test]
     fn counts_a_process_without_its_children() {

@@ -115,18 +115,13 @@ pub(crate) fn lost_by(load: &LoadReport) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::tests::a_machine;
     use crate::measurement::tests::measured;
     use crate::subject::Subject;
 
     #[test]
     fn says_when_others_took_much_of_the_machine() {
-        let machine = Machine {
-            cpu: "a processor".to_owned(),
-            cores: 2,
-            memory_gib: 24.0,
-            kernel: "6.1".to_owned(),
-            versions: Vec::new(),
-        };
+        let machine = a_machine();
         let round = |others_cores| Measurement { others_cores, ..measured(Subject::Floor, 10, 1, 200.0) };
         let quiet = disturbance(&machine, &[round(0.1), round(0.5)]);
         let said = "CPU time from a test. Of 2 cores the load generator took 0.3 on average and 0.3 at most, and everything \

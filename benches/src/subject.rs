@@ -99,34 +99,24 @@ impl Subject {
         }
     }
 
+    /// Whether it starts a process for each stream, as people do.
+    pub(crate) fn is_recipe(self) -> bool {
+        matches!(self, Self::Tuned | Self::Gstreamer | Self::Plain)
+    }
+
     /// More streams would not fit two cores, and a system that cannot keep up is not measured but strangled.
     pub(crate) fn streams_max(self) -> u32 {
         match self {
             Self::Tuned | Self::Gstreamer => 40,
             Self::Plain => 10,
-            Self::Floor
-            | Self::Framehook
-            | Self::Sink
-            | Self::Receiving
-            | Self::Nginx
-            | Self::SparseFloor
-            | Self::Sparse => u32::MAX,
+            _ => u32::MAX,
         }
     }
 
     /// Recipes with a process for each stream cost five times the floor and more: three rounds tell that as well as five,
     /// and save a quarter of a run.
     pub(crate) fn rounds_max(self) -> u32 {
-        match self {
-            Self::Tuned | Self::Gstreamer | Self::Plain => 3,
-            Self::Floor
-            | Self::Framehook
-            | Self::Sink
-            | Self::Receiving
-            | Self::Nginx
-            | Self::SparseFloor
-            | Self::Sparse => u32::MAX,
-        }
+        if self.is_recipe() { 3 } else { u32::MAX }
     }
 
     fn needs(self) -> &'static [Need] {

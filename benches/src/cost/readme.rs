@@ -12,7 +12,7 @@ const COLUMNS: [Column; 3] =
 /// The recipes and the floor at the most streams they were measured with, and ours at the fewest too, where it is dearest.
 pub(super) fn excerpt(summaries: &[Summary]) -> String {
     let bars = chart::bars(summaries);
-    let recipes = || bars.iter().filter(|row| is_recipe(row.subject)).copied();
+    let recipes = || bars.iter().filter(|row| row.subject.is_recipe()).copied();
     let of = |subject| bars.iter().filter(move |row| row.subject == subject).copied();
     let ours_fewest = summaries.iter().filter(|row| row.subject == Subject::Framehook).min_by_key(|row| row.streams);
     let ours = ours_fewest.into_iter().chain(of(Subject::Framehook));
@@ -27,10 +27,6 @@ pub(super) fn excerpt(summaries: &[Summary]) -> String {
     let all = all.chain(of(Subject::Framehook).map(|row| format!("{} with Framehook", per_core(row))));
     let words = all.collect::<Vec<_>>().join(", ");
     format!("![Streams per core: {words}]({CHART})\n\n{}", table.markdown())
-}
-
-fn is_recipe(subject: Subject) -> bool {
-    !matches!(subject, Subject::Floor | Subject::Framehook)
 }
 
 fn cells(row: &Summary) -> [String; COLUMNS.len()] {

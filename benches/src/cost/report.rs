@@ -162,16 +162,11 @@ fn describe_floor(steps: FloorSteps, summaries: &[Summary]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::tests::a_machine;
     use crate::measurement::tests::measured;
 
     fn report(measurements: Vec<Measurement>) -> Report {
-        let machine = Machine {
-            cpu: "a processor".to_owned(),
-            cores: 2,
-            memory_gib: 24.0,
-            kernel: "6.1".to_owned(),
-            versions: vec!["ffmpeg 5".to_owned()],
-        };
+        let machine = a_machine();
         let plan = Plan { streams: vec![10], subjects: Vec::new(), rounds: 1, ramp_s: 10, settle_s: 12, window_s: 60 };
         Report::new(machine, plan, measurements)
     }

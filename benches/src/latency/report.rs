@@ -290,6 +290,7 @@ fn method(loaded: &Row, rivals: &[Rival], load_asked: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::tests::a_machine;
 
     fn row(others: u32, cores_busy: f64, stored_ms: u64) -> Row {
         let picture = |ms| Picture { stored: Duration::from_millis(ms), called: Duration::from_millis(ms + 2) };
@@ -302,13 +303,7 @@ mod tests {
     }
 
     fn report_beside(loaded: Row, rivals: Vec<Rival>) -> String {
-        let machine = Machine {
-            cpu: "a processor".to_owned(),
-            cores: 2,
-            memory_gib: 24.0,
-            kernel: "6.1".to_owned(),
-            versions: Vec::new(),
-        };
+        let machine = a_machine();
         let least = Least { p50_ms: 20.0, p99_ms: 22.0, steps_ms: [15.0, 2.0, 3.0] };
         let measured = Measured { rows: [row(0, 0.2, 25), loaded], rivals, least, others: Vec::new() };
         Report::new(machine, 10, 0.4, measured).page().text()

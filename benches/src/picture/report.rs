@@ -144,18 +144,13 @@ fn steps(taken: &[Taken]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::tests::a_machine;
 
     /// Pictures of 15 ms by the libraries, 14 ms by the worker's code, 13.9 of them decoding, converting and encoding, in rounds
     /// on a machine that becomes slower; what the pool's ten take is given as it would be on the machine of the first round, and
     /// how much dearer the steps are for it.
     fn report(pool_us: &[u64], dearer_us: u64) -> String {
-        let machine = Machine {
-            cpu: "a processor".to_owned(),
-            cores: 2,
-            memory_gib: 24.0,
-            kernel: "6.1".to_owned(),
-            versions: Vec::new(),
-        };
+        let machine = a_machine();
         let rounds = (1..).zip(pool_us).flat_map(|(round, &pool_us)| {
             SIZES.into_iter().flat_map(move |size| {
                 let slower = u64::from(round);

@@ -162,6 +162,7 @@ fn method(runs: &[Run]) -> String {
 mod tests {
     use super::*;
     use crate::load::LoadReport;
+    use crate::machine::tests::a_machine;
     use crate::rest::threads::ThreadTimes;
 
     fn run(dues: Dues, round: u32, cpu_ms: f64) -> Run {
@@ -173,13 +174,7 @@ mod tests {
 
     /// Rounds by what 200 pictures took, and the channel for each; shedding them takes 200 ms.
     fn report(rounds: &[(f64, f64)]) -> String {
-        let machine = Machine {
-            cpu: "a processor".to_owned(),
-            cores: 2,
-            memory_gib: 24.0,
-            kernel: "6.1".to_owned(),
-            versions: Vec::new(),
-        };
+        let machine = a_machine();
         let numbered = || (1..).zip(rounds);
         let runs = numbered()
             .flat_map(|(round, &(taken_ms, _))| [run(Dues::Taken, round, taken_ms), run(Dues::Shed, round, 200.0)]);

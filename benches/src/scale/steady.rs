@@ -235,6 +235,7 @@ impl Steady {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::tests::a_machine;
     use crate::measurement::tests::measured;
 
     fn steady(kind: Kind, streams: &[u32], rounds: u32, measurements: Vec<Measurement>) -> Steady {
@@ -242,13 +243,7 @@ mod tests {
     }
 
     fn notes(steady: &Steady) -> String {
-        let machine = Machine {
-            cpu: "a processor".to_owned(),
-            cores: 2,
-            memory_gib: 24.0,
-            kernel: "6.1".to_owned(),
-            versions: Vec::new(),
-        };
+        let machine = a_machine();
         steady.notes(&machine).join("\n")
     }
 

@@ -204,10 +204,9 @@ impl LocalStore {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     dirs.push(entry.path());
                 } else if missing.iter().any(|file| file.ino == entry.ino())
-                    && FileId::of(&entry.path()).is_ok_and(|file| missing.contains(&file))
                     && let Some(name) = self.name_of(&entry.path())
+                    && FileId::of(&entry.path()).is_ok_and(|file| missing.remove(&file))
                 {
-                    missing.remove(&FileId::of(&entry.path())?);
                     found.push(name);
                 }
             }
