@@ -115,6 +115,12 @@ impl Session {
         self.reader.reserved_bytes()
     }
 
+    /// How many more bytes are to come at least before a message that is being kept is whole, at least one. `None` while none
+    /// is being kept.
+    pub fn missing_bytes(&self) -> Option<usize> {
+        self.reader.missing_bytes()
+    }
+
     /// Whether entry points are gathered (they are, until told otherwise). Without it keyframes are counted like all
     /// other media. Takes effect with the next message; decoder configs are kept in any case.
     pub fn set_keep_entry_points(&mut self, keep: bool) {

@@ -420,6 +420,37 @@ fn entry_points_are_counted_when_nobody_wants_them() {
 }
 
 #[test]
+fn what_an_entry_point_lacks_is_told_while_it_is_put_together() {
+    let (mut session, mut client) = publishing(Limits::default());
+    client.write_video(0, CONFIG);
+    play(&mut session, &mut client);
+    assert_eq!(session.missing_bytes(), None);
+    let keyframe = [IDR, &[0x55; 30_000]].concat();
+    client.write_video(0, &keyframe);
+    let wire = client.output().to_vec();
+    client.consume_output(wire.len());
+    let mut told = Vec::new();
+    for (index, piece) in wire.chunks(1000).enumerate() {
+        session.push(piece, |event| told.push(event)).unwrap();
+        let to_come = wire.len() - (1000 * (index + 1)).min(wire.len());
+        match session.missing_bytes() {
+            // All but the headers of chunks.
+            Some(missing) => {
+                assert!((to_come.saturating_sub(300)..=to_come).contains(&missing), "{missing} of {to_come}")
+            }
+            None => assert_eq!(to_come, 0),
+        }
+    }
+    assert_eq!(words(&told), ["entry point 0 of 30007"]);
+
+    // Whether one that nobody wants is whole is nobody's concern.
+    session.set_keep_entry_points(false);
+    client.write_video(0, &keyframe);
+    session.push(&client.output()[..20_000], |_| {}).unwrap();
+    assert_eq!(session.missing_bytes(), None);
+}
+
+#[test]
 fn pictures_share_the_config_they_were_sent_under() {
     let (mut session, mut client) = publishing(Limits::default());
     for body in [CONFIG, IDR, CONFIG, IDR] {

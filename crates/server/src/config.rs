@@ -112,8 +112,8 @@ section! {
         /// Time without a whole message after which a publisher counts as gone.
         idle_timeout: Duration = "30s" in "1s"..="10m",
         /// How often a publisher is read from while no picture of it is due. Being woken for every packet costs more than
-        /// all the rest of receiving; when a picture is near, bytes are read as they come. 0 always reads them so.
-        read_interval: Duration = "250ms" in "0"..="500ms",
+        /// all the rest of receiving; when a picture is near, its keyframe is read as it comes. 0 reads everything so.
+        read_interval: Duration = "500ms" in "0"..="1s",
         /// Time within which a publisher that was cut off may return and go on with the same push: no callback is sent
         /// for the gap. CSS gives 70 s.
         reconnect_grace: Duration = "70s" in "0"..="1h",

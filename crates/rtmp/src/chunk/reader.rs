@@ -92,6 +92,16 @@ impl ChunkReader {
         self.pinned_bytes
     }
 
+    /// How many bytes of the wire are to come at least before a message that is being kept is whole: of the one that lacks
+    /// the fewest. `None` while none is.
+    pub(crate) fn missing_bytes(&self) -> Option<usize> {
+        let kept =
+            self.streams.iter().filter_map(|stream| stream.message.as_ref()).filter(|partial| partial.kept.is_some());
+        let missing = kept.map(|partial| (partial.header.len - partial.received) as usize).min()?;
+        // What waits for the rest of a header may be payload already.
+        Some(missing.saturating_sub(self.pending.len).max(1))
+    }
+
     /// Reads up to the end of the next message and moves `input` behind what was read. `Ok(None)` when the input is used
     /// up. `decide` sees the header and the first [`HEAD_BYTES`] bytes of each message (all of a shorter one), once.
     /// Control messages are not asked about: all of them fit into the head.

@@ -25,7 +25,7 @@ use framehook_rtmp::{Bound, Error as RtmpError, Limits, Phase, PublishRequest, S
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use self::pace::Pace;
+use self::pace::{Pace, Prospect, Wait};
 use self::publisher::Publisher;
 use self::transport::Transport;
 use crate::entropy::Entropy;
@@ -41,11 +41,6 @@ const SCRATCH_BYTES: usize = 256 << 10;
 /// Reads from one socket before others get their turn: a publisher on loopback could otherwise hold a thread for as long
 /// as it can send.
 const READS_PER_TURN: usize = 4;
-
-/// Bytes that a socket which is left alone may hold before it is read all the same. What 8 Mbit/s bring in 250 ms: below
-/// that the regular reads come first. The kernel gives the socket room for twice as much, and asks to be read earlier when
-/// the peer's window is nearly used up, so that a publisher is never held up.
-const LEFT_ALONE_BYTES: usize = 256 << 10;
 
 /// Bytes after which a connection lets others have its thread. A socket that always has more would otherwise never make
 /// its task wait: as many such peers as there are threads would stop every timer, their own time-outs included. At
@@ -142,8 +137,7 @@ impl RtmpIngest {
             session,
             publisher: Publisher::new(&self.lives, peer, connected),
             pace: Pace::new(self.settings.read_interval, self.entropy.fraction()),
-            next_read: None,
-            low_water_bytes: 1,
+            wait: Wait::AS_THEY_COME,
             reserved_bytes: 0,
         };
         connection.run(stop).await;
@@ -157,10 +151,8 @@ struct Connection<'a> {
     session: Session,
     publisher: Publisher<'a>,
     pace: Pace,
-    /// Until when the socket is left alone. `None` while its bytes are read as they come.
-    next_read: Option<Mono>,
-    /// With how many bytes the socket wakes us.
-    low_water_bytes: usize,
+    /// When the socket is read next.
+    wait: Wait,
     /// Its share of [`RtmpIngest::reassembly_bytes`].
     reserved_bytes: u64,
 }
@@ -235,7 +227,7 @@ impl Connection<'_> {
                     Err(error) => return End::Failed(error),
                 },
             };
-            if !is_timer || self.next_read.is_some() {
+            if !is_timer || self.wait.until.is_some() {
                 let read_bytes = match self.read() {
                     Ok(bytes) => bytes,
                     Err(end) => return end,
@@ -259,31 +251,34 @@ impl Connection<'_> {
             if is_timer && let Some(end) = self.timed_out() {
                 return end;
             }
-            // A moment that has moved away costs nothing until the timer fires; only a nearer one is set at once.
+            // An idle time-out that has moved away costs nothing until the timer fires. A read that has would be one for nothing.
             let wakes_at = clock.instant(self.wakes_at());
-            if is_timer || wakes_at < timer.deadline() {
+            if is_timer || wakes_at < timer.deadline() || (self.wait.until.is_some() && wakes_at != timer.deadline()) {
                 timer.as_mut().reset(wakes_at);
             }
         }
     }
 
-    /// Says whether the socket's bytes are read as they come, or from time to time.
+    /// Says what is waited for before the next read.
     fn set_pace(&mut self) -> io::Result<()> {
         let now = self.ingest.lives.clock.mono();
-        let next_read = match self.session.phase() {
-            Phase::Media => self.pace.next_read(now, self.publisher.picks_from(now), self.publisher.next_keyframe()),
-            _ => None,
+        let mut wait = match self.session.phase() {
+            Phase::Media => self.pace.wait(
+                now,
+                Prospect {
+                    picks_from: self.publisher.picks_from(now),
+                    expected: self.publisher.next_keyframe(),
+                    missing_bytes: self.session.missing_bytes(),
+                },
+            ),
+            _ => Wait::AS_THEY_COME,
         };
-        let low_water_bytes = match next_read {
-            // A peer may wait for its acknowledgement with less than that.
-            Some(_) => self.session.bytes_until_acknowledgement().min(LEFT_ALONE_BYTES as u64) as usize,
-            None => 1,
-        };
-        if low_water_bytes != self.low_water_bytes {
-            self.stream.set_low_water(low_water_bytes)?;
-            self.low_water_bytes = low_water_bytes;
+        // A peer may wait for its acknowledgement with less than that.
+        wait.bytes = wait.bytes.min(self.session.bytes_until_acknowledgement().try_into().unwrap_or(usize::MAX));
+        if wait.bytes != self.wait.bytes {
+            self.stream.set_low_water(wait.bytes)?;
         }
-        self.next_read = next_read;
+        self.wait = wait;
         Ok(())
     }
 
@@ -394,7 +389,7 @@ impl Connection<'_> {
 
     /// When the connection has something to do, whether or not anything comes.
     fn wakes_at(&self) -> Mono {
-        self.next_read.map_or(self.deadline(), |next_read| next_read.min(self.deadline()))
+        self.wait.until.map_or(self.deadline(), |until| until.min(self.deadline()))
     }
 
     fn timed_out(&self) -> Option<End> {

@@ -17,10 +17,10 @@ use framehook_render_wire::{
 };
 use rustix::buffer::spare_capacity;
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use tokio::io::Interest;
-use tokio::net::UnixDatagram;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{RenderError, RenderJob, RenderedImage, RenderedPicture};
@@ -274,7 +274,7 @@ impl From<End> for RenderError {
 pub(super) struct Running {
     pub(super) hello: Hello,
     process: Process,
-    socket: UnixDatagram,
+    socket: AsyncFd<OwnedFd>,
     exchange: File,
     next_job_id: u64,
 }
@@ -312,7 +312,7 @@ impl Running {
             self.exchange.write_all_at(&job.data, job.config.record.len() as u64)
         };
         beside_the_runtime(job.config.record.len() + job.data.len(), write).map_err(Breakage::Exchange)?;
-        self.send(&message).await?;
+        self.send(&message)?;
 
         let outcome = match receive(&self.socket).await? {
             FromWorker::Outcome(outcome) if outcome.job_id == id => outcome,
@@ -367,9 +367,13 @@ impl Running {
         Ok(bytes)
     }
 
-    async fn send(&self, message: &[u8]) -> Result<(), Breakage> {
-        // A datagram goes whole or not at all; the only way to fail is that nobody is at the other end.
-        self.socket.send(message).await.map(drop).map_err(|_| Breakage::Died)
+    /// A message goes whole or not at all. There is room for it: a process that has answered has read all before it.
+    fn send(&self, message: &[u8]) -> Result<(), Breakage> {
+        match retry_on_intr(|| rustix::net::send(&self.socket, message, SendFlags::NOSIGNAL)) {
+            Ok(_) => Ok(()),
+            Err(Errno::AGAIN) => Err(Breakage::Wire(WireError::Value("answer to a job that it has not read"))),
+            Err(_) => Err(Breakage::Died),
+        }
     }
 
     /// Whether the process is gone, or talks without being asked, which ends its use as well.
@@ -381,7 +385,7 @@ impl Running {
 
     /// Waits until [`has_ended`](Self::has_ended). Cancel-safe.
     pub(super) async fn ended(&self) {
-        let look = || if self.has_ended() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        let look = |_: &OwnedFd| if self.has_ended() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
         // The other error would be that the runtime shuts down, which ends its use too.
         let _ = self.socket.async_io(Interest::READABLE, look).await;
     }
@@ -403,18 +407,24 @@ fn beside_the_runtime<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// std and tokio have no type for `SOCK_SEQPACKET`; the datagram type makes the same system calls, and is told of the end
-/// of the other side by an empty datagram, which no message is.
-fn watched(socket: OwnedFd) -> io::Result<UnixDatagram> {
-    let socket = std::os::unix::net::UnixDatagram::from(socket);
-    socket.set_nonblocking(true)?;
-    UnixDatagram::from_std(socket)
+/// A socket that wakes its reader and nobody else: if it were watched for room as well, the process would wake us each time
+/// that it takes a job out of it.
+#[expect(
+    deprecated,
+    reason = "unsound for what is no owner of its descriptor; an OwnedFd is, and the other way in is unsafe"
+)]
+fn watched(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    AsyncFd::with_interest(socket, Interest::READABLE)
 }
 
-async fn receive(socket: &UnixDatagram) -> Result<FromWorker, Breakage> {
+async fn receive(socket: &AsyncFd<OwnedFd>) -> Result<FromWorker, Breakage> {
     // One byte more than allowed, so that a longer message is seen as such and not cut to a valid one.
     let mut buffer = [0; MESSAGE_BYTES_MAX + 1];
-    match socket.recv(&mut buffer).await {
+    let take =
+        |socket: &OwnedFd| Ok(retry_on_intr(|| rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty()))?.0);
+    match socket.async_io(Interest::READABLE, take).await {
+        // No message is empty, so it is the end.
         Ok(0) | Err(_) => Err(Breakage::Died),
         Ok(length) => FromWorker::parse(&buffer[..length]).map_err(Breakage::Wire),
     }

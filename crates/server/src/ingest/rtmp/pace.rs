@@ -1,13 +1,16 @@
-//! How often a publisher is read from.
+//! When a publisher is read from.
 //!
 //! What receiving costs is not the bytes but being woken for them: an encoder sends some seventy times a second, and all
 //! but one of its keyframes in ten seconds is dropped. So while no entry point can be picked, a socket is left alone and
-//! read a few times a second; shortly before one can, every byte is read as it comes. Where the encoder keeps its keyframes
-//! at a distance, nothing can be picked before the next of them.
+//! read a few times a second. Where the encoder keeps its keyframes at a distance, nothing can be picked before the next of
+//! them: shortly before it the socket is emptied, and then wakes us with a part of the keyframe, and with its end. Where
+//! it does not, every byte is read as it comes.
 
 use std::time::Duration;
 
 use framehook_domain::time::Mono;
+
+use super::rhythm::Expected;
 
 /// How much before an entry point may be picked a socket is read as bytes come. What came earlier is then read before that
 /// moment and not taken for something that came at it; a timer is late by a millisecond, or by a few under load.
@@ -17,8 +20,24 @@ const AHEAD: Duration = Duration::from_millis(50);
 /// found by the next regular read.
 const AHEAD_OF_KEYFRAME: Duration = Duration::from_millis(100);
 
-/// Into so many parts the interval is divided. Connections are spread over them, so that not all are read at once: at 250 ms
-/// the process wakes 32 times a second, whether a hundred publish or thousands.
+/// How long after its moment a keyframe that is expected may wake us with a part of itself. One that is much smaller than
+/// the one before it is read this late.
+const GIVEN_TO_KEYFRAME: Duration = Duration::from_millis(50);
+
+/// The part of the keyframe before that the socket must hold until then: more than comes between two pictures, and less than
+/// any keyframe of the same scene.
+const PART_OF_KEYFRAME: usize = 4;
+
+/// How long the rest of a keyframe may stay away before the socket is read all the same.
+const GIVEN_TO_REST: Duration = Duration::from_millis(50);
+
+/// Bytes that a socket which is left alone may hold before it is read all the same. What 4 Mbit/s bring in 500 ms: below
+/// that the regular reads come first. The kernel gives the socket room for twice as much, and asks to be read earlier when
+/// the peer's window is nearly used up, so that a publisher is never held up.
+pub(super) const LEFT_ALONE_BYTES: usize = 256 << 10;
+
+/// Into so many parts the interval is divided. Connections are spread over them, so that not all are read at once: at 500 ms
+/// the process wakes 16 times a second, whether a hundred publish or thousands.
 const PARTS: u32 = 8;
 
 /// When a connection is to be read from without having asked to be.
@@ -30,6 +49,30 @@ pub(super) struct Pace {
     offset: Duration,
 }
 
+/// What is known of a publisher between two reads.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Prospect {
+    /// From when on an entry point may be picked. `None`: not in sight.
+    pub(super) picks_from: Option<Mono>,
+    /// The next keyframe. `None`: there is no telling.
+    pub(super) expected: Option<Expected>,
+    /// Bytes that are to come at least before a message that is being put together is whole.
+    pub(super) missing_bytes: Option<usize>,
+}
+
+/// What ends the wait for the next read: either of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wait {
+    pub(super) until: Option<Mono>,
+    /// So many bytes in the socket, at least one.
+    pub(super) bytes: usize,
+}
+
+impl Wait {
+    /// The bytes are read as they come.
+    pub(super) const AS_THEY_COME: Self = Self { until: None, bytes: 1 };
+}
+
 impl Pace {
     /// `place` in `[0, 1)` says with which others the connection is read.
     pub(super) fn new(interval: Duration, place: f64) -> Self {
@@ -37,17 +80,29 @@ impl Pace {
         Self { interval, offset: interval * part.min(PARTS - 1) / PARTS }
     }
 
-    /// When the connection is read next if an entry point may be picked from `picks_from` on (`None`: not in sight) and the
-    /// next one is expected at `expected` (`None`: at any time); `None` when its bytes are to be read as they come.
-    pub(super) fn next_read(&self, now: Mono, picks_from: Option<Mono>, expected: Option<Mono>) -> Option<Mono> {
+    /// What is waited for after a read at `now`.
+    pub(super) fn wait(&self, now: Mono, prospect: Prospect) -> Wait {
         if self.interval.is_zero() {
-            return None;
+            return Wait::AS_THEY_COME;
         }
+        let left_alone = |until| Wait { until: Some(until), bytes: LEFT_ALONE_BYTES };
         let regular = self.next_regular(now);
-        let Some(picks_from) = picks_from else { return Some(regular) };
+        let Some(picks_from) = prospect.picks_from else { return left_alone(regular) };
         let eager_from = picks_from.minus(AHEAD);
-        let eager_from = expected.map_or(eager_from, |at| eager_from.max(at.minus(AHEAD_OF_KEYFRAME)));
-        (now < eager_from).then(|| regular.min(eager_from))
+        let eager_from = prospect.expected.map_or(eager_from, |next| eager_from.max(next.at.minus(AHEAD_OF_KEYFRAME)));
+        if now < eager_from {
+            return left_alone(regular.min(eager_from));
+        }
+        let wait = match (prospect.missing_bytes, prospect.expected) {
+            (Some(missing), _) => Wait { until: Some(now.plus(GIVEN_TO_REST)), bytes: missing },
+            (None, Some(Expected { at, bytes })) if now < at.plus(GIVEN_TO_KEYFRAME) => {
+                Wait { until: Some(at.plus(GIVEN_TO_KEYFRAME)), bytes: bytes as usize / PART_OF_KEYFRAME }
+            }
+            _ => return Wait::AS_THEY_COME,
+        };
+        // What came before it may be picked is read before that.
+        let until = if now < picks_from { wait.until.map(|until| until.min(picks_from)) } else { wait.until };
+        Wait { until, bytes: wait.bytes.clamp(1, LEFT_ALONE_BYTES) }
     }
 
     fn next_regular(&self, now: Mono) -> Mono {
@@ -67,6 +122,12 @@ mod tests {
         Mono(Duration::from_millis(ms))
     }
 
+    /// A prospect with moments in ms and a keyframe before of 40,000 bytes.
+    fn prospect(picks_from: Option<u64>, keyframe: Option<u64>, missing_bytes: Option<usize>) -> Prospect {
+        let expected = keyframe.map(|ms| Expected { at: at(ms), bytes: 40_000 });
+        Prospect { picks_from: picks_from.map(at), expected, missing_bytes }
+    }
+
     #[test]
     fn a_socket_is_left_alone_until_an_entry_point_may_be_picked() {
         let pace = Pace::new(Duration::from_millis(250), 0.0);
@@ -75,28 +136,56 @@ mod tests {
             ("the next due is far away", 10_100, Some(20_000), None, Some(10_250)),
             ("at a regular read the next one is meant", 10_250, Some(20_000), None, Some(10_500)),
             ("it comes before the next regular read", 10_100, Some(10_200), None, Some(10_150)),
-            ("it is almost there", 10_151, Some(10_200), None, None),
-            ("it is there", 10_200, Some(10_200), None, None),
             ("it is there, but no keyframe is to come", 10_200, Some(10_200), Some(12_000), Some(10_250)),
             ("the keyframe comes before the next regular read", 11_850, Some(10_200), Some(12_000), Some(11_900)),
-            ("the keyframe is almost there", 11_900, Some(10_200), Some(12_000), None),
-            ("the keyframe is late", 12_300, Some(10_200), Some(12_000), None),
             ("the next keyframe is not meant", 10_100, Some(20_000), Some(10_150), Some(10_250)),
         ];
         for (name, now, picks_from, keyframe, expected) in cases {
-            assert_eq!(pace.next_read(at(now), picks_from.map(at), keyframe.map(at)), expected.map(at), "{name}");
+            // Nor does a keyframe that is half here change anything.
+            for missing in [None, Some(1000)] {
+                let wait = pace.wait(at(now), prospect(picks_from, keyframe, missing));
+                assert_eq!(wait, Wait { until: expected.map(at), bytes: LEFT_ALONE_BYTES }, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn near_a_pick_it_wakes_for_a_part_of_the_keyframe_and_for_its_end() {
+        let pace = Pace::new(Duration::from_millis(250), 0.0);
+        let cases = [
+            ("no rhythm", 10_151, Some(10_200), None, None, None, 1),
+            ("no rhythm, and it may be picked", 10_200, Some(10_200), None, None, None, 1),
+            ("no rhythm, half of it is here", 10_200, Some(10_200), None, Some(7000), Some(10_250), 7000),
+            ("the keyframe is almost there", 11_900, Some(10_200), Some(12_000), None, Some(12_050), 10_000),
+            ("it is late", 12_049, Some(10_200), Some(12_000), None, Some(12_050), 10_000),
+            ("it is later than is to be expected", 12_050, Some(10_200), Some(12_000), None, None, 1),
+            ("half of it is here", 12_010, Some(10_200), Some(12_000), Some(20_000), Some(12_060), 20_000),
+            (
+                "more than a socket holds is missing",
+                12_010,
+                Some(10_200),
+                Some(12_000),
+                Some(1 << 20),
+                Some(12_060),
+                LEFT_ALONE_BYTES,
+            ),
+            ("what comes before may not be picked", 11_950, Some(11_990), Some(12_000), None, Some(11_990), 10_000),
+            ("nor what comes in part before", 11_950, Some(11_990), Some(12_000), Some(500), Some(11_990), 500),
+        ];
+        for (name, now, picks_from, keyframe, missing, until, bytes) in cases {
+            let wait = pace.wait(at(now), prospect(picks_from, keyframe, missing));
+            assert_eq!(wait, Wait { until: until.map(at), bytes }, "{name}");
         }
     }
 
     #[test]
     fn an_interval_of_zero_reads_everything_at_once() {
-        assert_eq!(Pace::new(Duration::ZERO, 0.9).next_read(at(5), None, None), None);
+        assert_eq!(Pace::new(Duration::ZERO, 0.9).wait(at(5), Prospect::default()), Wait::AS_THEY_COME);
     }
 
     #[test]
     fn connections_are_spread_over_the_interval() {
-        let reads =
-            |place: f64| Pace::new(Duration::from_millis(250), place).next_read(at(1000), None, None).expect("a read");
+        let reads = |place: f64| Pace::new(Duration::from_millis(250), place).wait(at(1000), Prospect::default()).until;
         let mut all: Vec<_> = (0..80).map(|place| reads(f64::from(place) / 80.0)).collect();
         all.sort();
         all.dedup();
@@ -108,17 +197,24 @@ mod tests {
         #[test]
         fn it_is_never_left_alone_for_longer_than_the_interval(
             interval_ms in 1..2_000_u64, place in 0.0..1.0_f64, now_ms in 0..1_000_000_u64, ahead_ms in 0..5_000_u64,
-            keyframe_ms in proptest::option::of(0..1_005_000_u64),
+            keyframe_ms in proptest::option::of(0..1_005_000_u64), missing in proptest::option::of(1..1_000_000_usize),
         ) {
             let pace = Pace::new(Duration::from_millis(interval_ms), place);
-            for picks_from in [None, Some(at(now_ms + ahead_ms))] {
-                if let Some(next) = pace.next_read(at(now_ms), picks_from, keyframe_ms.map(at)) {
-                    prop_assert!(next > at(now_ms) && next <= at(now_ms + interval_ms));
-                    let may_be_picked = picks_from.is_some_and(|picks_from| next.plus(AHEAD) > picks_from);
-                    prop_assert!(
-                        !may_be_picked || keyframe_ms.is_some_and(|ms| next.plus(AHEAD_OF_KEYFRAME) <= at(ms))
-                    );
-                }
+            for picks_from_ms in [None, Some(now_ms + ahead_ms)] {
+                let wait = pace.wait(at(now_ms), prospect(picks_from_ms, keyframe_ms, missing));
+                prop_assert!(wait.bytes >= 1 && wait.bytes <= LEFT_ALONE_BYTES);
+                prop_assert!(wait.until.is_some() || wait.bytes == 1);
+                let Some(until) = wait.until else { continue };
+                prop_assert!(until > at(now_ms));
+                let Some(picks_from) = picks_from_ms.map(at) else {
+                    prop_assert!(until <= at(now_ms + interval_ms));
+                    continue;
+                };
+                // What comes before it may be picked is read before that moment, unless nothing is to come.
+                let nothing_comes = keyframe_ms.is_some_and(|ms| until.plus(AHEAD_OF_KEYFRAME) <= at(ms));
+                prop_assert!(until <= picks_from || at(now_ms) >= picks_from || nothing_comes);
+                let most = interval_ms.max((AHEAD_OF_KEYFRAME + GIVEN_TO_KEYFRAME).as_millis() as u64);
+                prop_assert!(until <= at(now_ms + most));
             }
         }
     }

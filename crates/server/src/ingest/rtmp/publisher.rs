@@ -11,7 +11,7 @@ use framehook_media::flv::VideoCodec;
 use framehook_media::h264::Sps;
 use framehook_rtmp::{Event, Media, MediaKind, PublishRequest, UnpublishedBy};
 
-use super::rhythm::Rhythm;
+use super::rhythm::{Expected, Rhythm};
 use crate::live::{Hold, Lives, Passed};
 use crate::telemetry::event::{SessionBegan, SessionEnded};
 
@@ -73,8 +73,8 @@ impl<'a> Publisher<'a> {
         self.held.as_ref().and_then(|held| held.hold.push.picks_from(now))
     }
 
-    /// When the next keyframe is expected; `None` while there is no telling.
-    pub(super) fn next_keyframe(&self) -> Option<Mono> {
+    /// The next keyframe; `None` while there is no telling.
+    pub(super) fn next_keyframe(&self) -> Option<Expected> {
         self.held.as_ref().and_then(|held| held.rhythm.next_keyframe())
     }
 
@@ -171,14 +171,14 @@ impl<'a> Publisher<'a> {
             }
             Event::EntryPoint(unit) => {
                 if let Some(held) = &mut self.held {
-                    held.rhythm.picture(unit.dts_ms, true, self.heard);
+                    held.rhythm.picture(unit.dts_ms, true, unit.data.len() as u32, self.heard);
                     self.lives.entry_point(&held.hold.push, unit);
                 }
             }
             Event::Media(media) => {
                 if let Some(held) = &mut self.held {
                     if let MediaKind::Picture { keyframe, .. } = media.kind {
-                        held.rhythm.picture(media.timestamp_ms, keyframe, self.heard);
+                        held.rhythm.picture(media.timestamp_ms, keyframe, media.len, self.heard);
                     }
                     held.hold.push.media(passed(&media), media.len as usize, self.heard);
                 }
@@ -264,8 +264,8 @@ mod tests {
         }
         let kind = MediaKind::Picture { codec: VideoCodec::Known(Codec::H264), keyframe: true };
         publisher.hear(Event::Media(Media { kind, timestamp_ms: 6000, len: 1 }));
-        let expected = publisher.heard.plus(std::time::Duration::from_secs(2));
-        assert_eq!(publisher.next_keyframe(), Some(expected));
+        let at = publisher.heard.plus(std::time::Duration::from_secs(2));
+        assert_eq!(publisher.next_keyframe(), Some(Expected { at, bytes: 1 }));
         publisher.leave(PushEnd::PeerClosed);
         assert_eq!(publisher.next_keyframe(), None);
     }

@@ -13,10 +13,20 @@ const TOLERANCE_MS: u32 = 50;
 /// So many distances in a row must have been the same.
 const REPEATS_ASKED: u32 = 3;
 
+/// A keyframe that is to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Expected {
+    /// When it comes if the rhythm is kept; in the past when it is late.
+    pub(super) at: Mono,
+    /// How many bytes the one before it had.
+    pub(super) bytes: u32,
+}
+
 /// The keyframes of one publish, by the publisher's own clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rhythm {
     keyframe_ms: Option<u32>,
+    keyframe_bytes: u32,
     /// From the keyframe before to that one. 0: not known.
     distance_ms: u32,
     repeats: u32,
@@ -26,11 +36,12 @@ pub(super) struct Rhythm {
 
 impl Rhythm {
     /// A coded picture was heard at `now`. `timestamp_ms` is its decode time, which wraps.
-    pub(super) fn picture(&mut self, timestamp_ms: u32, keyframe: bool, now: Mono) {
+    pub(super) fn picture(&mut self, timestamp_ms: u32, keyframe: bool, bytes: u32, now: Mono) {
         self.latest = Some((timestamp_ms, now));
         if !keyframe {
             return;
         }
+        self.keyframe_bytes = bytes;
         let Some(before_ms) = self.keyframe_ms.replace(timestamp_ms) else { return };
         // A clock that goes back is a distance of weeks, which the next one does not repeat.
         let distance_ms = timestamp_ms.wrapping_sub(before_ms);
@@ -39,15 +50,16 @@ impl Rhythm {
         self.distance_ms = distance_ms;
     }
 
-    /// When the next keyframe comes if the rhythm is kept; in the past when it is late. `None` without a rhythm.
-    pub(super) fn next_keyframe(&self) -> Option<Mono> {
+    /// The next keyframe. `None` without a rhythm.
+    pub(super) fn next_keyframe(&self) -> Option<Expected> {
         // The first distance repeats nothing.
         if self.repeats + 1 < REPEATS_ASKED {
             return None;
         }
         let (latest_ms, heard) = self.latest?;
         let since_ms = latest_ms.wrapping_sub(self.keyframe_ms?);
-        Some(heard.plus(Duration::from_millis(u64::from(self.distance_ms.saturating_sub(since_ms)))))
+        let at = heard.plus(Duration::from_millis(u64::from(self.distance_ms.saturating_sub(since_ms))));
+        Some(Expected { at, bytes: self.keyframe_bytes })
     }
 }
 
@@ -63,10 +75,12 @@ mod tests {
     fn after(zero_ms: u32, keyframes: &[u32]) -> Option<u64> {
         let mut rhythm = Rhythm::default();
         for &ms in keyframes {
-            rhythm.picture(zero_ms.wrapping_add(ms), true, at(u64::from(ms)));
-            rhythm.picture(zero_ms.wrapping_add(ms + 500), false, at(u64::from(ms + 500)));
+            rhythm.picture(zero_ms.wrapping_add(ms), true, ms, at(u64::from(ms)));
+            rhythm.picture(zero_ms.wrapping_add(ms + 500), false, 7, at(u64::from(ms + 500)));
         }
-        rhythm.next_keyframe().map(|next| u64::try_from(next.0.as_millis()).expect("short"))
+        let next = rhythm.next_keyframe()?;
+        assert_eq!(Some(&next.bytes), keyframes.last(), "as large as the last one, whatever came between");
+        Some(u64::try_from(next.at.0.as_millis()).expect("short"))
     }
 
     #[test]
@@ -92,10 +106,10 @@ mod tests {
     fn one_that_is_late_was_expected_in_the_past() {
         let mut rhythm = Rhythm::default();
         for ms in [0, 2000, 4000, 6000] {
-            rhythm.picture(ms, true, at(u64::from(ms)));
+            rhythm.picture(ms, true, 1000, at(u64::from(ms)));
         }
-        rhythm.picture(9000, false, at(9000));
-        assert_eq!(rhythm.next_keyframe(), Some(at(9000)));
+        rhythm.picture(9000, false, 50, at(9000));
+        assert_eq!(rhythm.next_keyframe(), Some(Expected { at: at(9000), bytes: 1000 }));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use super::pace::LEFT_ALONE_BYTES;
 use super::*;
 use crate::live::scene::{Scene, address, stream, until};
 
@@ -45,6 +46,8 @@ impl Peer {
     async fn left_alone_for(scene: &Scene, read_interval: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let mut stream = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
+        // What is sent is on its way at once, in a segment of its own.
+        stream.set_nodelay(true).expect("set");
         let (accepted, peer) = listener.accept().await.expect("accepted");
         let ingest = RtmpIngest::new(
             Arc::clone(&scene.lives),
@@ -278,4 +281,35 @@ async fn a_keyframe_is_put_together_only_where_somebody_may_want_it() {
     half_a_keyframe(&mut peer).await;
     until("half of it to be read", async || scene.lives.telemetry.metrics.ingest().0 - bytes_before >= 20_000).await;
     assert_eq!(peer.ingest.reassembly_bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_keyframe_that_has_begun_wakes_its_reader_with_its_end() {
+    const PIECES: usize = 40;
+    let scene = Scene::new();
+    let mut peer = Peer::left_alone_for(&scene, NEVER).await;
+    peer.publish("room");
+    peer.video(&config());
+    peer.send().await;
+    peer.until_told("NetStream.Publish.Start").await;
+    // The first picture is due at once, so its socket is read as bytes come.
+    peer.video(&[&b"\x17\x01\0\0\0"[..], &[0; PIECES * 1000]].concat());
+    peer.stream.write_all(&peer.waiting.split_to(1000)).await.expect("sent");
+    until("the keyframe to be begun", async || peer.ingest.reassembly_bytes() > 0).await;
+    let (bytes_before, reads_before) = scene.lives.telemetry.metrics.ingest();
+    let began = std::time::Instant::now();
+    let rest = peer.waiting.split();
+    for piece in rest.chunks(1000) {
+        peer.stream.write_all(piece).await.expect("sent");
+        // As often as its reader needs to be polled for a piece.
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let read = || scene.lives.telemetry.metrics.ingest();
+    until("all of it to be read", async || read().0 - bytes_before == rest.len() as u64).await;
+    // Once at its end, once for what came while it was being read, and once for each time that the rest stayed away long.
+    let most = 2 + began.elapsed().as_millis() as u64 / 50;
+    let reads = read().1 - reads_before;
+    assert!(reads <= most, "{reads} reads for {PIECES} pieces, {most} at most");
 }

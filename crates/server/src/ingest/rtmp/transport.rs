@@ -16,6 +16,9 @@ use tokio_rustls::server::TlsStream;
 /// Bytes that TLS may hold for a peer that does not read: a session's replies to one publish have some 4 KB.
 const UNSENT_BYTES_MAX: usize = 16 << 10;
 
+/// The longest record of TLS, with its header (RFC 8446, 5.2).
+const RECORD_BYTES_MAX: usize = (16 << 10) + 256 + 5;
+
 /// Bytes of the wire after which one try to read ends, whatever came of them. A peer may send records with nothing in them
 /// for as long as it likes; each turn of its session must end all the same.
 const WIRE_BYTES_PER_TRY: usize = 256 << 10;
@@ -74,11 +77,17 @@ impl Transport {
         }
     }
 
-    /// The socket says that it is ready when it holds so many bytes, or when its peer cannot send more or has ended.
+    /// The socket says that it is ready when so many bytes can be read, or when its peer cannot send more or has ended. For TLS
+    /// up to a record earlier.
     ///
     /// # Errors
     /// What the kernel said.
     pub(super) fn set_low_water(&self, bytes: usize) -> io::Result<()> {
+        let bytes = match self {
+            Self::Plain(_) => bytes,
+            // Some of them may be here already, in a record that is not whole.
+            Self::Tls(_) => bytes.saturating_sub(RECORD_BYTES_MAX).max(1),
+        };
         Ok(setsockopt(self.socket(), ReceiveLowWater, &bytes)?)
     }
 
