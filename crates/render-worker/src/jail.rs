@@ -58,8 +58,6 @@ fn step<T, E: Into<io::Error>>(step: &'static str, result: Result<T, E>) -> Resu
 pub(crate) struct Conditions {
     /// Die with this process; `None` for a self-test at a terminal.
     pub(crate) parent: Option<Pid>,
-    /// Largest offset that may be written at, which is the size of the exchange.
-    pub(crate) file_bytes_max: u64,
 }
 
 /// Locks this process in, for good, and tries the lock. What can be missing (Landlock, another user) is told in the
@@ -77,7 +75,7 @@ pub(crate) fn lock(conditions: Conditions) -> Result<JailReport, JailError> {
     step("setting no_new_privs", rustix::thread::set_no_new_privs(true))?;
     let landlock = enforce_landlock()?;
     // After Landlock, which needs a descriptor for its rules.
-    let memory_bytes_max = limits::set(mapped_bytes, conditions.file_bytes_max)?;
+    let memory_bytes_max = limits::set(mapped_bytes)?;
     filter::install()?;
     let refused = self_test::try_the_lock();
     Ok(JailReport {

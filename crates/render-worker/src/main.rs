@@ -17,6 +17,7 @@ mod colour;
 mod decode;
 mod decoders;
 mod encode;
+mod exchange;
 mod fingerprint;
 mod jail;
 mod judge;
@@ -34,7 +35,7 @@ mod unit;
 use std::error::Error;
 use std::process::ExitCode;
 
-use framehook_render_wire::{EXCHANGE_BYTES, JailReport, Landlock, VERSION};
+use framehook_render_wire::{JailReport, Landlock, VERSION};
 use rustix::process::Pid;
 
 use crate::jail::Conditions;
@@ -95,7 +96,7 @@ fn worker(parent: &str, mode: JailMode) -> Result<(), Box<dyn Error>> {
 
 /// Locks in as a worker would, and prints the report.
 fn self_test() -> ExitCode {
-    let conditions = Conditions { parent: None, file_bytes_max: EXCHANGE_BYTES as u64 };
+    let conditions = Conditions { parent: None };
     let tested = serve::prepare(conditions, JailMode::Required);
     match tested {
         Ok(prepared) => {

@@ -4,15 +4,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use framehook_render_wire::{
-    Codec, EXCHANGE_BYTES, Failure, FailureReason, FromWorker, Hello, IMAGES_BYTES_MAX, IMAGES_OFFSET, ImageAt,
-    JailReport, Job, MESSAGE_BYTES_MAX, Outcome, Rendered, ToWorker, WireError,
+    Codec, Failure, FailureReason, FromWorker, Hello, IMAGES_BYTES_MAX, ImageAt, JailReport, Job, MESSAGE_BYTES_MAX,
+    Outcome, Rendered, ToWorker, WireError,
 };
-use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::Pid;
 
 use crate::encode::EncodeError;
+use crate::exchange::Exchange;
 use crate::jail::{self, Conditions, JailError};
 use crate::render::{RenderedJob, Renderer};
 use crate::{decode, probe};
@@ -65,43 +65,52 @@ pub(crate) fn prepare(conditions: Conditions, mode: JailMode) -> Result<Prepared
 
 /// Serves jobs from the socket on descriptor 0 until it ends. The parent's id tells an orphan from a child.
 pub(crate) fn serve(parent: Pid, mode: JailMode) -> Result<(), ServeError> {
-    let conditions = Conditions { parent: Some(parent), file_bytes_max: EXCHANGE_BYTES as u64 };
-    let Prepared { mut renderer, report, decoders } = prepare(conditions, mode)?;
-    let wire = Wire::new();
+    // Before the lock, which allows no mapping of files.
+    let wire = Wire::open()?;
+    let Prepared { mut renderer, report, decoders } = prepare(Conditions { parent: Some(parent) }, mode)?;
     let hello = Hello { pid: std::process::id(), decoders, library: decode::library(), jail: report };
     wire.send(&FromWorker::Hello(hello))?;
     while let Some(ToWorker::Job(job)) = wire.receive()? {
         if mode == JailMode::Required {
             during("setting the limit of CPU time", jail::allow_job_time())?;
         }
-        let outcome = Outcome { job_id: job.id, result: work(&mut renderer, &wire, &job)? };
+        let outcome = Outcome { job_id: job.id, result: work(&mut renderer, &wire.exchange, &job) };
         wire.send(&FromWorker::Outcome(outcome))?;
     }
     Ok(())
 }
 
-/// Reads a job's bytes, renders, and writes the images.
-fn work(renderer: &mut Renderer, wire: &Wire, job: &Job) -> Result<Result<Rendered, Failure>, ServeError> {
-    let input = wire.read_input(job.config_bytes as usize + job.unit_bytes as usize)?;
+/// Reads a job's bytes, renders, and puts the images into the exchange.
+fn work(renderer: &mut Renderer, exchange: &Exchange, job: &Job) -> Result<Rendered, Failure> {
+    let input = exchange.input(job.config_bytes as usize + job.unit_bytes as usize)?;
     let (config, unit) = input.split_at(job.config_bytes as usize);
-    let rendered = match renderer.render(job.codec, config, unit, &job.renditions) {
-        Ok(rendered) => rendered,
-        Err(failure) => return Ok(Err(failure)),
-    };
-    wire.write_images(rendered)
+    let RenderedJob { facts, judgement, timings, images } =
+        renderer.render(job.codec, config, unit, &job.renditions)?;
+    let needed: usize = images.iter().map(|image| image.bytes.len()).sum();
+    if needed > IMAGES_BYTES_MAX {
+        return Err(Failure { reason: FailureReason::TooLarge, detail: format!("the images have {needed} bytes") });
+    }
+    let mut offset = 0;
+    let mut places = Vec::with_capacity(images.len());
+    for image in images {
+        exchange.put_image(offset, &image.bytes);
+        places.push(ImageAt { offset: offset as u32, bytes: image.bytes.len() as u32, size: image.size });
+        offset += image.bytes.len();
+    }
+    Ok(Rendered { facts, judgement, timings, images: places })
 }
 
-/// The three descriptors of the channel, as the wire's crate describes them.
+/// The channel, as the wire's crate describes it.
 struct Wire {
     socket: BorrowedFd<'static>,
-    exchange: BorrowedFd<'static>,
+    exchange: Exchange,
 }
 
 impl Wire {
-    fn new() -> Self {
+    fn open() -> Result<Self, ServeError> {
         // SAFETY: 0 and 1 were open when the process started (std sees to that) and nothing here closes them.
         let [socket, exchange] = [0, 1].map(|number| unsafe { BorrowedFd::borrow_raw(number) });
-        Self { socket, exchange }
+        Ok(Self { socket, exchange: during("mapping the exchange", Exchange::map(exchange))? })
     }
 
     /// The next message; `None` when the server has hung up.
@@ -122,55 +131,5 @@ impl Wire {
         let bytes = message.write()?;
         let sent = rustix::io::retry_on_intr(|| rustix::net::send(self.socket.as_fd(), &bytes, SendFlags::NOSIGNAL));
         during("sending", sent).map(drop)
-    }
-
-    /// The first bytes of the exchange, copied: the server could change them, and a parser must not read twice.
-    fn read_input(&self, bytes: usize) -> Result<Vec<u8>, ServeError> {
-        let mut input = Vec::with_capacity(bytes);
-        while input.len() < bytes {
-            let offset = input.len() as u64;
-            // Into memory that nobody has cleared first.
-            match rustix::io::pread(self.exchange, spare_capacity(&mut input), offset) {
-                Ok(0) => return during("reading the exchange", Err(io::Error::from(io::ErrorKind::UnexpectedEof))),
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return during("reading the exchange", Err(error)),
-            }
-        }
-        // An allocator may give more than it was asked for.
-        input.truncate(bytes);
-        Ok(input)
-    }
-
-    /// Writes the images one behind the other.
-    fn write_images(&self, rendered: RenderedJob) -> Result<Result<Rendered, Failure>, ServeError> {
-        let RenderedJob { facts, judgement, timings, images } = rendered;
-        let needed: usize = images.iter().map(|image| image.bytes.len()).sum();
-        if needed > IMAGES_BYTES_MAX {
-            let detail = format!("the images have {needed} bytes");
-            return Ok(Err(Failure { reason: FailureReason::TooLarge, detail }));
-        }
-        let mut offset = 0;
-        let mut places = Vec::with_capacity(images.len());
-        for image in images {
-            self.write_at(IMAGES_OFFSET + offset, &image.bytes)?;
-            places.push(ImageAt { offset: offset as u32, bytes: image.bytes.len() as u32, size: image.size });
-            offset += image.bytes.len();
-        }
-        Ok(Ok(Rendered { facts, judgement, timings, images: places }))
-    }
-
-    fn write_at(&self, offset: usize, mut bytes: &[u8]) -> Result<(), ServeError> {
-        let mut offset = offset as u64;
-        while !bytes.is_empty() {
-            match rustix::io::pwrite(self.exchange, bytes, offset) {
-                Ok(written) => {
-                    bytes = &bytes[written..];
-                    offset += written as u64;
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return during("writing the exchange", Err(error)),
-            }
-        }
-        Ok(())
     }
 }

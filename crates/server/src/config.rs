@@ -112,7 +112,7 @@ section! {
         /// Time without a whole message after which a publisher counts as gone.
         idle_timeout: Duration = "30s" in "1s"..="10m",
         /// How often a publisher is read from while no picture of it is due. Being woken for every packet costs more than
-        /// all the rest of receiving; when a picture is near, its keyframe is read as it comes. 0 reads everything so.
+        /// all the rest of receiving; when a picture is near, it is read in time for it. 0 reads every byte as it comes.
         read_interval: Duration = "500ms" in "0"..="1s",
         /// Time within which a publisher that was cut off may return and go on with the same push: no callback is sent
         /// for the gap. CSS gives 70 s.

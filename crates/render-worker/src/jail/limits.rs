@@ -18,12 +18,12 @@ const MEMORY_BYTES_MAX: u64 = 768 << 20;
 const JOB_CPU_TIME: Duration = Duration::from_secs(10);
 
 /// Sets the limits of a process that maps this much; gives the limit of its address space in bytes.
-pub(super) fn set(mapped_bytes: u64, file_bytes_max: u64) -> Result<u64, JailError> {
+pub(super) fn set(mapped_bytes: u64) -> Result<u64, JailError> {
     let memory_bytes_max = mapped_bytes + MEMORY_BYTES_MAX;
     let limits = [
         (Resource::As, memory_bytes_max),
-        // Not 0: it holds for memory files too, and the images go to one. Nothing else can be written to.
-        (Resource::Fsize, file_bytes_max),
+        // It holds for memory files too; the images go into a mapping of one.
+        (Resource::Fsize, 0),
         // The three that are open already.
         (Resource::Nofile, 3),
         (Resource::Nproc, 0),

@@ -251,7 +251,8 @@ impl Connection<'_> {
             if is_timer && let Some(end) = self.timed_out() {
                 return end;
             }
-            // An idle time-out that has moved away costs nothing until the timer fires. A read that has would be one for nothing.
+            // An idle time-out that has moved away costs nothing until the timer fires. A read that has takes the timer along: it
+            // would find nothing.
             let wakes_at = clock.instant(self.wakes_at());
             if is_timer || wakes_at < timer.deadline() || (self.wait.until.is_some() && wakes_at != timer.deadline()) {
                 timer.as_mut().reset(wakes_at);

@@ -230,6 +230,8 @@ pub(super) enum Breakage {
     TimedOut,
     /// It answered what the wire does not allow.
     Wire(WireError),
+    /// It answered so many jobs without reading them that there is no room for another.
+    Unread,
     /// Its exchange could not be read or written.
     Exchange(io::Error),
     /// It has done its share of jobs.
@@ -252,6 +254,7 @@ impl fmt::Display for End {
             },
             Breakage::TimedOut => f.write_str("was killed at the deadline")?,
             Breakage::Wire(error) => write!(f, "was killed for its answer: {error}")?,
+            Breakage::Unread => f.write_str("was killed for answering jobs that it had not read")?,
             Breakage::Exchange(error) => write!(f, "was killed because its exchange failed: {error}")?,
             Breakage::Worn => f.write_str("was replaced after its share of jobs")?,
         }
@@ -264,7 +267,9 @@ impl From<End> for RenderError {
         match &end.breakage {
             Breakage::Died => Self::WorkerCrashed { signal: end.process.signal, last_words: end.process.last_words },
             Breakage::TimedOut => Self::TimedOut,
-            Breakage::Wire(_) | Breakage::Exchange(_) | Breakage::Worn => Self::WorkerBroken(end.to_string()),
+            Breakage::Wire(_) | Breakage::Unread | Breakage::Exchange(_) | Breakage::Worn => {
+                Self::WorkerBroken(end.to_string())
+            }
         }
     }
 }
@@ -371,7 +376,7 @@ impl Running {
     fn send(&self, message: &[u8]) -> Result<(), Breakage> {
         match retry_on_intr(|| rustix::net::send(&self.socket, message, SendFlags::NOSIGNAL)) {
             Ok(_) => Ok(()),
-            Err(Errno::AGAIN) => Err(Breakage::Wire(WireError::Value("answer to a job that it has not read"))),
+            Err(Errno::AGAIN) => Err(Breakage::Unread),
             Err(_) => Err(Breakage::Died),
         }
     }

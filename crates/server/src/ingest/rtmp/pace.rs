@@ -3,8 +3,8 @@
 //! What receiving costs is not the bytes but being woken for them: an encoder sends some seventy times a second, and all
 //! but one of its keyframes in ten seconds is dropped. So while no entry point can be picked, a socket is left alone and
 //! read a few times a second. Where the encoder keeps its keyframes at a distance, nothing can be picked before the next of
-//! them: shortly before it the socket is emptied, and then wakes us with a part of the keyframe, and with its end. Where
-//! it does not, every byte is read as it comes.
+//! them: shortly before it the socket is emptied, and then wakes us when it holds as much as a part of a keyframe. Where
+//! the encoder does not, or the keyframe is late, every byte is read as it comes. Of a keyframe that has begun the end wakes us.
 
 use std::time::Duration;
 
@@ -20,16 +20,13 @@ const AHEAD: Duration = Duration::from_millis(50);
 /// found by the next regular read.
 const AHEAD_OF_KEYFRAME: Duration = Duration::from_millis(100);
 
-/// How long after its moment a keyframe that is expected may wake us with a part of itself. One that is much smaller than
-/// the one before it is read this late.
+/// For how long after the moment at which a keyframe is expected it is left to it to fill the socket. One that is too small for
+/// that is read then.
 const GIVEN_TO_KEYFRAME: Duration = Duration::from_millis(50);
 
-/// The part of the keyframe before that the socket must hold until then: more than comes between two pictures, and less than
-/// any keyframe of the same scene.
-const PART_OF_KEYFRAME: usize = 4;
-
-/// How long the rest of a keyframe may stay away before the socket is read all the same.
-const GIVEN_TO_REST: Duration = Duration::from_millis(50);
+/// By this the size of the last keyframe is divided for what the socket must hold to wake us: so little that the next keyframe
+/// of the same scene has more, and so much that few other pictures do.
+const KEYFRAME_DIVISOR: usize = 4;
 
 /// Bytes that a socket which is left alone may hold before it is read all the same. What 4 Mbit/s bring in 500 ms: below
 /// that the regular reads come first. The kernel gives the socket room for twice as much, and asks to be read earlier when
@@ -60,6 +57,13 @@ pub(super) struct Prospect {
     pub(super) missing_bytes: Option<usize>,
 }
 
+impl Prospect {
+    /// Until when no keyframe is to come.
+    fn nothing_before(&self) -> Mono {
+        self.expected.map_or(Mono::default(), |next| next.at.minus(AHEAD_OF_KEYFRAME))
+    }
+}
+
 /// What ends the wait for the next read: either of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wait {
@@ -85,24 +89,28 @@ impl Pace {
         if self.interval.is_zero() {
             return Wait::AS_THEY_COME;
         }
-        let left_alone = |until| Wait { until: Some(until), bytes: LEFT_ALONE_BYTES };
         let regular = self.next_regular(now);
+        let left_alone = |until| Wait { until: Some(until), bytes: LEFT_ALONE_BYTES };
         let Some(picks_from) = prospect.picks_from else { return left_alone(regular) };
         let eager_from = picks_from.minus(AHEAD);
-        let eager_from = prospect.expected.map_or(eager_from, |next| eager_from.max(next.at.minus(AHEAD_OF_KEYFRAME)));
         if now < eager_from {
-            return left_alone(regular.min(eager_from));
+            return left_alone(regular.min(eager_from.max(prospect.nothing_before())));
         }
-        let wait = match (prospect.missing_bytes, prospect.expected) {
-            (Some(missing), _) => Wait { until: Some(now.plus(GIVEN_TO_REST)), bytes: missing },
-            (None, Some(Expected { at, bytes })) if now < at.plus(GIVEN_TO_KEYFRAME) => {
-                Wait { until: Some(at.plus(GIVEN_TO_KEYFRAME)), bytes: bytes as usize / PART_OF_KEYFRAME }
-            }
-            _ => return Wait::AS_THEY_COME,
-        };
-        // What came before it may be picked is read before that.
-        let until = if now < picks_from { wait.until.map(|until| until.min(picks_from)) } else { wait.until };
-        Wait { until, bytes: wait.bytes.clamp(1, LEFT_ALONE_BYTES) }
+        if let Some(missing) = prospect.missing_bytes {
+            // Nothing can be whole before they are here.
+            return Wait { until: Some(regular), bytes: missing.clamp(1, LEFT_ALONE_BYTES) };
+        }
+        if now < prospect.nothing_before() {
+            return left_alone(regular.min(prospect.nothing_before()));
+        }
+        match prospect.expected {
+            // What comes before the moment from which it may be picked is to be read before it.
+            Some(Expected { at, bytes }) if now >= picks_from && now < at.plus(GIVEN_TO_KEYFRAME) => Wait {
+                until: Some(at.plus(GIVEN_TO_KEYFRAME)),
+                bytes: (bytes as usize / KEYFRAME_DIVISOR).clamp(1, LEFT_ALONE_BYTES),
+            },
+            _ => Wait::AS_THEY_COME,
+        }
     }
 
     fn next_regular(&self, now: Mono) -> Mono {
@@ -141,10 +149,15 @@ mod tests {
             ("the next keyframe is not meant", 10_100, Some(20_000), Some(10_150), Some(10_250)),
         ];
         for (name, now, picks_from, keyframe, expected) in cases {
-            // Nor does a keyframe that is half here change anything.
-            for missing in [None, Some(1000)] {
-                let wait = pace.wait(at(now), prospect(picks_from, keyframe, missing));
-                assert_eq!(wait, Wait { until: expected.map(at), bytes: LEFT_ALONE_BYTES }, "{name}");
+            let wait = pace.wait(at(now), prospect(picks_from, keyframe, None));
+            assert_eq!(wait, Wait { until: expected.map(at), bytes: LEFT_ALONE_BYTES }, "{name}");
+            // Nor does a keyframe that is half here change anything, unless it may be picked.
+            if picks_from.is_none_or(|picks_from| now + 50 < picks_from) {
+                assert_eq!(
+                    pace.wait(at(now), prospect(picks_from, keyframe, Some(1000))),
+                    wait,
+                    "{name}, half of it here"
+                );
             }
         }
     }
@@ -159,18 +172,19 @@ mod tests {
             ("the keyframe is almost there", 11_900, Some(10_200), Some(12_000), None, Some(12_050), 10_000),
             ("it is late", 12_049, Some(10_200), Some(12_000), None, Some(12_050), 10_000),
             ("it is later than is to be expected", 12_050, Some(10_200), Some(12_000), None, None, 1),
-            ("half of it is here", 12_010, Some(10_200), Some(12_000), Some(20_000), Some(12_060), 20_000),
+            ("half of it is here", 12_010, Some(10_200), Some(12_000), Some(20_000), Some(12_250), 20_000),
+            ("one came out of its rhythm", 10_400, Some(10_200), Some(12_000), Some(20_000), Some(10_500), 20_000),
             (
-                "more than a socket holds is missing",
+                "more is missing than is left alone",
                 12_010,
                 Some(10_200),
                 Some(12_000),
                 Some(1 << 20),
-                Some(12_060),
+                Some(12_250),
                 LEFT_ALONE_BYTES,
             ),
-            ("what comes before may not be picked", 11_950, Some(11_990), Some(12_000), None, Some(11_990), 10_000),
-            ("nor what comes in part before", 11_950, Some(11_990), Some(12_000), Some(500), Some(11_990), 500),
+            ("what comes before may not be picked", 11_950, Some(11_990), Some(12_000), None, None, 1),
+            ("nor what ends before", 11_950, Some(11_990), Some(12_000), Some(500), Some(12_000), 500),
         ];
         for (name, now, picks_from, keyframe, missing, until, bytes) in cases {
             let wait = pace.wait(at(now), prospect(picks_from, keyframe, missing));
@@ -210,9 +224,10 @@ mod tests {
                     prop_assert!(until <= at(now_ms + interval_ms));
                     continue;
                 };
-                // What comes before it may be picked is read before that moment, unless nothing is to come.
+                // What comes before it may be picked is read before that moment, unless nothing is to come or be whole.
                 let nothing_comes = keyframe_ms.is_some_and(|ms| until.plus(AHEAD_OF_KEYFRAME) <= at(ms));
-                prop_assert!(until <= picks_from || at(now_ms) >= picks_from || nothing_comes);
+                let nothing_ends = missing.is_some_and(|missing| wait.bytes <= missing);
+                prop_assert!(until <= picks_from || at(now_ms) >= picks_from || nothing_comes || nothing_ends);
                 let most = interval_ms.max((AHEAD_OF_KEYFRAME + GIVEN_TO_KEYFRAME).as_millis() as u64);
                 prop_assert!(until <= at(now_ms + most));
             }

@@ -30,17 +30,22 @@ pub(super) struct Rhythm {
     /// From the keyframe before to that one. 0: not known.
     distance_ms: u32,
     repeats: u32,
-    /// The last picture, and when it was heard.
-    latest: Option<(u32, Mono)>,
+    /// When that keyframe had come at the latest. Pictures are heard when they are read, which may be long after they came;
+    /// that which was heard soonest after it came says best when the keyframe did.
+    came: Mono,
 }
 
 impl Rhythm {
     /// A coded picture was heard at `now`. `timestamp_ms` is its decode time, which wraps.
     pub(super) fn picture(&mut self, timestamp_ms: u32, keyframe: bool, bytes: u32, now: Mono) {
-        self.latest = Some((timestamp_ms, now));
         if !keyframe {
+            if let Some(keyframe_ms) = self.keyframe_ms {
+                let since = Duration::from_millis(timestamp_ms.wrapping_sub(keyframe_ms).into());
+                self.came = self.came.min(now.minus(since));
+            }
             return;
         }
+        self.came = now;
         self.keyframe_bytes = bytes;
         let Some(before_ms) = self.keyframe_ms.replace(timestamp_ms) else { return };
         // A clock that goes back is a distance of weeks, which the next one does not repeat.
@@ -56,9 +61,7 @@ impl Rhythm {
         if self.repeats + 1 < REPEATS_ASKED {
             return None;
         }
-        let (latest_ms, heard) = self.latest?;
-        let since_ms = latest_ms.wrapping_sub(self.keyframe_ms?);
-        let at = heard.plus(Duration::from_millis(u64::from(self.distance_ms.saturating_sub(since_ms))));
+        let at = self.came.plus(Duration::from_millis(self.distance_ms.into()));
         Some(Expected { at, bytes: self.keyframe_bytes })
     }
 }
@@ -109,7 +112,22 @@ mod tests {
             rhythm.picture(ms, true, 1000, at(u64::from(ms)));
         }
         rhythm.picture(9000, false, 50, at(9000));
-        assert_eq!(rhythm.next_keyframe(), Some(Expected { at: at(9000), bytes: 1000 }));
+        assert_eq!(rhythm.next_keyframe(), Some(Expected { at: at(8000), bytes: 1000 }));
+    }
+
+    #[test]
+    fn what_was_read_late_does_not_make_the_next_keyframe_late() {
+        let mut rhythm = Rhythm::default();
+        for ms in [0, 2000, 4000] {
+            rhythm.picture(ms, true, 1000, at(u64::from(ms)));
+        }
+        // Read 400 ms after it came, along with a picture that came 100 ms before the read.
+        rhythm.picture(6000, true, 1000, at(6400));
+        rhythm.picture(6300, false, 50, at(6400));
+        assert_eq!(rhythm.next_keyframe().map(|next| next.at), Some(at(8100)));
+        rhythm.picture(6790, false, 50, at(6800));
+        rhythm.picture(7000, false, 50, at(7300));
+        assert_eq!(rhythm.next_keyframe().map(|next| next.at), Some(at(8010)));
     }
 
     #[test]

@@ -394,6 +394,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn tls_says_that_bytes_are_there_although_a_part_of_their_record_was_read_before() {
+        const BYTES: usize = 10_000;
+        let (mut peer, mut ours) = pair().await;
+        let mut buffer = [0; 2 * BYTES];
+        // Whatever the handshake has left.
+        until("nothing to read", async || ours.try_read(&mut buffer).is_err()).await;
+        ours.take_wire_bytes();
+        peer.conn.writer().write_all(&[7; BYTES]).expect("room");
+        let mut record = Vec::new();
+        peer.conn.write_tls(&mut record).expect("sealed");
+        let (first, rest) = record.split_at(6000);
+        peer.sock.write_all(first).expect("sent");
+        let mut read = 0;
+        until("a part of the record", async || {
+            assert!(ours.try_read(&mut buffer).is_err(), "half a record gives nothing");
+            read += ours.take_wire_bytes();
+            read == first.len()
+        })
+        .await;
+        ours.set_low_water(BYTES).expect("set");
+        peer.sock.write_all(rest).expect("sent");
+        tokio::time::timeout(PATIENCE, ours.readable()).await.expect("ready").expect("readable");
+        assert_eq!(ours.try_read(&mut buffer).expect("read"), BYTES);
+    }
+
+    #[tokio::test]
     async fn what_came_before_an_error_is_given_first_and_then_the_error() {
         let (mut peer, mut ours) = pair().await;
         peer.write_all(b"said").and_then(|()| peer.flush()).expect("sent");
