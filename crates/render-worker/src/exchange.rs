@@ -1,7 +1,7 @@
 //! The exchange: memory that this process shares with its server.
 //!
-//! It is mapped before the lock, so that behind it no system call is needed to read a job or to give images away, and none is
-//! allowed.
+//! It is mapped before the lock. Behind it a job is read and images are given away without a system call, so that the calls that
+//! read and write files need not be allowed.
 
 use std::io;
 use std::os::fd::AsFd;

@@ -230,8 +230,6 @@ pub(super) enum Breakage {
     TimedOut,
     /// It answered what the wire does not allow.
     Wire(WireError),
-    /// It answered so many jobs without reading them that there is no room for another.
-    Unread,
     /// Its exchange could not be read or written.
     Exchange(io::Error),
     /// It has done its share of jobs.
@@ -254,7 +252,6 @@ impl fmt::Display for End {
             },
             Breakage::TimedOut => f.write_str("was killed at the deadline")?,
             Breakage::Wire(error) => write!(f, "was killed for its answer: {error}")?,
-            Breakage::Unread => f.write_str("was killed for answering jobs that it had not read")?,
             Breakage::Exchange(error) => write!(f, "was killed because its exchange failed: {error}")?,
             Breakage::Worn => f.write_str("was replaced after its share of jobs")?,
         }
@@ -267,9 +264,7 @@ impl From<End> for RenderError {
         match &end.breakage {
             Breakage::Died => Self::WorkerCrashed { signal: end.process.signal, last_words: end.process.last_words },
             Breakage::TimedOut => Self::TimedOut,
-            Breakage::Wire(_) | Breakage::Unread | Breakage::Exchange(_) | Breakage::Worn => {
-                Self::WorkerBroken(end.to_string())
-            }
+            Breakage::Wire(_) | Breakage::Exchange(_) | Breakage::Worn => Self::WorkerBroken(end.to_string()),
         }
     }
 }
@@ -372,13 +367,11 @@ impl Running {
         Ok(bytes)
     }
 
-    /// A message goes whole or not at all. There is room for it: a process that has answered has read all before it.
+    /// A message goes whole or not at all, and there is room for it: the process answers a job before it is given another. The
+    /// only way to fail is that nobody is at the other end, or nobody who reads.
     fn send(&self, message: &[u8]) -> Result<(), Breakage> {
-        match retry_on_intr(|| rustix::net::send(&self.socket, message, SendFlags::NOSIGNAL)) {
-            Ok(_) => Ok(()),
-            Err(Errno::AGAIN) => Err(Breakage::Unread),
-            Err(_) => Err(Breakage::Died),
-        }
+        let sent = retry_on_intr(|| rustix::net::send(&self.socket, message, SendFlags::NOSIGNAL));
+        sent.map(drop).map_err(|_| Breakage::Died)
     }
 
     /// Whether the process is gone, or talks without being asked, which ends its use as well.

@@ -67,6 +67,7 @@ impl Prospect {
 /// What ends the wait for the next read: either of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wait {
+    /// `None`: for the bytes alone.
     pub(super) until: Option<Mono>,
     /// So many bytes in the socket, at least one.
     pub(super) bytes: usize,
