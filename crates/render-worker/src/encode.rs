@@ -5,10 +5,7 @@ mod jpeg;
 mod png;
 mod webp;
 
-use std::ops::Deref;
-
 use framehook_render_wire::{ColourRange, ImageFormat, Size};
-use turbojpeg::OwnedBuf;
 
 use self::jpeg::JpegEncoder;
 use crate::picture::{OutOfMemory, Plane};
@@ -34,24 +31,8 @@ pub(crate) enum EncodeError {
     TooLarge { format: &'static str, size: Size },
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
-}
-
-/// An encoded image.
-pub(crate) enum ImageBytes {
-    /// In memory of libjpeg-turbo's.
-    Turbo(OwnedBuf),
-    Own(Vec<u8>),
-}
-
-impl Deref for ImageBytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Turbo(bytes) => bytes,
-            Self::Own(bytes) => bytes,
-        }
-    }
+    #[error("the image does not fit into {bytes} bytes")]
+    NoRoom { bytes: usize },
 }
 
 /// In what form a format takes its pictures; all in the BT.601 matrix.
@@ -79,18 +60,55 @@ impl Encoder {
         Ok(Self { jpeg: JpegEncoder::new()? })
     }
 
-    /// Encodes luma, Cb and Cr, in the form that [`Intake::of`] says; `quality` is 1 to 100.
+    /// Encodes luma, Cb and Cr, in the form that [`Intake::of`] says, to the beginning of the room, and tells how many bytes the
+    /// image has; `quality` is 1 to 100.
     pub(crate) fn encode(
         &mut self,
         format: ImageFormat,
         planes: [Plane<'_, u8>; 3],
         quality: u8,
-    ) -> Result<ImageBytes, EncodeError> {
-        Ok(match format {
-            ImageFormat::Jpeg => ImageBytes::Turbo(self.jpeg.encode(planes, quality)?),
-            ImageFormat::Png => ImageBytes::Own(png::encode(planes)?),
-            ImageFormat::Webp => ImageBytes::Own(webp::encode(planes, quality)?),
-            ImageFormat::Avif => ImageBytes::Own(avif::encode(planes, quality)?),
-        })
+        room: &mut [u8],
+    ) -> Result<usize, EncodeError> {
+        let image = match format {
+            // The format of nearly all pictures is written where it is wanted; the others take far longer than a copy.
+            ImageFormat::Jpeg => return self.jpeg.encode(planes, quality, room),
+            ImageFormat::Png => png::encode(planes)?,
+            ImageFormat::Webp => webp::encode(planes, quality)?,
+            ImageFormat::Avif => avif::encode(planes, quality)?,
+        };
+        let bytes = room.len();
+        room.get_mut(..image.len()).ok_or(EncodeError::NoRoom { bytes })?.copy_from_slice(&image);
+        Ok(image.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::picture::OwnedPlane;
+
+    #[test]
+    fn an_image_takes_what_it_needs_of_the_room_and_less_room_is_refused() {
+        let [luma, half] =
+            [Size::new(64, 48), Size::new(32, 24)].map(|size| OwnedPlane::<u8>::new(size).expect("memory"));
+        let mut encoder = Encoder::new().expect("an encoder");
+        for format in ImageFormat::ALL {
+            let chroma = if Intake::of(format).halves_chroma { &half } else { &luma };
+            let planes = [&luma, chroma, chroma].map(OwnedPlane::as_plane);
+            let mut room = [0xaa; 20_000];
+            let bytes = encoder.encode(format, planes, 85, &mut room).expect("room enough");
+            assert!(bytes > 100 && room[bytes..].iter().all(|&byte| byte == 0xaa), "{format:?}: {bytes}");
+            // libjpeg wants to go on when its room is full, whether or not there is more to write.
+            let mut tight = vec![0; bytes + 1];
+            assert_eq!(encoder.encode(format, planes, 85, &mut tight).expect("just room enough"), bytes, "{format:?}");
+            assert_eq!(tight[..bytes], room[..bytes], "{format:?}");
+            for bytes in [bytes - 1, 50, 0] {
+                let refused = encoder.encode(format, planes, 85, &mut tight[..bytes]).expect_err("no room");
+                assert!(
+                    matches!(refused, EncodeError::NoRoom { bytes: named } if named == bytes),
+                    "{format:?}: {refused}"
+                );
+            }
+        }
     }
 }

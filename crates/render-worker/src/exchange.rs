@@ -1,16 +1,15 @@
 //! The exchange: memory that this process shares with its server.
 //!
-//! It is mapped before the lock. Behind it a job is read and images are given away without a system call, so that the calls that
-//! read and write files need not be allowed.
+//! It is mapped before the lock. Behind it a job is read and images are given away without a system call or a copy, so that the
+//! calls that read and write files need not be allowed.
 
 use std::io;
 use std::os::fd::AsFd;
 use std::ptr::{self, NonNull};
+use std::slice;
 
-use framehook_render_wire::{EXCHANGE_BYTES, IMAGES_BYTES_MAX, IMAGES_OFFSET};
+use framehook_render_wire::{EXCHANGE_BYTES, IMAGES_OFFSET};
 use rustix::mm::{MapFlags, ProtFlags};
-
-use crate::picture::OutOfMemory;
 
 /// The exchange, mapped for as long as the process lives.
 #[derive(Debug)]
@@ -34,33 +33,22 @@ impl Exchange {
         NonNull::new(start.cast()).map(|start| Self { start }).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// The first bytes, copied: the server could change them, and a parser must not read twice.
+    /// What the server wrote for a job, this many bytes of it, and the room for its images. For as long as the job lasts: between
+    /// a job and its outcome the server keeps away from both.
     ///
     /// # Panics
-    /// If so many do not lie before the images.
-    pub(crate) fn input(&self, bytes: usize) -> Result<Vec<u8>, OutOfMemory> {
-        assert!(bytes <= IMAGES_OFFSET, "the wire allows {IMAGES_OFFSET} bytes and not {bytes}");
-        let mut input = Vec::new();
-        input.try_reserve_exact(bytes).map_err(|_| OutOfMemory)?;
-        // SAFETY: `bytes` bytes lie in the mapping, which nobody can shrink, and there is room for them in memory of our own.
-        // They may change meanwhile; any bytes are good.
+    /// If the input would reach into the images.
+    pub(crate) fn parts(&mut self, input_bytes: usize) -> (&[u8], &mut [u8]) {
+        assert!(input_bytes <= IMAGES_OFFSET, "the wire allows {IMAGES_OFFSET} bytes and not {input_bytes}");
+        // SAFETY: both lie in the mapping, which nobody can shrink, and do not overlap; any bytes are good. Nothing else in
+        // this process points there while the exchange is borrowed. The server, which this process obeys anyway, touches the
+        // memory only while no job is under way, and ends the process before it gives a job up.
         unsafe {
-            ptr::copy_nonoverlapping(self.start.as_ptr(), input.as_mut_ptr(), bytes);
-            input.set_len(bytes);
-        }
-        Ok(input)
-    }
-
-    /// Puts a part of the images `offset` bytes behind their beginning.
-    ///
-    /// # Panics
-    /// If it does not fit there.
-    pub(crate) fn put_image(&self, offset: usize, bytes: &[u8]) {
-        let fits = offset.checked_add(bytes.len()).is_some_and(|end| end <= IMAGES_BYTES_MAX);
-        assert!(fits, "{} bytes at {offset} do not fit into {IMAGES_BYTES_MAX}", bytes.len());
-        // SAFETY: the target lies in the mapping, of which nothing in this process holds a reference.
-        unsafe {
-            ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().add(IMAGES_OFFSET + offset), bytes.len())
+            let images = self.start.as_ptr().add(IMAGES_OFFSET);
+            (
+                slice::from_raw_parts(self.start.as_ptr(), input_bytes),
+                slice::from_raw_parts_mut(images, EXCHANGE_BYTES - IMAGES_OFFSET),
+            )
         }
     }
 }
@@ -70,6 +58,7 @@ mod tests {
     use std::fs::File;
     use std::os::unix::fs::FileExt as _;
 
+    use framehook_render_wire::IMAGES_BYTES_MAX;
     use rustix::fs::MemfdFlags;
 
     use super::*;
@@ -83,10 +72,11 @@ mod tests {
     #[test]
     fn what_one_side_writes_the_other_reads() {
         let file = file(EXCHANGE_BYTES);
-        let exchange = Exchange::map(&file).expect("mapped");
+        let mut exchange = Exchange::map(&file).expect("mapped");
         file.write_all_at(b"config and unit", 0).expect("written");
-        assert_eq!(exchange.input(15).expect("memory"), b"config and unit");
-        exchange.put_image(IMAGES_BYTES_MAX - 5, b"image");
+        let (input, images) = exchange.parts(15);
+        assert_eq!(input, b"config and unit");
+        images[IMAGES_BYTES_MAX - 5..].copy_from_slice(b"image");
         let mut image = [0; 5];
         file.read_exact_at(&mut image, (EXCHANGE_BYTES - 5) as u64).expect("read");
         assert_eq!(&image, b"image");
@@ -99,8 +89,15 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "do not fit")]
-    fn nothing_is_put_behind_its_end() {
-        Exchange::map(file(EXCHANGE_BYTES)).expect("mapped").put_image(IMAGES_BYTES_MAX - 4, b"image");
+    fn input_ends_before_the_images_begin() {
+        let mut exchange = Exchange::map(file(EXCHANGE_BYTES)).expect("mapped");
+        let (input, images) = exchange.parts(IMAGES_OFFSET);
+        assert_eq!((input.as_ptr_range().end, images.len()), (images.as_ptr(), IMAGES_BYTES_MAX));
+    }
+
+    #[test]
+    #[should_panic(expected = "the wire allows")]
+    fn more_input_than_the_wire_allows_is_not_read() {
+        Exchange::map(file(EXCHANGE_BYTES)).expect("mapped").parts(IMAGES_OFFSET + 1);
     }
 }

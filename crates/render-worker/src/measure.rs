@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fs;
 use std::time::Duration;
 
-use framehook_render_wire::{Codec, ImageFormat, RenditionSpec};
+use framehook_render_wire::{Codec, IMAGES_BYTES_MAX, ImageFormat, RenditionSpec};
 
 use crate::render::Renderer;
 use crate::stopwatch::Stopwatch;
@@ -23,11 +23,12 @@ pub(crate) fn measure(width: &str, config: &str, units: &[&str]) -> Result<(), B
     let config = fs::read(config)?;
     let units = units.iter().map(fs::read).collect::<Result<Vec<_>, _>>()?;
     let mut renderer = Renderer::new()?;
+    let mut room = vec![0; IMAGES_BYTES_MAX];
     let mut round = || -> Result<(u64, u64, u64), Box<dyn Error>> {
         let mut sums = (0, 0, 0);
         for unit in &units {
             let rendered = renderer
-                .render(Codec::H264, &config, unit, &[rendition])
+                .render(Codec::H264, &config, unit, &[rendition], &mut room)
                 .map_err(|failure| format!("{}: {}", failure.reason.name(), failure.detail))?;
             let timings = rendered.timings;
             sums.0 += u64::from(timings.decode_us);
@@ -60,15 +61,22 @@ pub(crate) fn measure_formats(config: &str, units: &[&str]) -> Result<(), Box<dy
     let config = fs::read(config)?;
     let units = units.iter().map(fs::read).collect::<Result<Vec<_>, _>>()?;
     let mut renderer = Renderer::new()?;
+    let mut room = vec![0; IMAGES_BYTES_MAX];
     for (format, name) in ImageFormat::ALL.into_iter().zip(["jpeg", "png", "webp", "avif"]) {
         let measured = Stopwatch::start_cpu();
         let (mut bytes, mut pictures) = (0, 0);
         while measured.elapsed() < FORMAT_TIME {
             for unit in &units {
                 let rendered = renderer
-                    .render(Codec::H264, &config, unit, &[RenditionSpec { format, ..RenditionSpec::ORIGINAL }])
+                    .render(
+                        Codec::H264,
+                        &config,
+                        unit,
+                        &[RenditionSpec { format, ..RenditionSpec::ORIGINAL }],
+                        &mut room,
+                    )
                     .map_err(|failure| format!("{}: {}", failure.reason.name(), failure.detail))?;
-                bytes += rendered.images[0].bytes.len() as u64;
+                bytes += u64::from(rendered.images[0].bytes);
                 pictures += 1;
             }
         }

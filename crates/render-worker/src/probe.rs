@@ -21,13 +21,17 @@ const PROBES: &[Probe] = &[Probe {
     size: Size { width: 64, height: 48 },
 }];
 
+/// More than the images of a probe have in all formats together.
+const IMAGES_BYTES: usize = 64 << 10;
+
 /// The codecs of this build that turn their probe into an image of the right size, in every format.
 pub(crate) fn working_decoders(renderer: &mut Renderer) -> Vec<Codec> {
     let renditions = ImageFormat::ALL.map(|format| RenditionSpec { format, ..RenditionSpec::ORIGINAL });
+    let mut room = vec![0; IMAGES_BYTES];
     let mut works = |codec: &Codec| {
         PROBES.iter().filter(|probe| probe.codec == *codec).any(|probe| {
             renderer
-                .render(probe.codec, probe.config, probe.unit, &renditions)
+                .render(probe.codec, probe.config, probe.unit, &renditions, &mut room)
                 .is_ok_and(|rendered| rendered.images.iter().all(|image| image.size == probe.size))
         })
     };

@@ -2,14 +2,14 @@
 
 use framehook_render_wire::sizing::{display_size, output_size};
 use framehook_render_wire::{
-    Chroma, Codec, Failure, FailureReason, IMAGE_SIDE_MAX, Judgement, Orientation, PICTURE_PIXELS_MAX, PictureFacts,
-    RenditionSpec, Size, Timings,
+    Chroma, Codec, Failure, FailureReason, IMAGE_SIDE_MAX, ImageAt, Orientation, PICTURE_PIXELS_MAX, PictureFacts,
+    Rendered, RenditionSpec, Size, Timings,
 };
 
 use crate::colour::{Encoding, to_bt601};
 use crate::decode::{Background, DecodeError, Decoder};
 use crate::decoders::Decoders;
-use crate::encode::{EncodeError, Encoder, ImageBytes, Intake};
+use crate::encode::{EncodeError, Encoder, Intake};
 use crate::fingerprint::fingerprint;
 use crate::judge::judge;
 use crate::orientation::turn;
@@ -17,20 +17,6 @@ use crate::picture::{AnyPlanes, OutOfMemory, OwnedPlane, Picture, Plane, Planes,
 use crate::scale::Scaler;
 use crate::stopwatch::Stopwatch;
 use crate::unit::{Inspection, UnitError, inspect};
-
-/// What a job became.
-pub(crate) struct RenderedJob {
-    pub(crate) facts: PictureFacts,
-    pub(crate) judgement: Judgement,
-    pub(crate) timings: Timings,
-    /// One for each rendition, in the same order.
-    pub(crate) images: Vec<EncodedImage>,
-}
-
-pub(crate) struct EncodedImage {
-    pub(crate) size: Size,
-    pub(crate) bytes: ImageBytes,
-}
 
 /// Keeps open decoders, tables and buffers from one job to the next, and nothing of any picture.
 pub(crate) struct Renderer {
@@ -44,14 +30,15 @@ impl Renderer {
         Ok(Self { decoders: Decoders::default(), scaler: Scaler::default(), encoder: Encoder::new()? })
     }
 
-    /// Renders every rendition from one decode.
+    /// Renders every rendition from one decode, and writes the images one after the other to where there is room for them.
     pub(crate) fn render(
         &mut self,
         codec: Codec,
         config: &[u8],
         unit: &[u8],
         renditions: &[RenditionSpec],
-    ) -> Result<RenderedJob, Failure> {
+        room: &mut [u8],
+    ) -> Result<Rendered, Failure> {
         let started = Stopwatch::start();
         let inspection = inspect(codec, config, unit)?;
         let mut decoder = self.decoders.take(codec, config)?;
@@ -62,16 +49,16 @@ impl Renderer {
         let encoding = Encoding { matrix: facts.matrix, range: facts.range, bit_depth: facts.bit_depth };
         let (judgement, images) = match picture.planes {
             AnyPlanes::Narrow(planes) => {
-                (judge(planes.luma, encoding), self.images(planes, encoding, &facts, renditions, &mut timings)?)
+                (judge(planes.luma, encoding), self.images(planes, encoding, &facts, renditions, room, &mut timings)?)
             }
             AnyPlanes::Wide(planes) => {
-                (judge(planes.luma, encoding), self.images(planes, encoding, &facts, renditions, &mut timings)?)
+                (judge(planes.luma, encoding), self.images(planes, encoding, &facts, renditions, room, &mut timings)?)
             }
         };
         if !inspection.brings_parameter_sets {
             self.decoders.keep(codec, config, decoder, facts.size);
         }
-        Ok(RenderedJob { facts, judgement, timings, images })
+        Ok(Rendered { facts, judgement, timings, images })
     }
 
     fn images<T: Sample>(
@@ -80,19 +67,29 @@ impl Renderer {
         encoding: Encoding,
         facts: &PictureFacts,
         renditions: &[RenditionSpec],
+        room: &mut [u8],
         timings: &mut Timings,
-    ) -> Result<Vec<EncodedImage>, Failure> {
-        renditions.iter().map(|rendition| self.image(planes, encoding, facts, rendition, timings)).collect()
+    ) -> Result<Vec<ImageAt>, Failure> {
+        let mut filled = 0;
+        let next = |rendition| {
+            let (size, bytes) = self.image(planes, encoding, facts, rendition, &mut room[filled..], timings)?;
+            let image = ImageAt { offset: filled as u32, bytes: bytes as u32, size };
+            filled += bytes;
+            Ok(image)
+        };
+        renditions.iter().map(next).collect()
     }
 
+    /// Puts one image at the beginning of the room, and tells its size and how many bytes it has.
     fn image<T: Sample>(
         &mut self,
         planes: Planes<'_, T>,
         encoding: Encoding,
         facts: &PictureFacts,
         rendition: &RenditionSpec,
+        room: &mut [u8],
         timings: &mut Timings,
-    ) -> Result<EncodedImage, Failure> {
+    ) -> Result<(Size, usize), Failure> {
         let displayed = display_size(facts.size, facts.sample_aspect, facts.orientation);
         let size = output_size(displayed, rendition.template());
         check_image_size(size)?;
@@ -112,9 +109,9 @@ impl Renderer {
         timings.scale_us = timings.scale_us.saturating_add(started.elapsed_us());
 
         let started = Stopwatch::start();
-        let bytes = self.encoder.encode(rendition.format, planes, rendition.quality)?;
+        let bytes = self.encoder.encode(rendition.format, planes, rendition.quality, room)?;
         timings.encode_us = timings.encode_us.saturating_add(started.elapsed_us());
-        Ok(EncodedImage { size, bytes })
+        Ok((size, bytes))
     }
 }
 
@@ -179,7 +176,7 @@ impl From<EncodeError> for Failure {
     fn from(error: EncodeError) -> Self {
         match error {
             EncodeError::OutOfMemory(error) => error.into(),
-            EncodeError::TooLarge { .. } => failure(FailureReason::TooLarge, error),
+            EncodeError::TooLarge { .. } | EncodeError::NoRoom { .. } => failure(FailureReason::TooLarge, error),
             EncodeError::Jpeg(_) | EncodeError::Png(_) | EncodeError::Webp(_) | EncodeError::Avif(_) => {
                 failure(FailureReason::Internal, error)
             }

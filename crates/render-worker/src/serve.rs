@@ -4,8 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use framehook_render_wire::{
-    Codec, Failure, FailureReason, FromWorker, Hello, IMAGES_BYTES_MAX, ImageAt, JailReport, Job, MESSAGE_BYTES_MAX,
-    Outcome, Rendered, ToWorker, WireError,
+    Codec, Failure, FromWorker, Hello, JailReport, Job, MESSAGE_BYTES_MAX, Outcome, Rendered, ToWorker, WireError,
 };
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
@@ -14,7 +13,7 @@ use rustix::process::Pid;
 use crate::encode::EncodeError;
 use crate::exchange::Exchange;
 use crate::jail::{self, Conditions, JailError};
-use crate::render::{RenderedJob, Renderer};
+use crate::render::Renderer;
 use crate::{decode, probe};
 
 /// Why a worker leaves other than at the end of its socket.
@@ -66,7 +65,7 @@ pub(crate) fn prepare(conditions: Conditions, mode: JailMode) -> Result<Prepared
 /// Serves jobs from the socket on descriptor 0 until it ends. The parent's id tells an orphan from a child.
 pub(crate) fn serve(parent: Pid, mode: JailMode) -> Result<(), ServeError> {
     // Before the lock, which allows no mapping of files.
-    let wire = Wire::open()?;
+    let mut wire = Wire::open()?;
     let Prepared { mut renderer, report, decoders } = prepare(Conditions { parent: Some(parent) }, mode)?;
     let hello = Hello { pid: std::process::id(), decoders, library: decode::library(), jail: report };
     wire.send(&FromWorker::Hello(hello))?;
@@ -74,30 +73,17 @@ pub(crate) fn serve(parent: Pid, mode: JailMode) -> Result<(), ServeError> {
         if mode == JailMode::Required {
             during("setting the limit of CPU time", jail::allow_job_time())?;
         }
-        let outcome = Outcome { job_id: job.id, result: work(&mut renderer, &wire.exchange, &job) };
+        let outcome = Outcome { job_id: job.id, result: work(&mut renderer, &mut wire.exchange, &job) };
         wire.send(&FromWorker::Outcome(outcome))?;
     }
     Ok(())
 }
 
-/// Reads a job's bytes, renders, and puts the images into the exchange.
-fn work(renderer: &mut Renderer, exchange: &Exchange, job: &Job) -> Result<Rendered, Failure> {
-    let input = exchange.input(job.config_bytes as usize + job.unit_bytes as usize)?;
+/// Renders what the server put into the exchange, and leaves the images there.
+fn work(renderer: &mut Renderer, exchange: &mut Exchange, job: &Job) -> Result<Rendered, Failure> {
+    let (input, images) = exchange.parts(job.config_bytes as usize + job.unit_bytes as usize);
     let (config, unit) = input.split_at(job.config_bytes as usize);
-    let RenderedJob { facts, judgement, timings, images } =
-        renderer.render(job.codec, config, unit, &job.renditions)?;
-    let needed: usize = images.iter().map(|image| image.bytes.len()).sum();
-    if needed > IMAGES_BYTES_MAX {
-        return Err(Failure { reason: FailureReason::TooLarge, detail: format!("the images have {needed} bytes") });
-    }
-    let mut offset = 0;
-    let mut places = Vec::with_capacity(images.len());
-    for image in images {
-        exchange.put_image(offset, &image.bytes);
-        places.push(ImageAt { offset: offset as u32, bytes: image.bytes.len() as u32, size: image.size });
-        offset += image.bytes.len();
-    }
-    Ok(Rendered { facts, judgement, timings, images: places })
+    renderer.render(job.codec, config, unit, &job.renditions, images)
 }
 
 /// The channel, as the wire's crate describes it.

@@ -1,10 +1,13 @@
 //! JPEG from planes.
 
 use framehook_render_wire::Size;
-use turbojpeg::{Compressor, OwnedBuf, Subsamp, YuvPlanesImage};
+use turbojpeg::{Compressor, Error, Subsamp, YuvPlanesImage};
 
 use super::EncodeError;
 use crate::picture::{OutOfMemory, OwnedPlane, Plane};
+
+/// What the library says when an image does not fit, of which its binding makes no error of its own.
+const NO_ROOM: &str = "Buffer passed to JPEG library is too small";
 
 /// Writes JFIF: baseline, 4:2:0, density 1:1.
 pub(crate) struct JpegEncoder {
@@ -16,8 +19,14 @@ impl JpegEncoder {
         Ok(Self { compressor: Compressor::new()? })
     }
 
-    /// Encodes luma, Cb and Cr as JFIF means them, chroma halved both ways; `quality` is 1 to 100.
-    pub(crate) fn encode(&mut self, [luma, cb, cr]: [Plane<'_, u8>; 3], quality: u8) -> Result<OwnedBuf, EncodeError> {
+    /// Encodes luma, Cb and Cr as JFIF means them, chroma halved both ways; `quality` is 1 to 100. Tells how many bytes of the
+    /// room the image takes.
+    pub(crate) fn encode(
+        &mut self,
+        [luma, cb, cr]: [Plane<'_, u8>; 3],
+        quality: u8,
+        room: &mut [u8],
+    ) -> Result<usize, EncodeError> {
         let Size { width, height } = luma.size;
         let evened = evened(luma)?;
         let luma = evened.as_ref().map_or(luma, OwnedPlane::as_plane);
@@ -33,7 +42,11 @@ impl JpegEncoder {
             subsamp: Subsamp::Sub2x2,
         };
         self.compressor.set_quality(quality.into())?;
-        Ok(self.compressor.compress_yuv_planes_to_owned(&image)?)
+        let bytes = room.len();
+        self.compressor.compress_yuv_planes_to_slice(&image, room).map_err(|error| match error {
+            Error::TurboJpegError(text) if text == NO_ROOM => EncodeError::NoRoom { bytes },
+            error => error.into(),
+        })
     }
 }
 
