@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, IoSlice, Read as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -307,10 +307,7 @@ impl Running {
         let id = self.next_job_id;
         self.next_job_id += 1;
         let message = ToWorker::Job(job.to_wire(id)).write().map_err(Breakage::Wire)?;
-        let write = || {
-            self.exchange.write_all_at(&job.config.record, 0)?;
-            self.exchange.write_all_at(&job.data, job.config.record.len() as u64)
-        };
+        let write = || self.write_input(&job.config.record, &job.data);
         beside_the_runtime(job.config.record.len() + job.data.len(), write).map_err(Breakage::Exchange)?;
         self.send(&message)?;
 
@@ -338,6 +335,18 @@ impl Running {
             beside_the_runtime(used_bytes, punch).map_err(|error| Breakage::Exchange(error.into()))?;
         }
         Ok(result)
+    }
+
+    /// Copies config and unit into the exchange, one after the other.
+    fn write_input(&self, config: &[u8], unit: &[u8]) -> io::Result<()> {
+        let parts = [IoSlice::new(config), IoSlice::new(unit)];
+        let written = retry_on_intr(|| rustix::io::pwritev(&self.exchange, &parts, 0))?;
+        if written == config.len() + unit.len() {
+            return Ok(());
+        }
+        // A signal came in between.
+        self.exchange.write_all_at(config, 0)?;
+        self.exchange.write_all_at(unit, config.len() as u64)
     }
 
     /// Copies the images out of the exchange. Their places and sizes were checked when the outcome was parsed.
@@ -376,14 +385,18 @@ impl Running {
 
     /// Whether the process is gone, or talks without being asked, which ends its use as well.
     pub(super) fn has_ended(&self) -> bool {
-        let peek = RecvFlags::DONTWAIT | RecvFlags::PEEK;
-        let seen = rustix::net::recv(&self.socket, &mut [0_u8; 1][..], peek);
-        !matches!(seen, Err(Errno::AGAIN))
+        // After an answer the runtime takes the socket for readable until somebody finds nothing there. Found here, whoever
+        // waits for the next answer need not look in vain first.
+        let mut looked = false;
+        let seen = self.socket.try_io(Interest::READABLE, |socket| {
+            looked = true;
+            look(socket)
+        });
+        if looked { seen.is_ok() } else { look(self.socket.get_ref()).is_ok() }
     }
 
     /// Waits until [`has_ended`](Self::has_ended). Cancel-safe.
     pub(super) async fn ended(&self) {
-        let look = |_: &OwnedFd| if self.has_ended() { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) };
         // The other error would be that the runtime shuts down, which ends its use too.
         let _ = self.socket.async_io(Interest::READABLE, look).await;
     }
@@ -414,6 +427,14 @@ fn beside_the_runtime<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
 fn watched(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     rustix::io::ioctl_fionbio(&socket, true)?;
     AsyncFd::with_interest(socket, Interest::READABLE)
+}
+
+/// Whether there is something to receive, be it the end; `WouldBlock` if not.
+fn look(socket: &OwnedFd) -> io::Result<()> {
+    match rustix::net::recv(socket, &mut [0_u8; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK) {
+        Err(Errno::AGAIN) => Err(io::ErrorKind::WouldBlock.into()),
+        _ => Ok(()),
+    }
 }
 
 async fn receive(socket: &AsyncFd<OwnedFd>) -> Result<FromWorker, Breakage> {
