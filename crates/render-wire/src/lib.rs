@@ -10,7 +10,7 @@
 //! | Worker's descriptor | What it is |
 //! |---|---|
 //! | 0 | a `SOCK_SEQPACKET` socket: one message is one datagram; end of file means "go" |
-//! | 1 | the *exchange*: a sealed memory file of [`EXCHANGE_BYTES`]; the worker maps it, the server reads and writes it by offset |
+//! | 1 | the *exchange*: a sealed memory file of [`EXCHANGE_BYTES`]; both sides map it |
 //! | 2 | a pipe for the last words of a dying worker |
 //!
 //! The server writes decoder config and access unit to the exchange, one after the other from offset 0, then sends the

@@ -8,6 +8,7 @@
 //! kernel kills them (parent-death signal) or they read end of file.
 
 mod child;
+mod exchange;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -255,7 +256,7 @@ enum Process {
     /// There is none. Also while a job runs, so that a dropped `render` drops (kills) the process with the half-done job.
     Absent,
     Starting(Pin<Box<dyn Future<Output = Result<Running, SpawnError>> + Send>>),
-    Up(Running),
+    Up(Box<Running>),
     Ending {
         end: Pin<Box<dyn Future<Output = End> + Send>>,
         worn: bool,
@@ -402,7 +403,7 @@ impl Worker {
         health.library.clone_from(&running.hello.library);
         health.jail = Some(running.hello.jail);
         drop(health);
-        self.process = Process::Up(running);
+        self.process = Process::Up(Box::new(running));
         self.jobs_done = 0;
     }
 

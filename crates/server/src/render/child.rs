@@ -2,27 +2,22 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, IoSlice, Read as _};
+use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
-use framehook_render_wire::{
-    EXCHANGE_BYTES, Failure, FromWorker, Hello, IMAGES_OFFSET, JailReport, MESSAGE_BYTES_MAX, Rendered, ToWorker,
-    WireError,
-};
-use rustix::buffer::spare_capacity;
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use framehook_render_wire::{Failure, FromWorker, Hello, JailReport, MESSAGE_BYTES_MAX, Rendered, ToWorker, WireError};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
+use super::exchange::{Exchange, KEPT_BYTES};
 use super::{RenderError, RenderJob, RenderedImage, RenderedPicture};
 
 /// Time for a new process to lock itself in and say hello: 40 ms of CPU with the system's FFmpeg, so this is for a machine
@@ -32,10 +27,6 @@ const HELLO_WAIT: Duration = Duration::from_secs(10);
 /// Requests waiting for the spawning thread. Each worker has at most one spawn and one reap under way, and the thread does
 /// each in milliseconds; when it is full, senders wait.
 const SPAWN_QUEUE: usize = 64;
-
-/// What the exchange may keep allocated between jobs. An ordinary job uses a few hundred KiB; only the rare giant pays for
-/// fresh pages.
-const EXCHANGE_KEPT_BYTES: usize = 4 << 20;
 
 /// Bytes from which on a copy to or from the exchange leaves the runtime's thread to others. A fresh memory file takes 1 to
 /// 2 GB/s, so smaller copies are done within a millisecond, and nearly all are: an entry point has some 130 KB. The worst,
@@ -137,16 +128,13 @@ impl Spawner {
 struct Spawned {
     process: Process,
     socket: OwnedFd,
-    exchange: File,
+    exchange: Exchange,
 }
 
 fn spawn(executable: &Executable, jail_required: bool, reaper: mpsc::Sender<Request>) -> io::Result<Spawned> {
     let (socket, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let exchange = File::from(rustix::fs::memfd_create("framehook-exchange", flags)?);
-    exchange.set_len(EXCHANGE_BYTES as u64)?;
-    rustix::fs::fcntl_add_seals(&exchange, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    let exchange = Exchange::new()?;
 
     let mut command = executable.command();
     command
@@ -157,7 +145,7 @@ fn spawn(executable: &Executable, jail_required: bool, reaper: mpsc::Sender<Requ
         // A group of its own: Ctrl-C is for the server, which finishes its renders before it ends.
         .process_group(0)
         .stdin(Stdio::from(theirs))
-        .stdout(Stdio::from(exchange.try_clone()?))
+        .stdout(Stdio::from(exchange.file().try_clone()?))
         .stderr(Stdio::piped());
     if !jail_required {
         command.arg("--unsafe-no-jail");
@@ -275,7 +263,7 @@ pub(super) struct Running {
     pub(super) hello: Hello,
     process: Process,
     socket: AsyncFd<OwnedFd>,
-    exchange: File,
+    exchange: Exchange,
     next_job_id: u64,
 }
 
@@ -307,8 +295,9 @@ impl Running {
         let id = self.next_job_id;
         self.next_job_id += 1;
         let message = ToWorker::Job(job.to_wire(id)).write().map_err(Breakage::Wire)?;
-        let write = || self.write_input(&job.config.record, &job.data);
-        beside_the_runtime(job.config.record.len() + job.data.len(), write).map_err(Breakage::Exchange)?;
+        let input_bytes = job.config.record.len() + job.data.len();
+        let put = || self.exchange.put_input(&job.config.record, &job.data);
+        beside_the_runtime(input_bytes, put).map_err(Breakage::Exchange)?;
         self.send(&message)?;
 
         let outcome = match receive(&self.socket).await? {
@@ -316,7 +305,7 @@ impl Running {
             FromWorker::Outcome(_) => return Err(Breakage::Wire(WireError::Value("job id"))),
             FromWorker::Hello(_) => return Err(Breakage::Wire(WireError::Value("second hello"))),
         };
-        let mut used_bytes = job.config.record.len() + job.data.len();
+        let mut used_bytes = input_bytes;
         let result = match outcome.result {
             Ok(rendered) if rendered.images.len() != job.renditions.len() => {
                 return Err(Breakage::Wire(WireError::Value("image count")));
@@ -329,51 +318,20 @@ impl Running {
             }
             Err(failure) => Err(failure),
         };
-        if used_bytes > EXCHANGE_KEPT_BYTES {
-            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            let punch = || rustix::fs::fallocate(&self.exchange, flags, 0, EXCHANGE_BYTES as u64);
-            beside_the_runtime(used_bytes, punch).map_err(|error| Breakage::Exchange(error.into()))?;
+        if used_bytes > KEPT_BYTES {
+            beside_the_runtime(used_bytes, || self.exchange.give_back()).map_err(Breakage::Exchange)?;
         }
         Ok(result)
     }
 
-    /// Copies config and unit into the exchange, one after the other.
-    fn write_input(&self, config: &[u8], unit: &[u8]) -> io::Result<()> {
-        let parts = [IoSlice::new(config), IoSlice::new(unit)];
-        let written = retry_on_intr(|| rustix::io::pwritev(&self.exchange, &parts, 0))?;
-        if written == config.len() + unit.len() {
-            return Ok(());
-        }
-        // A signal came in between.
-        self.exchange.write_all_at(config, 0)?;
-        self.exchange.write_all_at(unit, config.len() as u64)
-    }
-
     /// Copies the images out of the exchange. Their places and sizes were checked when the outcome was parsed.
-    fn take_images(&self, rendered: Rendered) -> io::Result<RenderedPicture> {
+    fn take_images(&mut self, rendered: Rendered) -> io::Result<RenderedPicture> {
         let mut images = Vec::with_capacity(rendered.images.len());
         for image in &rendered.images {
-            let bytes = self.read_exchange(IMAGES_OFFSET + image.offset as usize, image.bytes as usize)?;
-            images.push(RenderedImage { size: image.size, bytes: Bytes::from(bytes) });
+            images.push(RenderedImage { size: image.size, bytes: Bytes::from(self.exchange.take_image(image)?) });
         }
         let Rendered { facts, judgement, timings, .. } = rendered;
         Ok(RenderedPicture { facts, judgement, timings, images })
-    }
-
-    fn read_exchange(&self, offset: usize, length: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(length);
-        while bytes.len() < length {
-            let offset = (offset + bytes.len()) as u64;
-            // Into memory that nobody has cleared first.
-            match rustix::io::pread(&self.exchange, spare_capacity(&mut bytes), offset) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        // An allocator may give more than it was asked for.
-        bytes.truncate(length);
-        Ok(bytes)
     }
 
     /// A message goes whole or not at all, and there is room for it: the process answers a job before it is given another. The
