@@ -62,7 +62,7 @@ pub const IMAGES_OFFSET: usize = CONFIG_BYTES_MAX + UNIT_BYTES_MAX;
 /// Room for the images of one job. A 2160p JPEG of noise at quality 85 is 10 MiB, so this holds several of the worst.
 pub const IMAGES_BYTES_MAX: usize = 64 << 20;
 
-/// Size of the exchange. The file is sparse: it costs what was written to it.
+/// Size of the exchange. The file is sparse: it costs what was written to it, and what the server had made of it.
 pub const EXCHANGE_BYTES: usize = IMAGES_OFFSET + IMAGES_BYTES_MAX;
 
 /// Most renditions of one job: a rule and three screenshot tasks may each ask for the eight of a template.

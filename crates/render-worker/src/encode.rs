@@ -31,7 +31,7 @@ pub(crate) enum EncodeError {
     TooLarge { format: &'static str, size: Size },
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
-    #[error("the image does not fit into {bytes} bytes")]
+    #[error("the image does not fit into the {bytes} bytes that are left")]
     NoRoom { bytes: usize },
 }
 
@@ -89,26 +89,37 @@ mod tests {
 
     #[test]
     fn an_image_takes_what_it_needs_of_the_room_and_less_room_is_refused() {
-        let [luma, half] =
-            [Size::new(64, 48), Size::new(32, 24)].map(|size| OwnedPlane::<u8>::new(size).expect("memory"));
+        // Busy enough for images of thousands of bytes.
+        let noise = |size| {
+            let mut plane = OwnedPlane::<u8>::new(size).expect("memory");
+            let mut state = 1_u32;
+            plane.samples.fill_with(|| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            });
+            plane
+        };
+        let [luma, half] = [Size::new(64, 48), Size::new(32, 24)].map(noise);
         let mut encoder = Encoder::new().expect("an encoder");
         for format in ImageFormat::ALL {
             let chroma = if Intake::of(format).halves_chroma { &half } else { &luma };
             let planes = [&luma, chroma, chroma].map(OwnedPlane::as_plane);
             let mut room = [0xaa; 20_000];
             let bytes = encoder.encode(format, planes, 85, &mut room).expect("room enough");
-            assert!(bytes > 100 && room[bytes..].iter().all(|&byte| byte == 0xaa), "{format:?}: {bytes}");
+            assert!(bytes > 2000 && room[bytes..].iter().all(|&byte| byte == 0xaa), "{format:?}: {bytes}");
             // libjpeg wants to go on when its room is full, whether or not there is more to write.
             let mut tight = vec![0; bytes + 1];
             assert_eq!(encoder.encode(format, planes, 85, &mut tight).expect("just room enough"), bytes, "{format:?}");
             assert_eq!(tight[..bytes], room[..bytes], "{format:?}");
-            for bytes in [bytes - 1, 50, 0] {
+            for bytes in [bytes - 1, bytes / 2, 50, 0] {
                 let refused = encoder.encode(format, planes, 85, &mut tight[..bytes]).expect_err("no room");
                 assert!(
                     matches!(refused, EncodeError::NoRoom { bytes: named } if named == bytes),
                     "{format:?}: {refused}"
                 );
             }
+            assert_eq!(encoder.encode(format, planes, 85, &mut tight).expect("room again"), bytes, "{format:?}");
+            assert_eq!(tight[..bytes], room[..bytes], "{format:?}");
         }
     }
 }

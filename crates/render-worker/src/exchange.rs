@@ -1,7 +1,7 @@
 //! The exchange: memory that this process shares with its server.
 //!
-//! It is mapped before the lock. Behind it a job is read and images are given away without a system call or a copy, so that the
-//! calls that read and write files need not be allowed.
+//! It is mapped before the lock. Behind it a job is read where it lies and a JPEG is written where it is wanted, without a system
+//! call, so that the calls that read and write files need not be allowed.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -9,6 +9,7 @@ use std::ptr::{self, NonNull};
 use std::slice;
 
 use framehook_render_wire::{EXCHANGE_BYTES, IMAGES_OFFSET};
+use rustix::fs::SealFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 
 /// The exchange, mapped for as long as the process lives.
@@ -19,13 +20,17 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     /// # Errors
-    /// What the kernel said, or `InvalidInput` for a file that is too short: touching what is not there would be a signal.
+    /// What the kernel said, or `InvalidInput` for a file that is too short or could become so: touching what is not there would
+    /// be a signal.
     pub(crate) fn map(file: impl AsFd) -> io::Result<Self> {
         if rustix::fs::fstat(&file)?.st_size < EXCHANGE_BYTES as i64 {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!("it has fewer than {EXCHANGE_BYTES} bytes"),
             ));
+        }
+        if !rustix::fs::fcntl_get_seals(&file)?.contains(SealFlags::SHRINK) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it could become smaller"));
         }
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: the kernel chooses a place where nothing is.
@@ -64,14 +69,21 @@ mod tests {
     use super::*;
 
     fn file(bytes: usize) -> File {
-        let file = File::from(rustix::fs::memfd_create("exchange", MemfdFlags::CLOEXEC).expect("a memory file"));
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = File::from(rustix::fs::memfd_create("exchange", flags).expect("a memory file"));
         file.set_len(bytes as u64).expect("sized");
+        file
+    }
+
+    fn sealed(bytes: usize) -> File {
+        let file = file(bytes);
+        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK).expect("sealed");
         file
     }
 
     #[test]
     fn what_one_side_writes_the_other_reads() {
-        let file = file(EXCHANGE_BYTES);
+        let file = sealed(EXCHANGE_BYTES);
         let mut exchange = Exchange::map(&file).expect("mapped");
         file.write_all_at(b"config and unit", 0).expect("written");
         let (input, images) = exchange.parts(15);
@@ -83,14 +95,16 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_too_short_is_refused() {
-        let refused = Exchange::map(file(EXCHANGE_BYTES - 1)).expect_err("too short");
+    fn a_file_that_is_too_short_or_could_become_so_is_refused() {
+        let refused = Exchange::map(sealed(EXCHANGE_BYTES - 1)).expect_err("too short");
         assert_eq!(refused.to_string(), format!("it has fewer than {EXCHANGE_BYTES} bytes"));
+        let refused = Exchange::map(file(EXCHANGE_BYTES)).expect_err("not sealed");
+        assert_eq!(refused.to_string(), "it could become smaller");
     }
 
     #[test]
     fn input_ends_before_the_images_begin() {
-        let mut exchange = Exchange::map(file(EXCHANGE_BYTES)).expect("mapped");
+        let mut exchange = Exchange::map(sealed(EXCHANGE_BYTES)).expect("mapped");
         let (input, images) = exchange.parts(IMAGES_OFFSET);
         assert_eq!((input.as_ptr_range().end, images.len()), (images.as_ptr(), IMAGES_BYTES_MAX));
     }
@@ -98,6 +112,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "the wire allows")]
     fn more_input_than_the_wire_allows_is_not_read() {
-        Exchange::map(file(EXCHANGE_BYTES)).expect("mapped").parts(IMAGES_OFFSET + 1);
+        Exchange::map(sealed(EXCHANGE_BYTES)).expect("mapped").parts(IMAGES_OFFSET + 1);
     }
 }

@@ -356,7 +356,7 @@ impl Worker {
         let Process::Up(mut running) = std::mem::replace(&mut self.process, Process::Absent) else {
             return Err(RenderError::WorkerUnavailable);
         };
-        let breakage = match tokio::time::timeout_at(deadline, running.exchange(job)).await {
+        let breakage = match tokio::time::timeout_at(deadline, running.render(job)).await {
             Ok(Ok(result)) => {
                 self.process = Process::Up(running);
                 self.jobs_done += 1;

@@ -1,8 +1,8 @@
 //! The seccomp filter.
 //!
 //! Two filters are stacked, and the kernel obeys the stricter answer. The first lets everything pass but answers EPERM to
-//! making sockets, opening files, running programs and making memory executable: those are tried by the self-test, which
-//! must live to tell, and some by the C library, which does without. The second kills the process for anything that is
+//! making sockets, opening files, running programs, making memory executable and taking pages out of shared memory: the first
+//! four are tried by the self-test, which must live to tell, and some by the C library, which does without. The second kills the process for anything that is
 //! not on the list, so that an attack, or a library that wants something new, ends in a crash that is counted and seen.
 
 use std::collections::BTreeMap;
@@ -77,6 +77,8 @@ fn refusing() -> Result<BpfProgram, FilterError> {
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         rules.insert(call, vec![rule([has_bits(2, libc::PROT_EXEC)?])?]);
     }
+    // The server has seen to it that its part of the exchange has pages.
+    rules.insert(libc::SYS_madvise, vec![rule([equals(2, libc::MADV_REMOVE as u64)?])?]);
     compile(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EPERM as u32))
 }
 
@@ -123,4 +125,34 @@ fn compile(
 ) -> Result<BpfProgram, FilterError> {
     let processor = TargetArch::try_from(std::env::consts::ARCH).map_err(FilterError::Processor)?;
     Ok(SeccompFilter::new(rules, other, matched, processor)?.try_into()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::ptr;
+
+    use super::*;
+
+    #[test]
+    fn pages_of_shared_memory_cannot_be_taken_out() {
+        // For the thread that installs it only.
+        let tried = std::thread::spawn(|| {
+            let bytes = 1 << 16;
+            let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+            // SAFETY: the kernel chooses a place where nothing is.
+            let memory = unsafe { libc::mmap(ptr::null_mut(), bytes, access, flags, -1, 0) };
+            assert_ne!(memory, libc::MAP_FAILED);
+            // SAFETY: the memory is ours and nothing refers to it.
+            let advise = |advice| match unsafe { libc::madvise(memory, bytes, advice) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error().kind()),
+            };
+            let before = advise(libc::MADV_REMOVE);
+            seccompiler::apply_filter(&refusing().expect("a program")).expect("a kernel with seccomp");
+            (before, advise(libc::MADV_REMOVE), advise(libc::MADV_DONTNEED))
+        });
+        let refused = Err(io::ErrorKind::PermissionDenied);
+        assert_eq!(tried.join().expect("it lives"), (Ok(()), refused, Ok(())));
+    }
 }

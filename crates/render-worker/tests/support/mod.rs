@@ -17,6 +17,7 @@ use framehook_render_wire::{
 use framehook_testkit::clip::{Clip, ClipSpec};
 use framehook_testkit::jpeg;
 use framehook_testkit::picture::Picture;
+use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 pub(crate) struct Worker {
@@ -45,8 +46,9 @@ impl Outcome {
 pub(crate) fn command() -> Result<(Command, OwnedFd, File)> {
     let (socket, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-    let exchange = File::from(rustix::fs::memfd_create("exchange", rustix::fs::MemfdFlags::CLOEXEC)?);
+    let exchange = File::from(rustix::fs::memfd_create("exchange", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
     exchange.set_len(EXCHANGE_BYTES as u64)?;
+    rustix::fs::fcntl_add_seals(&exchange, SealFlags::SHRINK)?;
     let mut command = Command::new(env!("CARGO_BIN_EXE_framehook-render"));
     command
         .args(["--worker", "--parent", &std::process::id().to_string()])

@@ -28,9 +28,9 @@ const HELLO_WAIT: Duration = Duration::from_secs(10);
 /// each in milliseconds; when it is full, senders wait.
 const SPAWN_QUEUE: usize = 64;
 
-/// Bytes from which on a copy to or from the exchange leaves the runtime's thread to others. A fresh memory file takes 1 to
-/// 2 GB/s, so smaller copies are done within a millisecond, and nearly all are: an entry point has some 130 KB. The worst,
-/// 64 MiB of images, would hold up every timer and socket of its thread for 50 ms.
+/// Bytes from which on a copy to or from the exchange leaves the runtime's thread to others. Making fresh pages and copying
+/// takes half a second for a GB, so smaller ones are done within a millisecond, and nearly all are: an entry point has some
+/// 130 KB. The worst, 64 MiB of images, would hold up every timer and socket of its thread for 30 to 50 ms.
 const BLOCKING_BYTES_MIN: usize = 1 << 20;
 
 /// Last bytes of a dead worker's stderr that are worth keeping: a panic message and where.
@@ -263,7 +263,7 @@ pub(super) struct Running {
     pub(super) hello: Hello,
     process: Process,
     socket: AsyncFd<OwnedFd>,
-    exchange: Exchange,
+    pub(super) exchange: Exchange,
     next_job_id: u64,
 }
 
@@ -291,7 +291,7 @@ impl Running {
     }
 
     /// Gives the process a job and waits for its answer; the outer error means that the process is of no more use.
-    pub(super) async fn exchange(&mut self, job: &RenderJob) -> Result<Result<RenderedPicture, Failure>, Breakage> {
+    pub(super) async fn render(&mut self, job: &RenderJob) -> Result<Result<RenderedPicture, Failure>, Breakage> {
         let id = self.next_job_id;
         self.next_job_id += 1;
         let message = ToWorker::Job(job.to_wire(id)).write().map_err(Breakage::Wire)?;
@@ -305,21 +305,22 @@ impl Running {
             FromWorker::Outcome(_) => return Err(Breakage::Wire(WireError::Value("job id"))),
             FromWorker::Hello(_) => return Err(Breakage::Wire(WireError::Value("second hello"))),
         };
-        let mut used_bytes = input_bytes;
         let result = match outcome.result {
             Ok(rendered) if rendered.images.len() != job.renditions.len() => {
                 return Err(Breakage::Wire(WireError::Value("image count")));
             }
             Ok(rendered) => {
-                let image_bytes = rendered.images.iter().map(|image| image.bytes as usize).sum::<usize>();
-                used_bytes += image_bytes;
+                let ends = rendered.images.iter().map(|image| image.offset as usize + image.bytes as usize);
+                let images_bytes = ends.max().unwrap_or(0);
                 let take = || self.take_images(rendered);
-                Ok(beside_the_runtime(image_bytes, take).map_err(Breakage::Exchange)?)
+                Ok(beside_the_runtime(images_bytes, take).map_err(Breakage::Exchange)?)
             }
             Err(failure) => Err(failure),
         };
-        if used_bytes > KEPT_BYTES {
-            beside_the_runtime(used_bytes, || self.exchange.give_back()).map_err(Breakage::Exchange)?;
+        // Also after a failure: there may be images that were made before it.
+        let allocated_bytes = self.exchange.allocated_bytes().map_err(Breakage::Exchange)?;
+        if allocated_bytes > KEPT_BYTES {
+            beside_the_runtime(allocated_bytes, || self.exchange.give_back()).map_err(Breakage::Exchange)?;
         }
         Ok(result)
     }

@@ -115,6 +115,24 @@ async fn a_refusal_leaves_the_process_in_place() {
 }
 
 #[tokio::test]
+async fn a_giant_leaves_no_memory_behind_also_when_it_fails() {
+    let (mut worker, _) = pool().await;
+    let allocated = |worker: &Worker| match &worker.process {
+        Process::Up(running) => running.exchange.allocated_bytes().expect("a file"),
+        other => panic!("no process is up: {other:?}"),
+    };
+    renders(&mut worker).await;
+    let ordinary = allocated(&worker);
+    assert!(ordinary > 0);
+    let giant = RenderJob { data: vec![0; 5 << 20].into(), ..job() };
+    let error = worker.render(&giant, Instant::now() + PATIENCE).await.expect_err("it is no picture");
+    assert_eq!(error.reason(), "corrupt");
+    assert_eq!(allocated(&worker), 0);
+    renders(&mut worker).await;
+    assert_eq!(allocated(&worker), ordinary);
+}
+
+#[tokio::test]
 async fn a_job_beyond_the_wires_limits_is_refused_without_a_worker() {
     let (mut worker, health) = pool().await;
     let before = pid(&health);
@@ -183,6 +201,17 @@ async fn a_death_without_a_job_costs_no_job() {
     }
     assert!(is_gone(second));
     assert_eq!(health.workers()[0].restarts, 2);
+
+    // Seen by nobody: the runtime has been told that there is nothing on the socket, and gets no turn to hear of the end.
+    let third = pid(&health);
+    assert!(tokio::time::timeout(Duration::from_millis(1), worker.stay_ready()).await.is_err());
+    signal(third, Signal::KILL);
+    while !is_dead(third) {
+        std::thread::yield_now();
+    }
+    renders(&mut worker).await;
+    assert!(is_gone(third));
+    assert_eq!(health.workers()[0].restarts, 3);
 }
 
 #[tokio::test]
