@@ -9,6 +9,7 @@ mod bare;
 mod report;
 mod threads;
 
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use framehook_testkit::receiver::{Receiver, Request};
 use serde::Serialize;
 use tempfile::TempDir;
 
+use self::bare::Way;
 use self::report::Report;
 use self::threads::ThreadTimes;
 use crate::clip::{self, GOP_SECONDS};
@@ -90,6 +92,8 @@ struct Beside {
     channel_ms: f64,
     /// The same files, names, syncs and pages of a log, by a thread that does nothing else.
     disk_ms: f64,
+    /// The fewest of them that make a picture and a note of it durable, by such a thread.
+    fewest_ms: f64,
 }
 
 pub(crate) fn run(workshop: &Workshop, options: &Options) -> Result<Verdict> {
@@ -169,8 +173,13 @@ fn measure_beside(workshop: &Workshop, clip: &Path, run: &Run, window: Duration)
     let channel_ms = picture::pool_server_ms(workshop, clip)?;
     let files = TempDir::with_prefix("framehook-bench-").context("make a folder")?;
     let per_second = run.pictures as f64 / run.seconds;
-    let disk_ms = bare::disk_ms_per_picture(files.path(), run.image_bytes, per_second, window)?;
-    Ok((Beside { round: run.round, channel_ms, disk_ms }, files))
+    let disk_ms = |name, way| {
+        let dir = files.path().join(name);
+        fs::create_dir(&dir).with_context(|| format!("make {}", dir.display()))?;
+        bare::disk_ms_per_picture(&dir, way, run.image_bytes, per_second, window)
+    };
+    let (disk_ms, fewest_ms) = (disk_ms("ours", Way::Ours)?, disk_ms("fewest", Way::Fewest)?);
+    Ok((Beside { round: run.round, channel_ms, disk_ms, fewest_ms }, files))
 }
 
 fn pictures(receiver: &Receiver) -> usize {
