@@ -134,7 +134,8 @@ impl PerPicture {
         let image_kb = runs.iter().map(|run| run.image_bytes).max().unwrap_or(0) / 1000;
         format!(
             "{} ms, {:.0} % of what is left, take the same files, names, syncs and pages of a log by a thread that does \
-             nothing else, with images of {image_kb} KB. {} ms take the fewest by which a picture and a note of it are durable              before the next comes: one file, its name and one page of a log, each synced.",
+             nothing else, with images of {image_kb} KB. {} ms take the fewest by which a picture and a note of it are durable \
+             before the next comes: one file, its name and one page of a log, each synced.",
             self.disk.shown(2),
             self.disk_part.median * 100.0,
             self.fewest.shown(2)
