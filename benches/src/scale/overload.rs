@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
 use super::dues::Dues;
@@ -39,8 +39,10 @@ const BLOCKED_MS_MAX: u64 = 1000;
 const TAKEN_MAX: f64 = 0.95;
 /// No second may bring more than this many times the pictures of the average one.
 const BURST_MAX: f64 = 2.0;
-/// Within one interval of most being asked to leave nothing more may be skipped.
-const RECOVERY_MAX: Duration = INTERVAL;
+/// What was due before the last of them had left may be skipped until the next due, and is seen at the next look.
+const RECOVERY_MAX: Duration = INTERVAL.saturating_add(LOOK_EVERY);
+/// Of those who stay nobody may get fewer pictures than were asked by more than this.
+const MISSED_MAX: f64 = 1.0;
 
 #[derive(Debug, Serialize)]
 pub(super) struct Overload {
@@ -63,12 +65,19 @@ pub(super) struct Overload {
     /// Of those who left and of those who stayed.
     loads: [LoadReport; 2],
     stayed: u32,
-    /// From the moment at which most are asked to leave to the last due that was skipped; `None` when they were still being
-    /// skipped at the end.
-    recovered_ms: Option<u64>,
+    recovery: Recovery,
     /// Pictures of one of those who stayed, while they were watched.
     pictures_after_least: f64,
     pictures_after_median: f64,
+}
+
+/// From the moment at which most are asked to leave.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Recovery {
+    /// Until the server was first seen with no more publishers than those who stay.
+    gone_ms: u64,
+    /// Until the last due that was skipped; `None` when they were still being skipped at the end.
+    last_skip_ms: Option<u64>,
 }
 
 impl Overload {
@@ -100,9 +109,8 @@ impl Overload {
         let pictures_in_a_second_most = most_in_a_second(&stored, begin_wall..end_wall);
         let pictures = pictures_by_stream(&stored, names, begin_wall..end_wall);
 
-        // Their goodbyes belong to the recovery, so nobody waits for them here.
         std::thread::sleep(leave.saturating_duration_since(Instant::now()));
-        let recovered_ms = watch_recovery(&running, leave)?;
+        let recovery = watch_recovery(&running, stayed, leave)?;
         staying.check()?;
         let worker_restarts = running.metrics()?.sum("framehook_worker_restarts_total", &[]) as u64;
         let after = pictures_by_stream(&running.stored()?, stays(), leave_wall..SystemTime::now());
@@ -123,7 +131,7 @@ impl Overload {
             worker_restarts,
             loads: [leaving.finish()?, staying.finish()?],
             stayed,
-            recovered_ms,
+            recovery,
             pictures_after_least: after.least,
             pictures_after_median: after.median,
         })
@@ -177,25 +185,41 @@ impl Overload {
             self.worker_restarts == 0,
             format!("Render workers that crashed, hung or broke the rules: {} (asked: none).", self.worker_restarts),
         ));
-        let after = format!(
-            "From when all but {stayed} streams were asked to leave, each of them got {:.0} pictures at least and {:.0} in the \
-             middle in {} s, {} were asked",
-            self.pictures_after_least,
-            self.pictures_after_median,
-            AFTER.as_secs(),
-            AFTER.as_secs() / interval_s
-        );
-        notes.push(match self.recovered_ms {
-            Some(ms) => judged(
-                Duration::from_millis(ms) <= RECOVERY_MAX,
-                format!("{after}; nothing was skipped any more after {:.1} s.", ms as f64 / 1000.0),
+        let asked = (AFTER.as_secs() / interval_s) as f64;
+        notes.push(judged(
+            self.pictures_after_least >= asked - MISSED_MAX,
+            format!(
+                "From when all but {stayed} streams were asked to leave, each of them got {:.0} pictures at least and {:.0} in \
+                 the middle in {} s (asked: {asked:.0}, less {MISSED_MAX:.0} at most).",
+                self.pictures_after_least,
+                self.pictures_after_median,
+                AFTER.as_secs(),
             ),
-            None => judged(false, format!("{after}; dues were skipped to the end.")),
-        });
+        ));
+        notes.push(self.recovery.note());
         if dues.taken > dues.due * TAKEN_MAX {
             notes.push(not_good("this machine could make nearly all of these pictures, so it was no overload."));
         }
         notes
+    }
+}
+
+impl Recovery {
+    fn note(self) -> String {
+        let seconds = |ms: u64| ms as f64 / 1000.0;
+        let gone = format!("The last of those who left had gone after {:.1} s", seconds(self.gone_ms));
+        let Some(last_skip_ms) = self.last_skip_ms else {
+            return not_good(format!("{gone}; dues were skipped to the end."));
+        };
+        let after_goodbye = Duration::from_millis(last_skip_ms.saturating_sub(self.gone_ms));
+        judged(
+            after_goodbye <= RECOVERY_MAX,
+            format!(
+                "{gone}, and nothing was skipped any more after {:.1} s (asked: at most one interval more, looked at every {} ms).",
+                seconds(last_skip_ms),
+                LOOK_EVERY.as_millis()
+            ),
+        )
     }
 }
 
@@ -221,20 +245,26 @@ fn most_in_a_second(stored: &[(String, SystemTime)], within: std::ops::Range<Sys
     seconds.into_values().max().unwrap_or(0)
 }
 
-/// Looks until [`AFTER`] has passed since most were asked to leave, and gives how long after that a due was last skipped.
-/// `None` when that was in the last two intervals.
-fn watch_recovery(running: &Running, leave: Instant) -> Result<Option<u64>> {
+/// Looks until [`AFTER`] has passed since most were asked to leave. Dues count as skipped to the end when one was in the last
+/// two intervals.
+fn watch_recovery(running: &Running, stayed: u32, leave: Instant) -> Result<Recovery> {
     let mut skipped = Dues::read(&running.metrics()?).skipped_alive();
-    let mut last_skip = Duration::ZERO;
+    let (mut last_skip, mut gone) = (Duration::ZERO, None);
     loop {
         std::thread::sleep(LOOK_EVERY);
-        let now = Dues::read(&running.metrics()?).skipped_alive();
+        let page = running.metrics()?;
         let elapsed = leave.elapsed();
+        if page.sum("framehook_live_streams", &[]) <= f64::from(stayed) {
+            gone.get_or_insert(elapsed);
+        }
+        let now = Dues::read(&page).skipped_alive();
         if now > skipped {
             (skipped, last_skip) = (now, elapsed);
         }
         if elapsed >= AFTER {
-            return Ok((last_skip + INTERVAL * 2 < elapsed).then_some(last_skip.as_millis() as u64));
+            let gone = gone.context("those who were asked to leave have not gone")?;
+            let last_skip_ms = (last_skip + INTERVAL * 2 < elapsed).then_some(last_skip.as_millis() as u64);
+            return Ok(Recovery { gone_ms: gone.as_millis() as u64, last_skip_ms });
         }
     }
 }
@@ -293,7 +323,7 @@ mod tests {
             worker_restarts: 0,
             loads: [load.clone(), load],
             stayed: 10,
-            recovered_ms: Some(0),
+            recovery: Recovery { gone_ms: 500, last_skip_ms: Some(2750) },
             pictures_after_least: 15.0,
             pictures_after_median: 15.0,
         };
@@ -303,11 +333,17 @@ mod tests {
         let died = Overload { worker_restarts: 1, ..burst };
         let notes = died.notes().join("\n");
         assert!(notes.contains("NOT GOOD: Render workers that crashed, hung or broke the rules: 1 (asked"), "{notes}");
-        let slow = Overload { worker_restarts: 0, recovered_ms: Some(2001), ..died };
+        let recovery = Recovery { gone_ms: 500, last_skip_ms: Some(2751) };
+        let slow = Overload { worker_restarts: 0, pictures_after_least: 13.0, recovery, ..died };
         let notes = slow.notes().join("\n");
-        assert!(notes.contains("NOT GOOD: From when all but 10 streams were asked to leave"), "{notes}");
-        assert!(notes.contains("after 2.0 s") && !notes.contains("NOT GOOD: Render workers"), "{notes}");
-        let bad = Overload { pictures_least: 3.0, dues: dues(3000.0, 2990.0), recovered_ms: None, ..slow };
+        assert!(
+            notes.contains("NOT GOOD: From when all but 10 streams were asked to leave, each of them got 13"),
+            "{notes}"
+        );
+        assert!(notes.contains("NOT GOOD: The last of those who left had gone after 0.5 s"), "{notes}");
+        assert!(notes.contains("after 2.8 s") && !notes.contains("NOT GOOD: Render workers"), "{notes}");
+        let recovery = Recovery { last_skip_ms: None, ..recovery };
+        let bad = Overload { pictures_least: 3.0, dues: dues(3000.0, 2990.0), recovery, ..slow };
         let notes = bad.notes().join("\n");
         assert!(notes.contains("NOT GOOD: Pictures of one stream in that time: 3 at least"), "{notes}");
         assert!(notes.contains("no overload") && notes.contains("skipped to the end"), "{notes}");
