@@ -324,7 +324,7 @@ mod tests {
             loads: [load.clone(), load],
             stayed: 10,
             recovery: Recovery { gone_ms: 500, last_skip_ms: Some(2750) },
-            pictures_after_least: 15.0,
+            pictures_after_least: 14.0,
             pictures_after_median: 15.0,
         };
         assert!(!overload.notes().join("\n").contains("NOT GOOD"), "{:?}", overload.notes());
