@@ -301,6 +301,7 @@ impl Server {
                 timeline: timeline.clone(),
                 entropy: entropy.clone(),
                 zone: config.names.time_zone.clone(),
+                gather_max: config.spool.gather_max,
                 stores: stores.clone(),
                 telemetry: Arc::clone(&telemetry),
                 storer: Arc::clone(&storer),

@@ -1,14 +1,18 @@
 //! The commit point. Before it a picture may be lost, counted; after it things are only late, repeated or dead-lettered.
 //!
-//! One batch is: every picture's file written and synced on a few threads, each of which syncs the directory that names its
-//! files once, and one transaction with the snapshots, their events and the deliveries owed. The committer takes what
-//! waits and never waits for more, so a lone picture costs three syncs and a busy server spreads two of them over many.
-//! A lone picture stays on one thread for all of it: waking others costs more CPU time than what they would do. If it goes to
-//! the local store it is there before its row, by a fourth sync, so that one transaction says both.
+//! A few threads write and sync the files of what waits, each of which takes its part of that and syncs the directory that names
+//! them once. What is to lie in the local store is linked there by the same thread. Then one thread at a time takes what was
+//! written, syncs the directories of those objects, and writes everything that follows in one transaction: the snapshots, that
+//! they are stored, their events and the deliveries owed. So a lone picture stays on one thread and costs four syncs, and while
+//! many come, a group of them shares two of the four and the transaction (`gathering`).
 
+mod gathering;
 mod record;
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
@@ -17,10 +21,12 @@ use framehook_domain::id::{EventId, PushSequence, SnapshotId};
 use framehook_domain::object_key::ObjectKey;
 use framehook_domain::pick::Subscriber;
 use framehook_domain::stream::{StreamId, StreamParam};
-use framehook_domain::template::{Objects, SnapshotTemplate};
+use framehook_domain::template::{Objects, Rendition, SnapshotTemplate};
 use framehook_domain::time::{NameZone, UnixMs};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
+use self::gathering::{Added, Gathering};
 use self::record::Recording;
 use crate::clock::Clock;
 use crate::db::{Db, DbError};
@@ -32,15 +38,19 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::happening::Happening;
 use crate::timeline::Timeline;
 
-/// Pictures that may wait for the batch before theirs. Callers beyond it wait; rendering is bounded by its own limit.
+/// Pictures that may wait for a thread. Callers beyond it wait; rendering is bounded by its own limit.
 const QUEUE_MAX: usize = 256;
 
-/// Image bytes in one batch at most: some 0.1 s of a slow disk, so that the first picture does not wait long for the last.
-const BATCH_BYTES_MAX: usize = 32 << 20;
+/// Image bytes that a thread takes at once at most: some 0.03 s of a slow disk, so that the first picture does not wait long
+/// for the last.
+const SHARE_BYTES_MAX: usize = 8 << 20;
 
-/// Threads that write and sync a batch's files. Syncs of several files at once share the disk's own flushes; beyond a few
-/// they only queue there.
+/// Threads that write and sync files. Syncs of several files at once share the disk's own flushes; beyond a few they only queue
+/// there.
 const WRITERS: usize = 4;
+
+/// All threads of a committer: one of them may be writing rows, or wait for more of them.
+const THREADS: usize = WRITERS + 1;
 
 /// A picture as it comes from the worker: everything that was due on one entry point.
 #[derive(Clone, Debug)]
@@ -168,6 +178,8 @@ pub struct CommitParts {
     pub entropy: Entropy,
     /// In which object keys tell the time.
     pub zone: NameZone,
+    /// How long a picture that was put ahead waits for others at most, while many come.
+    pub gather_max: Duration,
     pub stores: Stores,
     pub telemetry: Arc<Telemetry>,
     /// Takes over what was committed.
@@ -180,6 +192,7 @@ pub struct CommitParts {
 #[derive(Clone, Debug)]
 pub struct Committer {
     queue: mpsc::Sender<Waiting>,
+    committing: Arc<Committing>,
 }
 
 #[derive(Debug)]
@@ -192,33 +205,53 @@ struct Waiting {
 #[derive(Debug)]
 struct Spooled {
     rendered: Rendered,
-    /// Of each rendition, in order.
-    sha256: Vec<[u8; 32]>,
-    /// Of a picture that may be put before it is recorded.
+    /// Of each of its [images](Rendered::made), in order.
+    images: Vec<WrittenImage>,
+}
+
+/// What is known of an image once it is written.
+#[derive(Debug)]
+struct WrittenImage {
+    sha256: [u8; 32],
+    /// Where its own object lies already.
     ahead: Option<Ahead>,
+}
+
+/// One image of a picture, and what it was made for.
+#[derive(Clone, Copy)]
+struct Made<'a> {
+    rendered: &'a Rendered,
+    taken: &'a Taken,
+    rendition: Rendition<'a>,
+    image: &'a RenderedRendition,
+}
+
+/// A picture that is written, and who waits for it.
+type Ready = (Spooled, oneshot::Sender<Result<Vec<Recorded>, CommitError>>);
+
+/// What the threads of a committer share.
+#[derive(Debug)]
+struct Committing {
+    parts: CommitParts,
+    gathering: Gathering<Ready>,
 }
 
 impl Committer {
     /// Starts the committer's task in `stage`. Told to end, it commits what waits and ends.
     pub fn start(parts: CommitParts, stage: &Stage) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
-        let token = stage.token();
+        let (panics, mut panicked) = mpsc::channel::<Box<dyn Any + Send>>(1);
+        let gathering = Gathering::new(parts.clock, parts.gather_max);
+        let committing = Arc::new(Committing { parts, gathering });
+        let serving = Arc::clone(&committing).serve(waiting, stage.token(), panics);
         stage.spawn_vital("committer", async move {
-            let mut waiting = waiting;
-            loop {
-                let first = tokio::select! {
-                    biased;
-                    () = token.cancelled(), if !waiting.is_closed() => {
-                        waiting.close();
-                        continue;
-                    }
-                    first = waiting.recv() => first,
-                };
-                let Some(first) = first else { return };
-                parts.commit_batch(batch_of(first, &mut waiting)).await;
+            tokio::select! {
+                biased;
+                Some(panic) = panicked.recv() => resume_unwind(panic),
+                () = serving => {}
             }
         });
-        Self { queue }
+        Self { queue, committing }
     }
 
     /// Makes a picture's renditions durable, all or none, together with their events and what is owed of them.
@@ -230,35 +263,93 @@ impl Committer {
         self.queue.send(Waiting { rendered, answer }).await.map_err(|_| CommitError::Stopped)?;
         answered.await.map_err(|_| CommitError::Stopped)?
     }
+
+    /// Pictures whose files are written and whose rows nobody has begun to write.
+    pub fn gathered(&self) -> usize {
+        self.committing.gathering.len()
+    }
 }
 
-/// What waits by now, up to the batch's limit.
-fn batch_of(first: Waiting, waiting: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
+impl Committing {
+    /// Gives what waits to threads until `token` ends it. A panic on one of them is told to `panics`.
+    async fn serve(
+        self: Arc<Self>,
+        mut waiting: mpsc::Receiver<Waiting>,
+        token: CancellationToken,
+        panics: mpsc::Sender<Box<dyn Any + Send>>,
+    ) {
+        let threads = Arc::new(Semaphore::new(THREADS));
+        loop {
+            let first = tokio::select! {
+                biased;
+                () = token.cancelled(), if !waiting.is_closed() => {
+                    waiting.close();
+                    self.gathering.end();
+                    continue;
+                }
+                first = waiting.recv() => first,
+            };
+            let Some(first) = first else { break };
+            let thread = Arc::clone(&threads).acquire_owned().await.expect("it is never closed");
+            let share = share_of(first, &mut waiting, 1 + threads.available_permits());
+            let (committing, panics) = (Arc::clone(&self), panics.clone());
+            tokio::task::spawn_blocking(move || {
+                let _thread = thread;
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| committing.commit(share))) {
+                    // One of them is enough to end the process.
+                    let _ = panics.try_send(panic);
+                }
+            });
+        }
+        // Until the last of them has ended.
+        let _ = threads.acquire_many(THREADS as u32).await;
+    }
+
+    /// Commits pictures as far as others leave that to this thread. Blocks.
+    fn commit(&self, share: Vec<Waiting>) {
+        let (rendered, answers): (Vec<_>, Vec<_>) =
+            share.into_iter().map(|waiting| (waiting.rendered, waiting.answer)).unzip();
+        let mut added = Vec::with_capacity(answers.len());
+        for (written, answer) in write_files(&self.parts.spool, rendered).into_iter().zip(answers) {
+            match written {
+                Ok(mut picture) => {
+                    self.parts.put_ahead(&mut picture);
+                    let (bytes, is_urgent) = (picture.rendered.bytes(), !picture.is_ahead());
+                    added.push(Added { picture: (picture, answer), bytes, is_urgent });
+                }
+                Err(error) => drop(answer.send(Err(error))),
+            }
+        }
+        if self.gathering.add(added) {
+            while let Some(group) = self.gathering.take() {
+                self.parts.record(group);
+            }
+        }
+    }
+}
+
+/// What waits by now, as much of it as one of so many threads is to take.
+fn share_of(first: Waiting, waiting: &mut mpsc::Receiver<Waiting>, threads: usize) -> Vec<Waiting> {
+    let pictures = (1 + waiting.len()).div_ceil(threads);
     let mut bytes = first.rendered.bytes();
-    let mut batch = vec![first];
-    while bytes < BATCH_BYTES_MAX
+    let mut share = vec![first];
+    while share.len() < pictures
+        && bytes < SHARE_BYTES_MAX
         && let Ok(next) = waiting.try_recv()
     {
         bytes += next.rendered.bytes();
-        batch.push(next);
+        share.push(next);
     }
-    batch
+    share
 }
 
 impl Rendered {
-    /// Every file that there is to be, in the order in which they are written.
-    fn files(&self) -> impl Iterator<Item = (SnapshotId, &Bytes)> {
-        self.pictures.iter().flat_map(|taken| {
-            taken.renditions.iter().flat_map(|rendition| {
-                let numbered = taken.objects.has_sequence().then_some(rendition.snapshot_id);
-                let latest = taken.objects.has_latest().then_some(rendition.latest_id);
-                numbered.into_iter().chain(latest).map(|id| (id, &rendition.bytes))
-            })
+    /// Every image that was made of it.
+    fn made(&self) -> impl Iterator<Item = Made<'_>> {
+        self.pictures.iter().flat_map(move |taken| {
+            let of_images = taken.template.all_renditions().zip(&taken.renditions);
+            of_images.map(move |(rendition, image)| Made { rendered: self, taken, rendition, image })
         })
-    }
-
-    fn is_one_numbered_image(&self) -> bool {
-        self.files().count() == 1 && !self.has_latest()
     }
 
     fn has_latest(&self) -> bool {
@@ -266,127 +357,60 @@ impl Rendered {
     }
 
     fn bytes(&self) -> usize {
-        self.files().map(|(_, bytes)| bytes.len()).sum()
+        self.made().flat_map(|made| made.files()).map(|(_, bytes)| bytes.len()).sum()
+    }
+}
+
+impl<'a> Made<'a> {
+    /// The files that there are to be of it in the spool.
+    fn files(&self) -> impl Iterator<Item = (SnapshotId, &'a Bytes)> + use<'a> {
+        let Made { taken, image, .. } = *self;
+        let numbered = taken.objects.has_sequence().then_some(image.snapshot_id);
+        let latest = taken.objects.has_latest().then_some(image.latest_id);
+        numbered.into_iter().chain(latest).map(|id| (id, &image.bytes))
+    }
+}
+
+impl Spooled {
+    /// Whether all that is to be stored of it lies there.
+    fn is_ahead(&self) -> bool {
+        !self.rendered.has_latest() && self.images.iter().all(|image| image.ahead.is_some())
     }
 }
 
 impl CommitParts {
-    async fn commit_batch(&self, batch: Vec<Waiting>) {
-        let has_latest = batch.iter().any(|waiting| waiting.rendered.has_latest());
-        match <[Waiting; 1]>::try_from(batch) {
-            Ok([lone]) => self.commit_lone(lone).await,
-            Err(batch) => self.commit_many(batch).await,
+    /// Records a group of pictures and tells everybody who waits for that. Blocks.
+    fn record(&self, group: Vec<Ready>) {
+        let (mut spooled, answers): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+        let has_latest = spooled.iter().any(|picture| picture.rendered.has_latest());
+        let images = spooled.iter_mut().flat_map(|picture| &mut picture.images);
+        let synced = self.storer.sync_ahead(images.filter_map(|image| image.ahead.as_mut()));
+        let spooled = Arc::new(spooled);
+        let Recording { results, owed, stored, dropped } = self.write_rows(&spooled, synced);
+        self.tell_taken(&spooled, &results);
+        self.storer.signal(owed);
+        stored.into_iter().for_each(|(put, took)| self.storer.recorded(&put, took));
+        unwanted(&spooled, &results).for_each(|picture| self.give_up(picture));
+        dropped.into_iter().for_each(|(id, bytes)| self.spool.remove(id, bytes));
+        for (answer, result) in answers.into_iter().zip(results) {
+            // Committed is committed, whether or not somebody still asks.
+            let _ = answer.send(result);
         }
         if has_latest {
             self.latest_signal.look();
         }
     }
 
-    async fn commit_many(&self, batch: Vec<Waiting>) {
-        let (rendered, answers): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|waiting| (waiting.rendered, waiting.answer)).unzip();
-        let results = self.commit_all(rendered).await;
-        for (answer, result) in answers.into_iter().zip(results) {
-            // Committed is committed, whether or not somebody still asks.
-            let _ = answer.send(result);
-        }
-    }
-
-    /// Commits a picture on one thread.
-    async fn commit_lone(&self, lone: Waiting) {
-        let Waiting { rendered, answer } = lone;
-        let parts = self.clone();
-        match tokio::task::spawn_blocking(move || parts.commit_here(rendered)).await {
-            Ok(result) => drop(answer.send(result)),
-            Err(ended) => {
-                // A panic is this task's own; there is nothing else that ends it.
-                if let Ok(panic) = ended.try_into_panic() {
-                    std::panic::resume_unwind(panic);
+    /// Removes all there is of a picture that was not recorded.
+    fn give_up(&self, picture: &Spooled) {
+        for (made, image) in picture.rendered.made().zip(&picture.images) {
+            for (id, bytes) in made.files() {
+                let ahead = image.ahead.as_ref().filter(|_| id == made.image.snapshot_id);
+                if ahead.is_none_or(|ahead| self.storer.take_back(ahead, id)) {
+                    self.spool.discard(id, bytes.len() as u64);
                 }
             }
         }
-    }
-
-    /// Commits a picture on this thread.
-    fn commit_here(&self, rendered: Rendered) -> Result<Vec<Recorded>, CommitError> {
-        let mut spooled = write_share(&self.spool, vec![(0, rendered)]).remove(0).1?;
-        spooled.ahead = spooled.rendered.is_one_numbered_image().then(Ahead::default);
-        let spooled = Arc::new(vec![spooled]);
-        let written = self.db.write_here(self.rows_of(&spooled));
-        let Recording { mut results, owed, stored, dropped } = Recording::of(written, 1);
-        self.tell_taken(&spooled, &results);
-        self.storer.signal(owed);
-        stored.into_iter().for_each(|(put, took)| self.storer.recorded(&put, took));
-        unwanted(&spooled, &results).for_each(|picture| self.give_up(picture));
-        dropped.into_iter().for_each(|(id, bytes)| self.spool.remove(id, bytes));
-        results.pop().unwrap_or(Err(CommitError::Stopped))
-    }
-
-    /// Removes all there is of a picture that was not recorded.
-    fn give_up(&self, picture: &Spooled) {
-        let Spooled { rendered, ahead, .. } = picture;
-        let is_taken_back = |id| ahead.as_ref().is_none_or(|ahead| self.storer.take_back(ahead, id));
-        for (id, bytes) in rendered.files() {
-            if is_taken_back(id) {
-                self.spool.discard(id, bytes.len() as u64);
-            }
-        }
-    }
-
-    /// One result for each picture, in order.
-    async fn commit_all(&self, rendered: Vec<Rendered>) -> Vec<Result<Vec<Recorded>, CommitError>> {
-        let mut results: Vec<Option<Result<Vec<Recorded>, CommitError>>> = rendered.iter().map(|_| None).collect();
-        let mut spooled = Vec::new();
-        for (index, written) in self.write_files(rendered).await {
-            match written {
-                Ok(picture) => spooled.push((index, picture)),
-                Err(error) => results[index] = Some(Err(error)),
-            }
-        }
-        let (indexes, spooled): (Vec<_>, Vec<_>) = spooled.into_iter().unzip();
-        for (index, result) in indexes.into_iter().zip(self.record(spooled).await) {
-            results[index] = Some(result);
-        }
-        results.into_iter().map(|result| result.unwrap_or(Err(CommitError::Stopped))).collect()
-    }
-
-    /// Makes every file durable, on a few threads.
-    async fn write_files(&self, rendered: Vec<Rendered>) -> Share<Result<Spooled, CommitError>> {
-        let mut shares: Vec<Share<Rendered>> = (0..WRITERS.min(rendered.len())).map(|_| Vec::new()).collect();
-        for (index, picture) in rendered.into_iter().enumerate() {
-            let share = index % shares.len();
-            shares[share].push((index, picture));
-        }
-        let mut writers = tokio::task::JoinSet::new();
-        for share in shares {
-            let spool = Arc::clone(&self.spool);
-            writers.spawn_blocking(move || write_share(&spool, share));
-        }
-        writers.join_all().await.into_iter().flatten().collect()
-    }
-
-    /// Writes the rows of pictures whose files are durable. One result for each, in order.
-    async fn record(&self, spooled: Vec<Spooled>) -> Vec<Result<Vec<Recorded>, CommitError>> {
-        if spooled.is_empty() {
-            return Vec::new();
-        }
-        let spooled = Arc::new(spooled);
-        let written = self.db.write(self.rows_of(&spooled)).await;
-        // Nothing of several is put ahead.
-        let Recording { results, owed, stored: _, dropped } = Recording::of(written, spooled.len());
-        self.tell_taken(&spooled, &results);
-        self.storer.signal(owed);
-        let unwanted: Vec<Rendered> = unwanted(&spooled, &results).map(|picture| picture.rendered.clone()).collect();
-        if !dropped.is_empty() || !unwanted.is_empty() {
-            let spool = Arc::clone(&self.spool);
-            let remove = move || {
-                unwanted.iter().for_each(|rendered| discard_picture(&spool, rendered));
-                dropped.into_iter().for_each(|(id, bytes)| spool.remove(id, bytes));
-            };
-            // A panic in there leaves files to the next start.
-            let _ = tokio::task::spawn_blocking(remove).await;
-        }
-        results
     }
 
     /// Tells listeners of pictures that are durable, before they are told more of those that are owed. The attempt at a callback
@@ -412,42 +436,32 @@ fn unwanted<'a>(
     spooled.iter().zip(results).filter(move |(_, result)| is_unwanted(result)).map(|(picture, _)| picture)
 }
 
-/// Pictures with their places in the batch, and what became of each.
-type Share<T> = Vec<(usize, T)>;
-
-/// Makes the files of some of a batch's pictures durable, with one sync for their names.
-fn write_share(spool: &Spool, share: Share<Rendered>) -> Share<Result<Spooled, CommitError>> {
-    let mut written: Share<_> =
-        share.into_iter().map(|(index, picture)| (index, write_picture(spool, picture))).collect();
-    if written.iter().any(|(_, picture)| picture.is_ok())
+/// Makes the files of pictures durable, with one sync for their names. One result for each, in order.
+fn write_files(spool: &Spool, rendered: Vec<Rendered>) -> Vec<Result<Spooled, CommitError>> {
+    let mut written: Vec<_> = rendered.into_iter().map(|picture| write_picture(spool, picture)).collect();
+    if written.iter().any(Result::is_ok)
         && let Err(error) = spool.sync_names()
     {
-        written.iter_mut().for_each(|(_, picture)| *picture = Err(error.clone().into()));
+        written.iter_mut().for_each(|picture| *picture = Err(error.clone().into()));
     }
     written
 }
 
 /// Writes and syncs a picture's files, all or none.
 fn write_picture(spool: &Spool, rendered: Rendered) -> Result<Spooled, CommitError> {
-    for (index, (id, bytes)) in rendered.files().enumerate() {
+    let files = || rendered.made().flat_map(|made| made.files());
+    for (index, (id, bytes)) in files().enumerate() {
         if let Err(error) = spool.write(id, bytes) {
-            for (written, bytes) in rendered.files().take(index) {
+            for (written, bytes) in files().take(index) {
                 spool.discard(written, bytes.len() as u64);
             }
             return Err(error.into());
         }
     }
-    let renditions = rendered.pictures.iter().flat_map(|taken| &taken.renditions);
-    let sum = |rendition: &RenderedRendition| {
-        let sum = digest(&SHA256, &rendition.bytes);
-        sum.as_ref().try_into().expect("a SHA-256 sum has 32 bytes")
+    let written = |made: Made<'_>| {
+        let sum = digest(&SHA256, &made.image.bytes);
+        WrittenImage { sha256: sum.as_ref().try_into().expect("a SHA-256 sum has 32 bytes"), ahead: None }
     };
-    let sha256 = renditions.map(sum).collect();
-    Ok(Spooled { rendered, sha256, ahead: None })
-}
-
-fn discard_picture(spool: &Spool, rendered: &Rendered) {
-    for (id, bytes) in rendered.files() {
-        spool.discard(id, bytes.len() as u64);
-    }
+    let images = rendered.made().map(written).collect();
+    Ok(Spooled { rendered, images })
 }

@@ -144,6 +144,10 @@ section! {
         bytes_max: ByteSize = "4GiB" in "16MiB"..="64TiB",
         /// Free room that is left on the disk. With less, new pictures are skipped.
         disk_reserve: ByteSize = "512MiB" in "0"..="1TiB",
+        /// While six pictures or more come within four times this long, one that lies in the local store already waits for others
+        /// at most this long until it is recorded and told of: together they cost the disk and the processor less. 0 never lets
+        /// them wait.
+        gather_max: Duration = "250ms" in "0s"..="1s",
     }
 }
 

@@ -1,4 +1,4 @@
-//! The rows of a batch: each picture's snapshots, events and deliveries.
+//! The rows of a group: each picture's snapshots, events and deliveries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,17 +7,15 @@ use framehook_domain::callback::{EventKind, SnapshotStored};
 use framehook_domain::id::SnapshotId;
 use framehook_domain::object_key::Naming;
 use framehook_domain::pick::Subscriber;
-use framehook_domain::template::Rendition;
 
-use super::{CommitError, CommitParts, Recorded, Rendered, RenderedRendition, Spooled, Taken};
+use super::{CommitError, CommitParts, Made, Recorded, RenderedRendition, Spooled, WrittenImage};
 use crate::db::latest::{self, Newest, Offered};
 use crate::db::outbox::{Announcing, NewEvent, announce};
 use crate::db::snapshot::{self, NewSnapshot, OwedPut, Place};
 use crate::db::{DbError, Tx, count};
 use crate::fail_point;
-use crate::store::Ahead;
 
-/// What the rows of a batch came to.
+/// What the rows of a group came to.
 #[derive(Debug, Default)]
 pub(super) struct Recording {
     /// One for each picture, in order.
@@ -40,16 +38,6 @@ pub(super) struct RecordedPicture {
     stored: Vec<(OwedPut, Duration)>,
     /// Files of the spool that nothing is owed of any more, with their bytes.
     dropped: Vec<(SnapshotId, u64)>,
-}
-
-/// One image of a picture, and what it was made for.
-#[derive(Clone, Copy)]
-struct Made<'a> {
-    rendered: &'a Rendered,
-    taken: &'a Taken,
-    rendition: Rendition<'a>,
-    image: &'a RenderedRendition,
-    sha256: [u8; 32],
 }
 
 impl Recording {
@@ -76,10 +64,23 @@ impl Recording {
 }
 
 impl CommitParts {
-    /// One operation for the whole batch, in which a picture that fails undoes only itself.
-    pub(super) fn rows_of(
+    /// Writes the rows of pictures whose files are durable, if their objects are `synced`. A picture that fails undoes only
+    /// itself. Blocks.
+    pub(super) fn write_rows(&self, spooled: &Arc<Vec<Spooled>>, synced: Result<(), DbError>) -> Recording {
+        let mut written = synced.and_then(|()| self.db.write_here(self.rows_of(spooled, false)));
+        // One of them cannot be written: the others can.
+        if spooled.len() > 1 && matches!(&written, Err(error) if !matches!(error, DbError::Stopped)) {
+            written = self.db.write_here(self.rows_of(spooled, true));
+        }
+        Recording::of(written, spooled.len())
+    }
+
+    /// One operation for all of them. Only if they are written `apart` does one that fails undo only itself: a savepoint for each
+    /// makes SQLite keep a copy of every page that is changed in it.
+    fn rows_of(
         &self,
         spooled: &Arc<Vec<Spooled>>,
+        apart: bool,
     ) -> impl FnOnce(&Tx<'_>) -> Result<Vec<Result<RecordedPicture, DbError>>, DbError> + Send + use<> {
         let (parts, spooled) = (self.clone(), Arc::clone(spooled));
         move |tx| {
@@ -90,11 +91,10 @@ impl CommitParts {
                 wall: parts.clock.wall(),
                 now: parts.timeline.now(),
             };
-            // One picture needs no savepoint of its own: what undoes it undoes the operation.
-            if let [picture] = spooled.as_slice() {
-                return Ok(vec![Ok(parts.record_picture(tx, &announcing, picture)?)]);
-            }
-            let record = |picture: &Spooled| tx.nested(|tx| parts.record_picture(tx, &announcing, picture));
+            let record = |picture: &Spooled| match apart {
+                true => tx.nested(|tx| parts.record_picture(tx, &announcing, picture)),
+                false => Ok(Ok(parts.record_picture(tx, &announcing, picture)?)),
+            };
             spooled.iter().map(record).collect::<Result<Vec<_>, DbError>>()
         }
     }
@@ -105,29 +105,39 @@ impl CommitParts {
         announcing: &Announcing<'_>,
         picture: &Spooled,
     ) -> Result<RecordedPicture, DbError> {
-        let Spooled { rendered, sha256, ahead } = picture;
-        let mut sums = sha256.iter();
+        let Spooled { rendered, images } = picture;
         let mut done = RecordedPicture::default();
-        for taken in &rendered.pictures {
-            for (rendition, image) in taken.template.all_renditions().zip(&taken.renditions) {
-                let sha256 = *sums.next().ok_or(DbError::Damaged { what: "a picture that was not written" })?;
-                let made = Made { rendered, taken, rendition, image, sha256 };
-                if taken.objects.has_sequence() {
-                    let (recorded, put, took) = self.record_rendition(tx, announcing, &made, ahead.as_ref())?;
-                    done.recorded.push(recorded);
-                    match took {
-                        Some(took) => done.stored.push((put, took)),
-                        None => done.owed.push(put),
-                    }
-                }
-                if taken.objects.has_latest() {
-                    done.dropped.extend(self.record_latest(tx, announcing, &made)?);
+        for (made, written) in rendered.made().zip(images) {
+            if made.taken.objects.has_sequence() {
+                let (recorded, put, took) = self.record_rendition(tx, announcing, &made, written)?;
+                done.recorded.push(recorded);
+                match took {
+                    Some(took) => done.stored.push((put, took)),
+                    None => done.owed.push(put),
                 }
             }
+            if made.taken.objects.has_latest() {
+                done.dropped.extend(self.record_latest(tx, announcing, &made)?);
+            }
+        }
+        for _ in &rendered.pictures {
             // A picture is one, however many renditions are made of it.
             count::add(tx, &rendered.stream.domain, rendered.create_time)?;
         }
         Ok(done)
+    }
+
+    /// Puts a picture's images ahead of their rows, where they have objects of their own in the local store. Blocks.
+    pub(super) fn put_ahead(&self, picture: &mut Spooled) {
+        let Spooled { rendered, images } = picture;
+        for (made, written) in rendered.made().zip(images) {
+            if made.taken.objects.has_sequence() {
+                let chosen = self.stores.choose(made.rendition.store);
+                let place = Place { store: chosen.name.to_string(), bucket: chosen.bucket };
+                let key = made.rendition.pattern.expand(&self.naming(&made));
+                written.ahead = self.storer.put_ahead(&place, key.as_str(), made.image.snapshot_id);
+            }
+        }
     }
 
     fn naming<'a>(&'a self, made: &Made<'a>) -> Naming<'a> {
@@ -187,18 +197,17 @@ impl CommitParts {
         tx: &Tx<'_>,
         announcing: &Announcing<'_>,
         made: &Made<'_>,
-        ahead: Option<&Ahead>,
+        written: &WrittenImage,
     ) -> Result<(Recorded, OwedPut, Option<Duration>), DbError> {
-        let Made { rendered, taken, rendition, image, sha256 } = *made;
+        let Made { rendered, taken, rendition, image } = *made;
+        let WrittenImage { sha256, ref ahead } = *written;
         let chosen = self.stores.choose(rendition.store);
         let wanted = rendition.pattern.expand(&self.naming(made));
         let key = snapshot::free_key(tx, &chosen.name, &chosen.bucket, wanted, announcing.wall)?;
         let pic_full_url = chosen.full_url(rendition.store, &key, announcing.wall);
         let place = Place { store: chosen.name.to_string(), bucket: chosen.bucket.clone() };
-        let took = match ahead.filter(|_| pic_full_url.is_some()) {
-            Some(ahead) => self.storer.put_ahead(ahead, &place, key.as_str(), image.snapshot_id)?,
-            None => None,
-        };
+        let is_stored = |ahead| self.storer.is_stored(ahead, &place, key.as_str(), image.snapshot_id);
+        let took = ahead.as_ref().filter(|_| pic_full_url.is_some()).and_then(is_stored);
         let file_size_bytes = image.bytes.len() as u64;
         // CSS knows one image of a picture, and its receivers get the body that they know.
         let name = (taken.renditions.len() > 1).then_some(rendition.name);

@@ -395,7 +395,7 @@ pub fn newest(conn: &Connection) -> Result<Option<SnapshotId>, DbError> {
 ///
 /// # Errors
 /// Those of the database.
-pub fn has_key(conn: &Connection, store: &str, bucket: &str, key: &str) -> Result<bool, DbError> {
+fn has_key(conn: &Connection, store: &str, bucket: &str, key: &str) -> Result<bool, DbError> {
     let sql = "SELECT 1 FROM snapshot WHERE store = ?1 AND bucket = ?2 AND object_key = ?3
                UNION ALL SELECT 1 FROM latest_object WHERE store = ?1 AND bucket = ?2 AND object_key = ?3";
     Ok(conn.prepare_cached(sql)?.exists([store, bucket, key])?)

@@ -82,6 +82,7 @@ impl Scene {
                 timeline: timeline.clone(),
                 entropy: entropy.clone(),
                 zone: NameZone::default(),
+                gather_max: Duration::ZERO,
                 stores: stores.clone(),
                 telemetry: Arc::clone(&telemetry),
                 storer,

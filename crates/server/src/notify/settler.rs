@@ -21,9 +21,9 @@ use crate::timeline::Timeline;
 /// does not wait for long. With their answers of a KiB and more they are half a megabyte.
 const GROUP_MAX: usize = 512;
 
-/// How long a group waits at most for something to go along with. More than the 50 ms between two pictures at 20 a second,
-/// of which each brings a transaction or two.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a group waits at most for something to go along with. More than twice the 250 ms for which pictures gather at most, by
+/// default, until they are recorded, so that while many come no outcome needs a transaction of its own.
+const PATIENCE: Duration = Duration::from_millis(700);
 
 /// Outcomes that may wait for the group before theirs. Attempts beyond it wait in turn, and hold their slots meanwhile.
 const QUEUE_MAX: usize = 1024;

@@ -1,14 +1,17 @@
 //! Puts into the local store that are made ahead of the picture's row, so that one transaction says that it was taken and that
 //! it is stored.
 //!
-//! Whoever commits a lone picture makes such a put inside that transaction, whose writer nobody shares: a key that no row has by
-//! then belongs to the picture. If the transaction does not last, the object is taken back. If the process dies between the two,
-//! the spooled file is left, which is the same file as the object and durable before it: the next start finds the one by the
-//! other.
+//! Whoever commits a picture links its file to the key that it would have, if nothing lies there, syncs the directory that names
+//! it, together with others, and then writes the row. The row's transaction decides what key the picture gets. If that is the one
+//! under which it was put and its file is still what lies there, it is stored; else it is taken back and owed. From then on the
+//! key has a row, and nothing else takes its object away. If the transaction does not last, the object is taken back. If the
+//! process dies between the two, the spooled file is left, which is the same file as the object and durable before it: the next
+//! start finds the one by the other.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use framehook_domain::id::{SnapshotId, time_of};
@@ -27,44 +30,72 @@ use crate::telemetry::event::Chain;
 /// had a row.
 const YOUNG: Duration = Duration::from_secs(3600);
 
-/// Where a picture was put although it has no row yet.
-#[derive(Debug, Default)]
+/// An object in the local store whose picture has no row yet.
+#[derive(Debug)]
 pub struct Ahead {
-    linked: OnceLock<(String, String)>,
+    bucket: String,
+    key: String,
+    /// The picture's, in the spool and here.
+    file: FileId,
+    is_durable: bool,
+    /// How long the put took so far.
+    took: Duration,
 }
 
 impl Storer {
-    /// Puts a spooled picture under a key that no row has, if its place is the local store and takes pictures; tells how long
-    /// that took. `None`: it is to be owed, and the put of what is owed says what is wrong. Runs in the transaction that writes
-    /// its row. Blocks.
-    ///
-    /// # Errors
-    /// [`DbError::Stopped`]: a sync has failed, and the process ends.
-    pub fn put_ahead(
-        &self,
-        ahead: &Ahead,
-        place: &Place,
-        key: &str,
-        id: SnapshotId,
-    ) -> Result<Option<Duration>, DbError> {
+    /// Puts a spooled picture under the key that it wants, if its place is the local store and takes pictures and nothing lies
+    /// there. `None`: it is to be owed, and the put of what is owed says what is wrong. Its object lasts after
+    /// [`Storer::sync_ahead`]. Blocks.
+    pub fn put_ahead(&self, place: &Place, key: &str, id: SnapshotId) -> Option<Ahead> {
         let (began, files) = (self.parts.clock.mono(), self.parts.stores.local().files());
         let takes_pictures = self.is_prepared() && files.can_link() && self.parts.conditions.takes_pictures(place);
-        // A transaction has one such picture.
-        if place.store != LocalStore::NAME || !takes_pictures || ahead.linked.get().is_some() {
-            return Ok(None);
+        if place.store != LocalStore::NAME || !takes_pictures {
+            return None;
         }
-        let linked = files.link_new(&place.bucket, key, &self.parts.spool.path(id)).and_then(|()| {
-            ahead.linked.get_or_init(|| (place.bucket.clone(), key.to_owned()));
-            files.sync_linked(&place.bucket, key)
-        });
-        if files.has_failed() {
-            return Err(DbError::Stopped);
+        let file = files.link_new(&place.bucket, key, &self.parts.spool.path(id)).ok()?;
+        let took = self.parts.clock.mono().since(began);
+        Some(Ahead { bucket: place.bucket.clone(), key: key.to_owned(), file, is_durable: false, took })
+    }
+
+    /// Makes objects durable that were put ahead, with one sync for each directory. Blocks.
+    ///
+    /// # Errors
+    /// [`DbError::Stopped`]: a sync has failed, here or elsewhere, and the process ends.
+    pub fn sync_ahead<'a>(&self, objects: impl Iterator<Item = &'a mut Ahead>) -> Result<(), DbError> {
+        let files = self.parts.stores.local().files();
+        let mut dirs: BTreeMap<PathBuf, Vec<&mut Ahead>> = BTreeMap::new();
+        for object in objects {
+            // It has a path, since it was linked there.
+            if let Ok(mut path) = files.path(&object.bucket, &object.key) {
+                path.pop();
+                dirs.entry(path).or_default().push(object);
+            }
         }
-        // Where only the sync was not tried, the put of what is owed finds the same file.
-        Ok(linked.ok().map(|()| {
-            fail_point::pass("put_ahead");
-            self.parts.clock.mono().since(began)
-        }))
+        for (dir, objects) in dirs {
+            let began = self.parts.clock.mono();
+            // Where the sync was not even tried, they are owed, and the put of what is owed finds the same files.
+            let is_durable = files.sync_names(&dir).is_ok();
+            let took = self.parts.clock.mono().since(began);
+            for object in objects {
+                (object.is_durable, object.took) = (is_durable, object.took + took);
+            }
+            if is_durable {
+                fail_point::pass("put_ahead");
+            }
+        }
+        if files.has_failed() { Err(DbError::Stopped) } else { Ok(()) }
+    }
+
+    /// Whether a picture that gets this key is there, durably; tells how long that took. `None`: it is to be owed. If it was put
+    /// under another key it is taken back from there. To be asked in the transaction that writes its row: what has removed or
+    /// replaced its object until then believed in a row of that key, or in none. Blocks.
+    pub fn is_stored(&self, ahead: &Ahead, place: &Place, key: &str, id: SnapshotId) -> Option<Duration> {
+        if ahead.key != key || ahead.bucket != place.bucket {
+            self.take_back(ahead, id);
+            return None;
+        }
+        let is_there = self.parts.stores.local().files().is_file(&ahead.bucket, &ahead.key, ahead.file);
+        (ahead.is_durable && is_there).then_some(ahead.took)
     }
 
     /// Tells of a picture that was put ahead and is recorded, and frees its room in the spool. Blocks.
@@ -77,8 +108,7 @@ impl Storer {
     /// Takes a picture back that was not recorded. `false`: its file must stay in the spool, so that the next start finds its
     /// object. Blocks.
     pub fn take_back(&self, ahead: &Ahead, id: SnapshotId) -> bool {
-        let Some((bucket, key)) = ahead.linked.get() else { return true };
-        let taken_back = self.parts.stores.local().files().remove(bucket, key);
+        let taken_back = self.parts.stores.local().files().remove_file(&ahead.bucket, &ahead.key, ahead.file);
         if let Err(error) = &taken_back {
             tracing::warn!(
                 snapshot = %id, error = %Chain(error), "an object that was not recorded stays until the next start"
@@ -115,15 +145,15 @@ impl Storer {
             storer.parts.stores.local().files().find(&files, || token.is_cancelled())
         };
         let mut removed = 0;
-        for (bucket, key) in tokio::task::spawn_blocking(find).await?? {
+        for (bucket, key, file) in tokio::task::spawn_blocking(find).await?? {
             let storer = Arc::clone(self);
-            // In a transaction, so that no picture gets the key meanwhile. What has a row by now is not ours to remove: it is the
-            // picture's, or its put will take the place of what lies there.
+            // In a transaction, so that no picture gets the key meanwhile. A row of it is another picture's, which has expired or
+            // whose put will take the place of what lies there; but a latest object stays until a newer one is put.
             let remove = move |tx: &Tx<'_>| {
-                if snapshot::has_key(tx, LocalStore::NAME, &bucket, &key)? {
+                if latest::is_latest(tx, LocalStore::NAME, &bucket, &key)? {
                     return Ok(Ok(0));
                 }
-                Ok(storer.parts.stores.local().files().remove(&bucket, &key).map(|()| 1))
+                Ok(storer.parts.stores.local().files().remove_file(&bucket, &key, file).map(|()| 1))
             };
             removed += self.parts.db.write(remove).await??;
         }

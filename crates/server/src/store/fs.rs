@@ -34,6 +34,9 @@ pub struct LocalStore {
     durable_dirs: Mutex<HashSet<PathBuf>>,
     /// Whether a file of the spool could not be linked: most likely they are on two file systems.
     cannot_link: AtomicBool,
+    /// Held while an object takes the place of another, and while one is removed only if it is a certain file, so that this
+    /// file is not replaced between the look and the removal.
+    replacing: Mutex<()>,
 }
 
 impl LocalStore {
@@ -64,7 +67,14 @@ impl LocalStore {
 
     /// A store in a directory that is not looked at, for who asks only where objects would be.
     pub(crate) fn closed(root: PathBuf, entropy: Entropy, fatal: Fatal) -> Self {
-        Self { root, entropy, fatal, durable_dirs: Mutex::default(), cannot_link: AtomicBool::new(false) }
+        Self {
+            root,
+            entropy,
+            fatal,
+            durable_dirs: Mutex::default(),
+            cannot_link: AtomicBool::new(false),
+            replacing: Mutex::default(),
+        }
     }
 
     /// Where an object lies, if both names are safe: relative, without `.`, `..` or empty levels, and not in a place of
@@ -118,24 +128,34 @@ impl LocalStore {
         self.sync_name(&path).map_err(failed)
     }
 
-    /// Links the file at `spooled` to a key under which nothing lies. Blocks. The object is durable after
-    /// [`LocalStore::sync_linked`].
+    /// Links the file at `spooled` to a key under which nothing lies, and tells which file that is. Blocks. The object's name is
+    /// durable after [`LocalStore::sync_names`].
     ///
     /// # Errors
     /// See [`StoreError`]; also where something lies under the key, and where files cannot be linked.
-    pub(super) fn link_new(&self, bucket: &str, key: &str, spooled: &Path) -> Result<(), StoreError> {
+    pub(super) fn link_new(&self, bucket: &str, key: &str, spooled: &Path) -> Result<FileId, StoreError> {
         let path = self.path(bucket, key)?;
-        let linked = self.make_dir_of(&path).and_then(|()| self.link(&path, spooled));
-        linked.map_err(|source| StoreError::from_io(bucket, key, source))
+        let link = || {
+            let file = FileId::of(spooled)?;
+            self.make_dir_of(&path)?;
+            self.link(&path, spooled)?;
+            Ok(file)
+        };
+        link().map_err(|source| StoreError::from_io(bucket, key, source))
     }
 
-    /// Makes an object durable that was linked. Blocks.
+    /// Whether the object under a key is this file. Blocks.
+    pub(super) fn is_file(&self, bucket: &str, key: &str, file: FileId) -> bool {
+        self.path(bucket, key).is_ok_and(|path| FileId::of(&path).is_ok_and(|found| found == file))
+    }
+
+    /// Removes the object under a key if it is this file, durably. Blocks.
     ///
     /// # Errors
     /// See [`StoreError`].
-    pub(super) fn sync_linked(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
-        let path = self.path(bucket, key)?;
-        self.sync_name(&path).map_err(|source| StoreError::from_io(bucket, key, source))
+    pub(super) fn remove_file(&self, bucket: &str, key: &str, file: FileId) -> Result<(), StoreError> {
+        let _replacing = self.lock_replacing();
+        if self.is_file(bucket, key, file) { self.remove(bucket, key) } else { Ok(()) }
     }
 
     /// Whether files of the spool could be linked so far.
@@ -162,9 +182,15 @@ impl LocalStore {
         })
     }
 
-    /// Makes the name of an object durable.
     fn sync_name(&self, path: &Path) -> io::Result<()> {
-        let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        self.sync_names(path.parent().ok_or(io::ErrorKind::InvalidInput)?)
+    }
+
+    /// Makes the names of the objects in a directory durable. Blocks.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn sync_names(&self, dir: &Path) -> io::Result<()> {
         sync_dir(dir).map_err(|error| {
             if matches!(&error, DirError::NotTried(error) if error.kind() == io::ErrorKind::NotFound) {
                 self.lock_dirs().remove(dir);
@@ -182,7 +208,7 @@ impl LocalStore {
         &self,
         files: &HashSet<FileId>,
         is_over: impl Fn() -> bool,
-    ) -> io::Result<Vec<(String, String)>> {
+    ) -> io::Result<Vec<(String, String, FileId)>> {
         let (mut found, mut missing) = (Vec::new(), files.clone());
         let mut dirs = vec![self.root.clone()];
         while let Some(dir) = dirs.pop().filter(|_| !missing.is_empty()) {
@@ -204,10 +230,11 @@ impl LocalStore {
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     dirs.push(entry.path());
                 } else if missing.iter().any(|file| file.ino == entry.ino())
-                    && let Some(name) = self.name_of(&entry.path())
-                    && FileId::of(&entry.path()).is_ok_and(|file| missing.remove(&file))
+                    && let Some((bucket, key)) = self.name_of(&entry.path())
+                    && let Ok(file) = FileId::of(&entry.path())
+                    && missing.remove(&file)
                 {
-                    found.push(name);
+                    found.push((bucket, key, file));
                 }
             }
         }
@@ -241,11 +268,18 @@ impl LocalStore {
         self.durable_dirs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock_replacing(&self) -> MutexGuard<'_, ()> {
+        self.replacing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Copies `spooled` to a name of its own, syncs it and renames it into place.
     fn replace(&self, spooled: &Path, path: &Path) -> io::Result<()> {
         let unfinished =
             self.root.join(Self::UNFINISHED).join(format!("{:032x}", u128::from_ne_bytes(self.entropy.draw())));
-        let moved = self.copy(spooled, &unfinished).and_then(|()| fs::rename(&unfinished, path));
+        let moved = self.copy(spooled, &unfinished).and_then(|()| {
+            let _replacing = self.lock_replacing();
+            fs::rename(&unfinished, path)
+        });
         if moved.is_err() {
             // What cannot be removed now is removed at the next start.
             let _ = fs::remove_file(&unfinished);

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::future::{Future as _, poll_fn};
-use std::pin::pin;
 use std::sync::mpsc;
-use std::task::Poll;
 
 use bytes::Bytes;
 use framehook_domain::callback::EventKind;
@@ -145,30 +142,34 @@ fn one_broken_picture_undoes_no_other_of_its_batch() {
     process.block_on(process.committer.commit(first)).expect("committed");
     twin.pictures[0].renditions[0].bytes = Bytes::from_static(b"twin");
 
-    // Whatever reaches the committer while it waits for the writer is one batch.
+    // What is written while others are being recorded is recorded together.
     let (release, held) = mpsc::channel::<()>();
     let (db, committer) = (process.db.clone(), process.committer.clone());
     let ahead = process.picture(&room(), &template());
-    let ahead_spooled = process.spool.path(ahead.pictures[0].renditions[0].snapshot_id);
     let before = process.db.stats().operations;
+    let gathers = |pictures| {
+        let gathered = || (process.committer.gathered() == pictures).then_some(());
+        wait::until("pictures that gather", PATIENCE, gathered).expect("gathered");
+    };
     let (twin, third) = process.block_on(async {
         let holding = tokio::spawn(async move { db.write(move |_| Ok(held.recv())).await });
+        let commit = |picture| {
+            let committer = process.committer.clone();
+            tokio::spawn(async move { committer.commit(picture).await })
+        };
+        let ahead_spooled = process.spool.path(ahead.trace);
         let ahead = tokio::spawn(async move { committer.commit(ahead).await });
-        wait::until("a batch that waits for the writer", PATIENCE, || ahead_spooled.exists().then_some(()))
+        wait::until("a picture that waits for the writer", PATIENCE, || ahead_spooled.exists().then_some(()))
             .expect("spooled");
-        let (mut twin, mut third) = (pin!(process.committer.commit(twin)), pin!(process.committer.commit(third)));
-        // Polled once, each stands in the committer's queue.
-        poll_fn(|context| {
-            assert!(twin.as_mut().poll(context).is_pending() && third.as_mut().poll(context).is_pending());
-            Poll::Ready(())
-        })
-        .await;
+        gathers(0);
+        let (twin, third) = (commit(twin), commit(third));
+        gathers(2);
         release.send(()).expect("the writer waits");
         holding.await.expect("no panic").expect("held").expect("released");
         ahead.await.expect("no panic").expect("committed");
-        tokio::join!(twin, third)
+        (twin.await.expect("no panic"), third.await.expect("no panic"))
     });
-    assert_eq!(process.db.stats().operations - before, 3, "what held, the one ahead, and one batch of two");
+    assert_eq!(process.db.stats().operations - before, 3, "what held, the one ahead, and one group of two");
     assert!(matches!(twin, Err(CommitError::Db(error)) if error.is_taken()));
     third.expect("committed");
 }

@@ -15,7 +15,7 @@ use framehook_testkit::receiver::Receiver;
 use framehook_testkit::wait;
 use tempfile::TempDir;
 
-use crate::harness::{PATIENCE, Place, files_below, room, telling_room, template};
+use crate::harness::{PATIENCE, Place, files_below, room, stream, telling_room, template};
 
 /// A file system in memory of a few megabytes.
 struct SmallDisk {
@@ -149,14 +149,15 @@ fn a_picture_that_was_put_ahead_and_has_no_room_for_its_row_leaves_nothing() {
     let left = fs::metadata(&filler).expect("a file").len();
     fs::File::options().write(true).open(&filler).expect("a file").set_len(left - 8192).expect("two pages of room");
     let before = process.db.stats().full;
-    let refused = process.block_on(process.committer.commit(process.picture(&room(), &template())));
+    let other = stream("push.example.com", "other");
+    let refused = process.block_on(process.committer.commit(process.picture(&other, &template())));
     assert!(matches!(refused, Err(CommitError::SpoolFull)), "{refused:?}");
     assert_eq!(process.db.stats().full - before, 1, "it was the database that had no room");
     assert_eq!((spooled(&data), process.spool.bytes()), (0, 0));
     assert_eq!(files_below(&data.join("objects")).expect("objects").len(), 1, "the one before");
     fs::remove_file(filler).expect("room again");
-    process.commit(&room());
-    assert_eq!(process.count(State::Due), 2);
+    process.commit(&other);
+    assert_eq!(process.count(State::Due), 2, "its name was free");
     process.stop();
 }
 

@@ -67,6 +67,7 @@ pub(crate) struct Settings {
     pub(crate) slots: usize,
     pub(crate) slots_per_receiver: usize,
     pub(crate) spool: SpoolLimits,
+    pub(crate) gather_max: Duration,
     pub(crate) allow: &'static str,
     /// Signs the URLs of objects, each for so long.
     pub(crate) url_life: Option<Duration>,
@@ -86,6 +87,7 @@ impl Default for Settings {
             slots: 64,
             slots_per_receiver: 8,
             spool: SpoolLimits { bytes_max: 1 << 30, disk_reserve_bytes: 0 },
+            gather_max: Duration::from_millis(20),
             allow: "127.0.0.0/8",
             url_life: None,
             object_stores: String::new(),
@@ -184,6 +186,7 @@ impl Place {
                 timeline: timeline.clone(),
                 entropy: entropy.clone(),
                 zone: NameZone::default(),
+                gather_max: settings.gather_max,
                 stores: stores.clone(),
                 telemetry: Arc::clone(&telemetry),
                 storer: Arc::clone(&storer),
@@ -290,6 +293,13 @@ impl Process {
         self.runtime.block_on(future)
     }
 
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.runtime.spawn(future)
+    }
+
     /// Waits until what an earlier process owed is in order: from then on pictures are put ahead of their rows.
     pub(crate) fn wait_until_prepared(&self) {
         self.block_on(async { tokio::time::timeout(PATIENCE, self.storer.prepared()).await }).expect("prepared");
@@ -303,13 +313,19 @@ impl Process {
 
     /// Ends in order.
     pub(crate) fn stop(self) {
+        self.stop_with(async {});
+    }
+
+    /// Ends in order, and gives what came of something that goes on meanwhile.
+    pub(crate) fn stop_with<T>(self, meanwhile: impl Future<Output = T>) -> T {
         let Self { runtime, stages, db, .. } = self;
         runtime.block_on(async {
             for stage in &stages {
                 stage.end(PATIENCE).await;
             }
             db.close().await;
-        });
+            meanwhile.await
+        })
     }
 
     pub(crate) fn snapshot_id(&self) -> SnapshotId {

@@ -78,8 +78,8 @@ fn a_picture_is_claimed_as_it_is_stored_and_followed_by_no_look() {
     process.commit(&room());
     process.wait_for_state(State::Delivered);
     let before = process.db.stats().commits;
-    for _ in 0..PICTURES {
-        process.commit(&room());
+    for number in 0..PICTURES {
+        process.commit(&stream("push.example.com", &format!("room_{number}")));
         process.wait_for_state(State::Delivered);
     }
     let commits = process.db.stats().commits - before;
@@ -99,7 +99,7 @@ fn what_was_delivered_is_written_down_along_with_something_else() {
     wait::until("outcomes that went along", PATIENCE, || {
         let before = process.db.stats();
         for _ in 0..PICTURES {
-            process.commit(&room());
+            process.commit(&stream("push.example.com", &format!("room_{pictures}")));
             pictures += 1;
             receiver.wait_for(pictures, PATIENCE).expect("a callback");
         }

@@ -196,7 +196,7 @@ impl Life {
 
 /// Tells the database that numbered pictures are kept for a day. A process on the same directory may have done so.
 fn keep_for_a_day(process: &Process) {
-    let kept = SnapshotTemplate { retention_days: Some(1), ..SnapshotTemplate::clone(&both()) };
+    let kept = SnapshotTemplate { retention_days: Some(1), ..SnapshotTemplate::clone(&template()) };
     let write = process.db.write(move |tx| {
         let is_known = tx.prepare("SELECT 1 FROM snapshot_template")?.exists([])?;
         if !is_known {
@@ -214,9 +214,11 @@ async fn expire_all(process: &Process) {
 }
 
 async fn take_picture(process: &Process, room: &StreamId, sequence: PushSequence, notes: &Notes) {
-    // Half of them can be put ahead of their rows.
-    let template = if process.snapshot_id().0.as_u128() & 1 == 0 { both() } else { template() };
-    let mut picture = process.picture(room, &template);
+    // Some want a name that another has had; half of them have a latest object too.
+    let seed = process.snapshot_id().0.as_u128();
+    let file_name = format!("{}-{}{{Ext}}", room.name.as_str(), seed >> 1 & 0x1ff);
+    let objects = if seed & 1 == 0 { Objects::Both } else { Objects::Sequence };
+    let mut picture = process.picture(room, &named(file_name, objects));
     picture.sequence = sequence;
     picture.create_time = process.clock.wall();
     let rendition = &mut picture.pictures[0].renditions[0];
@@ -226,9 +228,10 @@ async fn take_picture(process: &Process, room: &StreamId, sequence: PushSequence
     }
 }
 
-/// A numbered object and one that each picture overwrites.
-fn both() -> Arc<SnapshotTemplate> {
-    let draft = SnapshotTemplateDraft { objects: Some(Objects::Both.name().to_owned()), ..template().to_draft() };
+/// Numbered objects of this name, and perhaps one that each picture overwrites.
+fn named(file_name: String, objects: Objects) -> Arc<SnapshotTemplate> {
+    let (file_name, objects) = (Some(file_name), Some(objects.name().to_owned()));
+    let draft = SnapshotTemplateDraft { file_name, objects, ..template().to_draft() };
     Arc::new(SnapshotTemplate::validate(template().id, draft).expect("a template"))
 }
 

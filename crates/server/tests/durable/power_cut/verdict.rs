@@ -131,10 +131,14 @@ impl Facts {
     /// that, until it has expired. In the spool is nothing else, but by which a start finds objects without a row.
     pub(crate) fn agree_with_the_disk(&self) -> Result<()> {
         let mut spooled = BTreeSet::new();
+        let file_of = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+        let in_spool: BTreeSet<_> = files_below(&self.dir.join("spool"))?.iter().map(|path| file_of(path)).collect();
         for (id, row) in &self.snapshots {
             match row.put_state.as_str() {
                 "expired" => {
-                    ensure!(!row.object.exists(), "{id} has expired and is back: {}", row.object.display());
+                    // Another picture may have wanted its name; the next start takes that away.
+                    let is_gone = !row.object.exists() || in_spool.contains(&file_of(&row.object));
+                    ensure!(is_gone, "{id} has expired and is back: {}", row.object.display());
                     continue;
                 }
                 // It may be there or not.
